@@ -1,0 +1,55 @@
+"""Train weight-sparse transformers, find the circuits inside them, and look at them.
+
+Names are imported on first use, so that `import sparsecircuits` stays cheap.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+_EXPORTS = {
+    "load_model": "sparsecircuits.models.loading",
+    "record": "sparsecircuits.models.hooks",
+    "intervene": "sparsecircuits.models.hooks",
+    "ModelConfig": "sparsecircuits.models.config",
+    "SparseTransformer": "sparsecircuits.models.transformer",
+    "generate": "sparsecircuits.models.generation",
+    "train": "sparsecircuits.training.loop",
+    "TrainConfig": "sparsecircuits.training.config",
+    "get_task": "sparsecircuits.tasks",
+    "list_tasks": "sparsecircuits.tasks",
+    "prune": "sparsecircuits.circuits.discovery",
+    "Circuit": "sparsecircuits.circuits.circuit",
+    "faithfulness": "sparsecircuits.circuits.faithfulness",
+    "UserError": "sparsecircuits.errors",
+}
+
+__all__ = ["__version__", *_EXPORTS]
+
+if TYPE_CHECKING:
+    from sparsecircuits.circuits.circuit import Circuit as Circuit
+    from sparsecircuits.circuits.discovery import prune as prune
+    from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
+    from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.models.config import ModelConfig as ModelConfig
+    from sparsecircuits.models.generation import generate as generate
+    from sparsecircuits.models.hooks import intervene as intervene
+    from sparsecircuits.models.hooks import record as record
+    from sparsecircuits.models.loading import load_model as load_model
+    from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.tasks import get_task as get_task
+    from sparsecircuits.tasks import list_tasks as list_tasks
+    from sparsecircuits.training.config import TrainConfig as TrainConfig
+    from sparsecircuits.training.loop import train as train
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _EXPORTS:
+        raise AttributeError(f"module 'sparsecircuits' has no attribute {name!r}")
+    import importlib
+
+    return getattr(importlib.import_module(_EXPORTS[name]), name)
+
+
+def __dir__() -> list[str]:
+    return sorted(__all__)
