@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 _EXPORTS = {
-    "load_model": "sparsecircuits.models.loading",
+    "load_model": "sparsecircuits.interop.loading",
     "record": "sparsecircuits.models.hooks",
     "intervene": "sparsecircuits.models.hooks",
     "ModelConfig": "sparsecircuits.models.config",
@@ -31,11 +31,11 @@ if TYPE_CHECKING:
     from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
     from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.models.config import ModelConfig as ModelConfig
     from sparsecircuits.models.generation import generate as generate
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
-    from sparsecircuits.models.loading import load_model as load_model
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
     from sparsecircuits.tasks import get_task as get_task
     from sparsecircuits.tasks import list_tasks as list_tasks

@@ -1,0 +1,1 @@
+"""Other people's formats: the released checkpoints of Gao et al. 2025, read into our model."""

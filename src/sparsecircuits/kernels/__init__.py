@@ -1,0 +1,9 @@
+"""Operators that PyTorch lacks or does slowly: AbsTopK and the exact top-k projection of a weight matrix.
+
+Each is one torch.library operator with a plain-PyTorch reference and a fast CPU implementation.
+"""
+
+from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
+from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
+
+__all__ = ["abstopk", "abstopk_reference", "project_topk_", "topk_mask_reference"]

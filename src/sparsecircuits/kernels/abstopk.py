@@ -1,0 +1,122 @@
+"""AbsTopK: keep the k largest |x| along the last dimension, zero the rest (Gao et al. 2025, section 2.1).
+
+Exactly k entries survive; among equal magnitudes the lower index wins. The gradient passes through the
+survivors only.
+"""
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+
+def abstopk_reference(
+    x: Float[Tensor, "... n"], k: int
+) -> tuple[Float[Tensor, "... n"], Bool[Tensor, "... n"]]:
+    """The plain-PyTorch definition and test oracle: (kept values, mask)."""
+    order = x.abs().sort(dim=-1, descending=True, stable=True).indices
+    mask = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order[..., :k], True)
+    return x * 0 if k == 0 else torch.where(mask, x, torch.zeros_like(x)), mask
+
+
+@torch.library.custom_op("sparsecircuits::abstopk", mutates_args=())
+def _abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    order = x.abs().topk(k, dim=-1, sorted=False) if x.is_cuda else None
+    if order is None:
+        return abstopk_reference(x, k)
+    # CUDA: a threshold comparison is exact unless magnitudes tie, which the reference settles by index.
+    mask = x.abs() >= order.values.amin(dim=-1, keepdim=True)
+    if bool((mask.sum(dim=-1) != k).any()):
+        return abstopk_reference(x, k)
+    return torch.where(mask, x, torch.zeros_like(x)), mask
+
+
+@_abstopk.register_kernel("cpu")
+def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    from sparsecircuits.kernels import _cpu
+
+    if x.dtype == torch.float64 or x.numel() == 0:
+        return abstopk_reference(x, k)
+    source = x.detach().to(torch.float32).contiguous()
+    out = torch.empty_like(source)
+    mask = torch.empty(source.shape, dtype=torch.bool)
+    n = source.shape[-1]
+    with _cpu.LOCK:
+        _cpu.abstopk(
+            source.view(torch.int32).reshape(-1, n).numpy(),
+            out.view(torch.int32).reshape(-1, n).numpy(),
+            mask.reshape(-1, n).numpy(),
+            k,
+            torch.get_num_threads(),
+        )
+    return out.to(x.dtype), mask
+
+
+@_abstopk.register_fake
+def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty(
+        x.shape, dtype=torch.bool, device=x.device
+    )
+
+
+@torch.library.custom_op("sparsecircuits::masked", mutates_args=())
+def _masked(x: Tensor, mask: Tensor) -> Tensor:
+    return torch.where(mask, x, torch.zeros_like(x))
+
+
+@_masked.register_kernel("cpu")
+def _(x: Tensor, mask: Tensor) -> Tensor:
+    from sparsecircuits.kernels import _cpu
+
+    if x.dtype != torch.float32:
+        return torch.where(mask, x, torch.zeros_like(x))
+    source = x.detach().contiguous()
+    out = torch.empty_like(source)
+    with _cpu.LOCK:
+        _cpu.masked_copy(
+            source.reshape(-1).numpy(),
+            mask.contiguous().reshape(-1).numpy(),
+            out.reshape(-1).numpy(),
+            torch.get_num_threads(),
+        )
+    return out
+
+
+@_masked.register_fake
+def _(x: Tensor, mask: Tensor) -> Tensor:
+    return torch.empty_like(x, memory_format=torch.contiguous_format)
+
+
+def _save_masked(ctx, inputs, output):
+    ctx.save_for_backward(inputs[1])
+
+
+def _masked_backward(ctx, grad):
+    return _masked(grad, ctx.saved_tensors[0]), None
+
+
+def _save_abstopk(ctx, inputs, output):
+    ctx.mark_non_differentiable(output[1])
+    ctx.save_for_backward(output[1])
+
+
+def _abstopk_backward(ctx, grad, _grad_mask):
+    return _masked(grad, ctx.saved_tensors[0]), None
+
+
+_masked.register_autograd(_masked_backward, setup_context=_save_masked)
+_abstopk.register_autograd(_abstopk_backward, setup_context=_save_abstopk)
+
+
+def abstopk(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
+    """Keep the k largest magnitudes along the last dimension and zero the rest.
+
+    Differentiable: the gradient is passed to the k survivors. k >= n returns x itself. Raises ValueError
+    for a negative k.
+    """
+    if k < 0:
+        raise ValueError(f"k must not be negative, got {k}")
+    if k >= x.shape[-1]:
+        return x
+    if k == 0:
+        return x * 0
+    return _abstopk(x, k)[0]

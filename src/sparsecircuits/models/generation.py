@@ -1,0 +1,79 @@
+"""Sampling text with a key-value cache."""
+
+from collections.abc import Iterator
+
+import torch
+from jaxtyping import Int
+from torch import Tensor
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.models.transformer import KVCache, SparseTransformer
+
+
+def pick(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
+    """One token id per row of logits [B, V]: greedy at temperature 0, else sampled from the top_k."""
+    if temperature == 0:
+        return logits.argmax(dim=-1)
+    logits = logits.float() / temperature
+    if top_k is not None and top_k < logits.shape[-1]:
+        smallest = logits.topk(top_k, dim=-1).values[..., -1:]
+        logits = logits.masked_fill(logits < smallest, -torch.inf)
+    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+
+
+@torch.inference_mode()
+def stream(
+    model: SparseTransformer,
+    input_ids: Int[Tensor, "B T"],
+    max_new_tokens: int,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> Iterator[Int[Tensor, "B"]]:
+    """Yield one new token id per sequence at a time.
+
+    When the context is full, the older half of it is forgotten and the rest is read again. Raises
+    UserError for a prompt that is empty or longer than the context, or for settings out of range.
+    """
+    if temperature < 0 or (top_k is not None and top_k < 1):
+        raise UserError("temperature must not be negative and top_k must be at least 1")
+    n_ctx = model.config.n_ctx
+    generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
+    seen, fresh, cache = input_ids, input_ids, KVCache.empty(model.config.n_layer)
+    for _ in range(max_new_tokens):
+        if cache.length + fresh.shape[1] > n_ctx and cache.length:
+            fresh, cache = seen[:, -max(1, n_ctx // 2) :], KVCache.empty(model.config.n_layer)
+        last = torch.full((fresh.shape[0],), fresh.shape[1] - 1, device=fresh.device)
+        token = pick(model(fresh, cache, last_only=last), temperature, top_k, generator)
+        fresh = token.unsqueeze(1)
+        seen = torch.cat((seen, fresh), dim=1)
+        yield token
+
+
+def generate(
+    model: SparseTransformer,
+    prompt: str,
+    max_new_tokens: int = 64,
+    *,
+    temperature: float = 0.0,
+    top_k: int | None = None,
+    seed: int | None = None,
+) -> str:
+    """The prompt and its continuation as text; greedy by default. Stops at the end-of-text token.
+
+    Raises UserError for an empty prompt, or one longer than the model's context.
+    """
+    tokenizer = model.tokenizer
+    if tokenizer is None:
+        raise UserError("the model has no tokenizer: load it with sparsecircuits.load_model")
+    ids = tokenizer.encode(prompt)
+    if not ids:
+        raise UserError("the prompt is empty")
+    batch = torch.tensor([ids], device=model.device)
+    settings = {"temperature": temperature, "top_k": top_k, "seed": seed}
+    for token in stream(model, batch, max_new_tokens, **settings):  # type: ignore[arg-type]
+        if int(token) == tokenizer.eot_id:
+            break
+        ids.append(int(token))
+    return tokenizer.decode(ids)

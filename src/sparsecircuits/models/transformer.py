@@ -1,0 +1,264 @@
+"""The transformer of Gao et al. 2025: GPT-2 style, RMSNorm, AbsTopK at its sites, optional sinks.
+
+Shapes: B batch, T sequence, V vocabulary, D d_model, H heads, K d_head, A = H K, M d_mlp.
+"""
+
+import math
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.sites import Site
+
+if TYPE_CHECKING:
+    from sparsecircuits.data.tokenizer import Tokenizer
+
+
+@dataclass
+class KVCache:
+    """Keys and values of the tokens seen so far, per layer: each [B, H, T_seen, K]."""
+
+    keys: list[Tensor | None] = field(default_factory=list)
+    values: list[Tensor | None] = field(default_factory=list)
+
+    @classmethod
+    def empty(cls, n_layer: int) -> "KVCache":
+        """A cache for a fresh sequence."""
+        return cls([None] * n_layer, [None] * n_layer)
+
+    @property
+    def length(self) -> int:
+        """Tokens seen."""
+        first = self.keys[0] if self.keys else None
+        return 0 if first is None else first.shape[2]
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Append this call's keys and values of a layer and return all of them."""
+        old_k, old_v = self.keys[layer], self.values[layer]
+        if old_k is not None and old_v is not None:
+            k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
+        self.keys[layer], self.values[layer] = k, v
+        return k, v
+
+
+def attention_pattern(
+    q: Float[Tensor, "B H Tq K"], k: Float[Tensor, "B H Tk K"], sink: Float[Tensor, "H"] | None = None
+) -> Float[Tensor, "B H Tq Tk"]:
+    """Causal softmax of q kᵀ / √K; the last query sees all keys. A sink is one more logit in the
+    denominator (a key of zeros whose value is zero), so that rows may sum to less than one."""
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    queries, keys = scores.shape[-2:]
+    if queries > 1:
+        future = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu_(keys - queries + 1)
+        scores = scores.masked_fill(future, -torch.inf)
+    if sink is None:
+        return scores.softmax(dim=-1)
+    column = sink.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
+    return torch.cat((scores, column), dim=-1).softmax(dim=-1)[..., :-1]
+
+
+class Attention(nn.Module):
+    """Multi-head causal attention with AbsTopK on q, k, v (over all heads' channels together) and on its
+    write to the residual stream."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.n_head, self.d_head = config.heads, config.d_head
+        self.c_attn = nn.Linear(config.d_in, 3 * config.attn_width, bias=config.bias)
+        self.c_proj = nn.Linear(config.attn_width, config.d_model, bias=config.bias)
+        self.sink_logit = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
+        self.act_in = Site(config.abstopk_k("attn.act_in"))
+        self.q = Site(config.abstopk_k("attn.q"))
+        self.k = Site(config.abstopk_k("attn.k"))
+        self.v = Site(config.abstopk_k("attn.v"))
+        self.y = Site()
+        self.resid_delta = Site(config.abstopk_k("attn.resid_delta"))
+
+    def split_heads(self, x: Float[Tensor, "B T A"]) -> Float[Tensor, "B H T K"]:
+        """Channels heads side by side -> one dimension per head."""
+        return x.unflatten(-1, (self.n_head, self.d_head)).transpose(1, 2)
+
+    def forward(
+        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
+    ) -> Float[Tensor, "B T D"]:
+        """The block's write to the residual stream."""
+        q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
+        q, k, v = (self.split_heads(site(z)) for site, z in ((self.q, q), (self.k, k), (self.v, v)))
+        if cache is not None:
+            k, v = cache.extend(layer, k, v)
+        if q.is_cuda and self.sink_logit is None and cache is None:
+            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        else:  # on a CPU the fused kernel is slower than this at small heads, above all backward
+            y = attention_pattern(q, k, self.sink_logit) @ v
+        y = self.y(y.transpose(1, 2).flatten(-2))
+        return self.resid_delta(self.c_proj(y))
+
+
+class MLP(nn.Module):
+    """Two linear maps around an activation function, AbsTopK on the neurons."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.c_fc = nn.Linear(config.d_in, config.mlp_width, bias=config.bias)
+        self.c_proj = nn.Linear(config.mlp_width, config.d_model, bias=config.bias)
+        self.activation = F.gelu if config.activation == "gelu" else F.relu
+        self.act_in = Site(config.abstopk_k("mlp.act_in"))
+        self.post_act = Site(config.abstopk_k("mlp.post_act"))
+        self.resid_delta = Site(config.abstopk_k("mlp.resid_delta"))
+
+    def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
+        """The block's write to the residual stream."""
+        hidden = self.post_act(self.activation(self.c_fc(self.act_in(x))))
+        return self.resid_delta(self.c_proj(hidden))
+
+
+def _norm(config: ModelConfig, width: int) -> nn.Module:
+    if config.norm == "rms":
+        return nn.RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
+    return nn.LayerNorm(width, bias=config.norm_bias)
+
+
+class Block(nn.Module):
+    """Attention, then MLP; each reads the normed residual stream and adds its write to it."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.ln_1, self.ln_2 = _norm(config, config.d_model), _norm(config, config.d_model)
+        positions = config.d_pos_emb if config.concatenates_positions else None
+        self.ln_p1 = nn.RMSNorm(positions, eps=None) if positions else None
+        self.ln_p2 = nn.RMSNorm(positions, eps=None) if positions else None
+        self.attn, self.mlp = Attention(config), MLP(config)
+        self.residual_relu = config.residual_activation == "relu"
+        self.resid_in, self.resid_mid = Site(), Site(config.abstopk_k("resid_mid"))
+        self.resid_out = Site(config.abstopk_k("resid_out"))
+
+    def forward(
+        self, x: Float[Tensor, "B T D"], positions: Tensor | None, cache: KVCache | None, layer: int
+    ) -> Float[Tensor, "B T D"]:
+        """positions: the raw position channels [T, P] where they are concatenated, else None."""
+        x = self.resid_in(x)
+        x = x + self.attn(_read(x, self.ln_1, self.ln_p1, positions), cache, layer)
+        x = self.resid_mid(x.relu() if self.residual_relu else x)
+        x = x + self.mlp(_read(x, self.ln_2, self.ln_p2, positions))
+        return self.resid_out(x.relu() if self.residual_relu else x)
+
+
+def _read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, positions: Tensor | None) -> Tensor:
+    read = norm(x)
+    if position_norm is None or positions is None:
+        return read
+    beside = position_norm(positions).to(read.dtype).expand(*read.shape[:-1], -1)
+    return torch.cat((read, beside), dim=-1)
+
+
+def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
+    """Fixed sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017)."""
+    frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
+    angle = torch.arange(n_ctx).unsqueeze(1) * frequency
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+
+
+class SparseTransformer(nn.Module):
+    """The model. `tokenizer` and `name` are attached by `load_model` and by training."""
+
+    def __init__(self, config: ModelConfig) -> None:
+        super().__init__()
+        self.config = config
+        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        width = config.d_pos_emb if config.concatenates_positions else config.d_model
+        self.wpe = nn.Embedding(config.n_ctx, width or 0) if config.positions != "none" else None
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
+        self.ln_f = _norm(config, config.d_model)
+        self.final_resid = Site()
+        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        if config.tied_unembed:
+            self.lm_head.weight = self.wte.weight
+        self.logit_bias = nn.Parameter(torch.zeros(config.vocab_size), requires_grad=config.bias)
+        self.bigram: nn.Embedding | None = None
+        if config.bigram != "none":
+            self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
+            self.bigram.weight.requires_grad_(config.bigram == "learned")
+        self.tokenizer: Tokenizer | None = None
+        self.name = "model"
+        self.init_weights()
+
+    @torch.no_grad()
+    def init_weights(self) -> None:
+        """N(0, 0.02); residual writes 0.02/√(2L); biases and sinks 0; bigram table U[0, 0.02)."""
+        for module_name, module in self.named_modules():
+            if isinstance(module, nn.Linear | nn.Embedding):
+                write = module_name.endswith("c_proj")
+                module.weight.normal_(0.0, 0.02 / math.sqrt(2 * self.config.n_layer) if write else 0.02)
+            if isinstance(module, nn.Linear) and module.bias is not None:
+                module.bias.zero_()
+        if self.bigram is not None:
+            self.bigram.weight.uniform_(0.0, 0.02)
+        if self.wpe is not None and self.config.positions == "concat_sinusoidal":
+            self.wpe.weight.copy_(sinusoidal_table(*self.wpe.weight.shape))
+            self.wpe.weight.requires_grad_(False)
+
+    @property
+    def device(self) -> torch.device:
+        """Where the weights are."""
+        return self.wte.weight.device
+
+    def forward(
+        self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None, last_only: Tensor | None = None
+    ) -> Float[Tensor, "B T V"]:
+        """Logits of the next token at each position.
+
+        cache: continue a sequence whose earlier tokens it holds. last_only: positions [B]; then only those
+        rows are unembedded and the result is [B, V]. Raises UserError for more than n_ctx tokens or an id
+        outside the vocabulary.
+        """
+        start = cache.length if cache is not None else 0
+        self._check(input_ids, start)
+        x, positions = self.wte(input_ids), None
+        if self.wpe is not None:
+            row = self.wpe.weight[start : start + input_ids.shape[1]]
+            if self.config.concatenates_positions:
+                positions = row
+            else:
+                x = x + row
+        for layer, block in enumerate(self.blocks):
+            x = block(x, positions, cache, layer)
+        x = self.ln_f(self.final_resid(x))
+        if last_only is not None:
+            rows = torch.arange(x.shape[0], device=x.device)
+            x, input_ids = x[rows, last_only], input_ids[rows, last_only]
+        logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
+        return logits if self.bigram is None else logits + self.bigram(input_ids)
+
+    def _check(self, input_ids: Tensor, start: int) -> None:
+        if input_ids.dim() != 2 or input_ids.shape[1] == 0:
+            raise UserError(f"input_ids must be [batch, sequence], got shape {tuple(input_ids.shape)}")
+        if start + input_ids.shape[1] > self.config.n_ctx:
+            raise UserError(
+                f"{start + input_ids.shape[1]} tokens do not fit the model's context of {self.config.n_ctx}: "
+                "shorten the prompt"
+            )
+        if torch.compiler.is_compiling() or input_ids.is_cuda or input_ids.numel() == 0:
+            return
+        if int(input_ids.max()) >= self.config.vocab_size or int(input_ids.min()) < 0:
+            raise UserError(f"input_ids hold an id outside 0..{self.config.vocab_size - 1}")
+
+
+def sparse_matrices(model: SparseTransformer) -> dict[str, nn.Parameter]:
+    """The matrices that weight sparsity is about, by name: all but the bigram table and position tables."""
+    return {
+        name: parameter
+        for name, parameter in model.named_parameters()
+        if parameter.dim() == 2 and not name.startswith(("bigram", "wpe"))
+    }
+
+
+def count_parameters(model: SparseTransformer) -> tuple[int, int]:
+    """(all, nonzero) entries of the sparse matrices: the paper's parameter count and L0."""
+    matrices = sparse_matrices(model).values()
+    return sum(p.numel() for p in matrices), sum(int(p.count_nonzero()) for p in matrices)
