@@ -1,0 +1,71 @@
+"""Which matrices are projected, to how many entries, and the projection itself."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.kernels import project_topk_
+from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
+from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
+
+
+@dataclass(frozen=True)
+class Target:
+    """One tensor's goal: the density it ends at and the floor of its units.
+
+    dim: 1 when a unit is a row (outputs of c_fc and c_attn), 0 when a column (inputs of c_proj).
+    """
+
+    name: str
+    density: float
+    floor: int
+    dim: int
+
+
+def targets(model: SparseTransformer, config: SparsityConfig) -> list[Target]:
+    """The projection's targets. Raises UserError when a floor does not fit in a matrix's final budget."""
+    found = []
+    for name, matrix in sparse_matrices(model).items():
+        embedding = name.startswith(("wte", "lm_head"))
+        density = config.embed_density if embedding and config.embed_density is not None else config.density
+        dim = 0 if "c_proj" in name else 1
+        floor = 0 if embedding else min(config.floor, matrix.shape[dim])
+        need = floor * matrix.shape[1 - dim]
+        if need > budget(matrix, density):
+            raise UserError(
+                f"density {density:g} leaves {name} {budget(matrix, density)} nonzeros, but a floor of {floor} "
+                f"needs {need}: raise sparsity.density to {need / matrix.numel():.4g} or lower sparsity.floor"
+            )
+        found.append(Target(name, density, floor, dim))
+    if config.sparse_biases:
+        found += [
+            Target(name, config.density, 0, 1)
+            for name, parameter in model.named_parameters()
+            if name.endswith("bias") and parameter.requires_grad
+        ]
+    return found
+
+
+def budget(tensor: Tensor, density: float) -> int:
+    """Entries that a tensor keeps at a density: int(density * size), as the released script rounds."""
+    return int(density * tensor.numel())
+
+
+class Projector:
+    """Projects a model's weights after each optimizer step."""
+
+    def __init__(self, model: SparseTransformer, config: SparsityConfig) -> None:
+        parameters = dict(model.named_parameters())
+        self.config = config
+        self.targets = [] if config.dense else targets(model, config)
+        self.weights = [parameters[target.name] for target in self.targets]
+
+    @torch.no_grad()
+    def __call__(self, progress: float) -> None:
+        """Zero all but the budget of this moment, per tensor, exactly."""
+        for target, weight in zip(self.targets, self.weights, strict=True):
+            share = density_at(progress, target.density, self.config)
+            matrix = weight.data if weight.dim() == 2 else weight.data.view(1, -1)
+            project_topk_(matrix, budget(weight, share), target.floor, target.dim)

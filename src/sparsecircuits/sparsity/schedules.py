@@ -1,0 +1,79 @@
+"""Schedules of L0 and learning rate as pure functions of progress in [0, 1] (share of training done).
+
+Imports no torch: the formulas are checked at known points in tests.
+"""
+
+import math
+from dataclasses import dataclass
+from typing import Literal
+
+from sparsecircuits.errors import UserError
+
+
+@dataclass(frozen=True)
+class SparsityConfig:
+    """How sparse the weights become, and how they get there."""
+
+    density: float = 0.02
+    """Share of each matrix's entries that is nonzero at the end; 1: a dense model."""
+    embed_density: float | None = None
+    """The same for embedding and unembedding; None: `density` (the released recipe keeps more there)."""
+    anneal: Literal["linear", "log"] = "linear"
+    """L0 falls linearly in progress, or linearly on log-log axes."""
+    anneal_start: float = 0.01
+    """Progress at which L0 begins to fall from dense."""
+    anneal_end: float = 0.5
+    """Progress at which L0 reaches its target."""
+    floor: int = 4
+    """No neuron or attention channel keeps fewer nonzeros than this (the paper's j)."""
+    sparse_biases: bool = False
+    """Project biases to the same density too."""
+
+    def __post_init__(self) -> None:
+        for name in ("density", "embed_density"):
+            value = getattr(self, name)
+            if value is not None and not 0 < value <= 1:
+                raise UserError(f"sparsity.{name} must be in (0, 1], got {value}")
+        if not 0 <= self.anneal_start <= self.anneal_end <= 1:
+            raise UserError("sparsity: 0 <= anneal_start <= anneal_end <= 1 does not hold")
+        if self.anneal == "log" and self.anneal_start == 0:
+            raise UserError("sparsity.anneal log needs anneal_start > 0")
+        if self.floor < 0:
+            raise UserError(f"sparsity.floor must not be negative, got {self.floor}")
+
+    @property
+    def dense(self) -> bool:
+        """Whether nothing is ever zeroed."""
+        return self.density == 1 and self.embed_density in (None, 1)
+
+
+def density_at(progress: float, target: float, config: SparsityConfig) -> float:
+    """Share of entries kept at a point of training: 1 until `anneal_start`, `target` from `anneal_end` on.
+
+    linear: straight in progress. log: straight on log-log axes of density against progress.
+    """
+    start, end = config.anneal_start, config.anneal_end
+    if progress >= end:
+        return target
+    if progress <= start:
+        return 1.0
+    if config.anneal == "linear":
+        return 1.0 + (target - 1.0) * (progress - start) / (end - start)
+    slope = math.log(target) / math.log(end / start)
+    return math.exp(slope * math.log(progress / start))
+
+
+def learning_rate_at(
+    progress: float, peak: float, warmup: float, config: SparsityConfig, *, sharkfin: bool = True
+) -> float:
+    """Linear warm-up over `warmup` of training, then linear decay to 0, times √(L0_final / L0_now).
+
+    The last factor makes the "sharkfin": small while the weights are dense, 1 once they are sparse.
+    """
+    if progress < warmup:
+        rate = peak * progress / warmup
+    else:
+        rate = peak * (1.0 - progress) / (1.0 - warmup) if warmup < 1 else 0.0
+    if sharkfin:
+        rate *= math.sqrt(config.density / density_at(progress, config.density, config))
+    return max(0.0, rate)

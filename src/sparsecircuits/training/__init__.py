@@ -1,0 +1,1 @@
+"""Training: configs and presets, the loop, the optimizer, checkpoints and metrics."""

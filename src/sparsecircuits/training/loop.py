@@ -1,0 +1,242 @@
+"""The training loop: batches in, a weight-sparse model and a run directory out."""
+
+import dataclasses
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import write_text
+from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native
+from sparsecircuits.models.transformer import SparseTransformer, count_parameters
+from sparsecircuits.sparsity.projection import Projector
+from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
+from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
+from sparsecircuits.training.config import TrainConfig
+from sparsecircuits.training.hardware import fast_dtype, keep_freed_memory
+from sparsecircuits.training.metrics import MetricsLog
+from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
+
+
+@dataclass(frozen=True)
+class Status:
+    """Where a run stands, for a progress display."""
+
+    step: int
+    progress: float
+    loss: float
+    density: float
+    tokens_per_second: float
+    seconds_left: float
+    val_loss: float | None
+
+
+def train(
+    config: TrainConfig,
+    out: str | Path,
+    *,
+    resume: bool = False,
+    tokens: TokenData | None = None,
+    report: Callable[[Status], None] | None = None,
+    device: str | None = None,
+) -> SparseTransformer:
+    """Train a model into the run directory `out` and return it.
+
+    resume: go on from the newest whole checkpoint (the saved config decides); a run resumed on the same
+    machine ends with the weights of an uninterrupted one. tokens: prepared data; by default
+    `config.data` is prepared. report: called after every step.
+
+    Raises UserError for a directory that holds another run, a bad config, or a loss that is not finite.
+    """
+    keep_freed_memory()
+    out = Path(out)
+    if resume:
+        config = saved_config(out)
+    elif (out / CONFIG_NAME).exists():
+        raise UserError(f"{out} already holds a run: choose another --out, or go on with --resume")
+    tokenizer = Tokenizer.default()
+    tokens = tokens if tokens is not None else prepare_tokens(config.data, tokenizer)
+    run = _Run(config, out, tokens, tokenizer, torch.device(device or _default_device()))
+    return run.train(resume, report)
+
+
+def saved_config(out: Path) -> TrainConfig:
+    """The config that a run was started with. Raises UserError if there is none."""
+    raw = read_config(Path(out) / CONFIG_NAME)
+    if "train" not in raw:
+        raise UserError(f"{out} was not made by training: there is nothing to resume")
+    return TrainConfig.from_dict({**raw["train"], "model": raw["model"]})
+
+
+def _default_device() -> str:
+    return "cuda" if torch.cuda.is_available() else "cpu"
+
+
+class _Run:
+    """One run's moving parts; `train` is its only entrance."""
+
+    def __init__(
+        self, config: TrainConfig, out: Path, tokens: TokenData, tokenizer: Tokenizer, device: torch.device
+    ) -> None:
+        if tokenizer.vocab_size > config.model.vocab_size:
+            raise UserError(
+                f"the tokenizer has {tokenizer.vocab_size} tokens: model.vocab_size is {config.model.vocab_size}"
+            )
+        if config.total_steps is None and config.minutes is None:
+            raise UserError("how long? give steps, tokens or minutes")
+        if config.dtype == "auto":
+            fast = fast_dtype(device, config.tokens_per_step, config.model.d_model)
+            config = dataclasses.replace(config, dtype=str(fast).removeprefix("torch."))
+        self.config, self.out, self.device, self.tokens = config, out, device, tokens
+        torch.manual_seed(config.seed)
+        self.model = SparseTransformer(config.model).to(device)
+        self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
+        self.projector = Projector(self.model, config.sparsity)
+        self.adam = build_adam(self.model, config.optimizer)
+        self.decayed = decayed_weights(self.model)
+        self.sampler = BatchSampler(tokens.train, config.model.n_ctx, config.batch_size, config.seed)
+        self.step, self.seconds, self.val_loss = 0, 0.0, None  # type: int, float, float | None
+
+    def train(self, resume: bool, report: Callable[[Status], None] | None) -> SparseTransformer:
+        restored = self._restore() if resume else False
+        self._save_config()
+        log = MetricsLog(self.out, self.step if restored else None)
+        began, before = time.perf_counter(), self.seconds
+        try:
+            while (progress := self._progress()) < 1:
+                started = time.perf_counter()
+                loss, rms, rate = self._take_step(progress)
+                if not math.isfinite(loss):
+                    self._diverged(loss)
+                self.step += 1
+                self._evaluate_when_due(log)
+                speed = self.config.tokens_per_step / (time.perf_counter() - started)
+                self.seconds = before + time.perf_counter() - began
+                status = self._status(progress, loss, speed)
+                if self.step % self.config.log_every == 0 or self.step == 1:
+                    log.write(**self._line(status, rms, rate))
+                if report is not None:
+                    report(status)
+                if self.step % self.config.checkpoint_every == 0:
+                    self._checkpoint()
+            self.projector(1.0)
+            self.val_loss = self.evaluate()
+            log.write(step=self.step, val_loss=self.val_loss, seconds=round(self.seconds, 3), done=True)
+        finally:
+            log.close()
+        self._checkpoint()
+        save_native(self.model.eval(), self.out)
+        self._save_config()
+        return self.model
+
+    def _progress(self) -> float:
+        """Share of the run that is done, at the start of a step."""
+        if self.config.minutes is not None:
+            return self.seconds / (60 * self.config.minutes)
+        assert self.config.total_steps is not None
+        return self.step / self.config.total_steps
+
+    def _take_step(self, progress: float) -> tuple[float, float, float]:
+        """One optimizer step; (loss, gradient root-mean-square, learning rate)."""
+        settings = self.config.optimizer
+        inputs, targets = self.sampler.next()
+        loss = self.loss(inputs, targets)
+        self.adam.zero_grad(set_to_none=True)
+        loss.backward()
+        rms = scale_gradients_(self.model.parameters(), settings.gradient)
+        rate = learning_rate_at(
+            progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin
+        )
+        for group in self.adam.param_groups:
+            group["lr"] = rate
+        self.adam.step()
+        self.projector(progress)
+        decay_(self.decayed, rate * settings.weight_decay)
+        return loss.item(), float(rms), rate
+
+    def loss(self, inputs: np.ndarray, targets: np.ndarray) -> Tensor:
+        """Mean cross-entropy in nats of next tokens; inputs and targets [B, T]."""
+        use = self.config.dtype == "bfloat16"
+        x, y = torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
+        with torch.autocast(self.device.type, torch.bfloat16, enabled=use):
+            logits = self.model(x)
+        return F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
+
+    @torch.no_grad()
+    def evaluate(self) -> float:
+        """Validation loss in nats a token."""
+        batches = validation_batches(
+            self.tokens.val, self.config.model.n_ctx, self.config.batch_size, self.config.eval_tokens
+        )
+        losses = [(self.loss(x, y).item(), y.size) for x, y in batches]
+        return sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
+
+    def _evaluate_when_due(self, log: MetricsLog) -> None:
+        if self.step % self.config.eval_every == 0:
+            self.val_loss = self.evaluate()
+            log.write(step=self.step, val_loss=self.val_loss)
+
+    def _status(self, progress: float, loss: float, speed: float) -> Status:
+        done = self._progress()
+        left = self.seconds * (1 - done) / done if done > 0 else math.inf
+        if self.config.minutes is not None:
+            left = 60 * self.config.minutes - self.seconds
+        density = density_at(progress, self.config.sparsity.density, self.config.sparsity)
+        return Status(self.step, min(1.0, done), loss, density, speed, max(0.0, left), self.val_loss)
+
+    def _line(self, status: Status, rms: float, rate: float) -> dict[str, float]:
+        return {
+            "step": status.step,
+            "tokens": status.step * self.config.tokens_per_step,
+            "progress": status.progress,
+            "loss": status.loss,
+            "density": status.density,
+            "nonzeros": count_parameters(self.model)[1],
+            "lr": rate,
+            "grad_rms": rms,
+            "tokens_per_second": round(status.tokens_per_second, 1),
+            "seconds": round(self.seconds, 3),
+        }
+
+    def _save_config(self) -> None:
+        raw = self.config.to_dict()
+        config = {"model": raw.pop("model"), "train": raw, "data": self.tokens.manifest}
+        write_text(self.out / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
+
+    def _checkpoint(self) -> None:
+        state = {
+            "model": self.model.state_dict(),
+            "adam": self.adam.state_dict(),
+            "sampler": self.sampler.state_dict(),
+            "seconds": self.seconds,
+            "val_loss": self.val_loss,
+            "dtype": self.config.dtype,
+        }
+        save_checkpoint(self.out, self.step, state, self.config.keep_checkpoints)
+
+    def _restore(self) -> bool:
+        found = load_checkpoint(self.out)
+        if found is None:
+            return False
+        self.step, state = found
+        self.model.load_state_dict(state["model"])
+        self.adam.load_state_dict(state["adam"])
+        self.sampler.load_state_dict(state["sampler"])
+        self.seconds, self.val_loss = state["seconds"], state["val_loss"]
+        return True
+
+    def _diverged(self, loss: float) -> None:
+        steps = checkpoint_steps(self.out)
+        kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint was made yet"
+        raise UserError(
+            f"training diverged: the loss is {loss} at step {self.step + 1}; {kept}. Lower optimizer.lr"
+        )
