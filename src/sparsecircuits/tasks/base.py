@@ -1,0 +1,133 @@
+"""What a task is: a generator of prompt pairs by split and seed, and their token batches."""
+
+import dataclasses
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from sparsecircuits.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsecircuits.data.tokenizer import Tokenizer
+
+# Templates and names are disjoint between these: find circuits on the first, choose between settings on
+# the second, report on the third.
+SPLITS = ("train", "validation", "held_out")
+
+
+@dataclass(frozen=True)
+class Pair:
+    """Two prompts; the right next token is the task's first answer on the left, the second on the right.
+
+    left_rest, right_rest: what may follow the answer so that prompt + answer + rest parses as Python.
+    """
+
+    left: str
+    right: str
+    left_rest: str = ""
+    right_rest: str = ""
+
+    @property
+    def prompts(self) -> tuple[str, str]:
+        """Both prompts, left first."""
+        return self.left, self.right
+
+
+@dataclass(frozen=True)
+class PairBatch:
+    """N pairs as tokens: rows 2i (left) and 2i+1 (right).
+
+    tokens: int64 [2N, T], padded on the right with 0; last: position of each prompt's last token [2N];
+    correct: 0 or 1, which answer is right [2N]; answers: the two answers' token ids.
+    """
+
+    tokens: np.ndarray
+    last: np.ndarray
+    correct: np.ndarray
+    answers: tuple[int, int]
+
+    def rows(self, start: int, stop: int) -> "PairBatch":
+        """Prompts start..stop, without padding that they do not need."""
+        last = self.last[start:stop]
+        width = int(last.max()) + 1
+        return PairBatch(self.tokens[start:stop, :width], last, self.correct[start:stop], self.answers)
+
+
+@dataclass(frozen=True)
+class Task:
+    """A binary next-token task. `pairs` needs no tokenizer; `batch` does (see `get_task`)."""
+
+    name: str
+    description: str
+    answers: tuple[str, str]
+    sample: Callable[[random.Random, str], Pair]
+    """Draw one pair of a split from a generator."""
+    tokenizer: "Tokenizer | None" = None
+
+    def bind(self, tokenizer: "Tokenizer") -> "Task":
+        """This task with a tokenizer. Raises UserError when an answer is not one of its tokens."""
+        for answer in self.answers:
+            try:
+                tokenizer.single_token(answer)
+            except UserError as error:
+                raise UserError(f"task {self.name} cannot run with this tokenizer: {error}") from error
+        return dataclasses.replace(self, tokenizer=tokenizer)
+
+    @property
+    def answer_ids(self) -> tuple[int, int]:
+        """Token ids of the two answers."""
+        tokenizer = self._require_tokenizer()
+        return tokenizer.single_token(self.answers[0]), tokenizer.single_token(self.answers[1])
+
+    def pairs(self, split: str = "train", n: int = 64, seed: int = 0) -> list[Pair]:
+        """n different pairs of a split, the same for the same seed.
+
+        Raises UserError for an unknown split, or when the split has fewer than n different pairs.
+        """
+        if split not in SPLITS:
+            raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        if n < 1:
+            raise UserError(f"n must be at least 1, got {n}")
+        rng = random.Random(f"{self.name}/{split}/{seed}")
+        found: dict[Pair, None] = {}
+        for _ in range(50 * n + 1000):
+            found.setdefault(self.sample(rng, split))
+            if len(found) == n:
+                return list(found)
+        raise UserError(f"task {self.name} has only {len(found)} different pairs in split {split}, not {n}")
+
+    def batch(self, split: str = "train", n: int = 64, seed: int = 0) -> PairBatch:
+        """n pairs as tokens. Raises UserError where the tokenizer merges an answer with its surroundings."""
+        return self.encode(self.pairs(split, n, seed))
+
+    def encode(self, pairs: list[Pair]) -> PairBatch:
+        """Pairs as tokens, checking that the right answer is the very next token of each prompt."""
+        tokenizer, answers = self._require_tokenizer(), self.answer_ids
+        prompts = [prompt for pair in pairs for prompt in pair.prompts]
+        whole = [
+            prompt + self.answers[side] + rest
+            for pair in pairs
+            for side, (prompt, rest) in enumerate(
+                zip(pair.prompts, (pair.left_rest, pair.right_rest), strict=True)
+            )
+        ]
+        ids, whole_ids = tokenizer.encode_batch(prompts), tokenizer.encode_batch(whole)
+        for row, (short, full) in enumerate(zip(ids, whole_ids, strict=True)):
+            if full[: len(short) + 1] != [*short, answers[row % 2]]:
+                raise UserError(
+                    f"task {self.name}: after {prompts[row]!r} the token {self.answers[row % 2]!r} does not "
+                    "stand alone in this tokenizer"
+                )
+        last = np.array([len(row) - 1 for row in ids])
+        tokens = np.zeros((len(ids), int(last.max()) + 1), dtype=np.int64)
+        for row, row_ids in enumerate(ids):
+            tokens[row, : len(row_ids)] = row_ids
+        return PairBatch(tokens, last, np.tile([0, 1], len(pairs)), answers)
+
+    def _require_tokenizer(self) -> "Tokenizer":
+        if self.tokenizer is None:
+            raise UserError(f"task {self.name} is not bound to a tokenizer: use get_task")
+        return self.tokenizer

@@ -1,0 +1,37 @@
+"""bracket_counting: close one or two levels of a list at the end of a line."""
+
+import random
+
+from sparsecircuits.tasks.base import Pair, Task
+from sparsecircuits.tasks.words import context, names
+
+TEMPLATES = {
+    "train": ("{a} = ", "{a}.{b} = ", "{a}[{b}] = ", "{a} += ", "return_{a} = {b} + "),
+    "validation": ("{a} = {b} or ", "{a}_{b} = ", "{a} = not {b} and "),
+    "held_out": ("{a} = {b} if {c} else ", "self.{a} = ", "{a} = {b} = ", "{a} |= "),
+}
+
+
+def _items(rng: random.Random, split: str) -> str:
+    """2 to 6 items of one kind: numbers, names, or short expressions."""
+    kind, n = rng.randrange(3), rng.randint(2, 6)
+    if kind == 0:
+        return ", ".join(str(rng.randint(0, 99)) for _ in range(n))
+    if kind == 1:
+        return ", ".join(names(rng, split, n))
+    return ", ".join(f"{name} + {rng.randint(1, 9)}" for name in names(rng, split, n))
+
+
+def _sample(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    line = context(rng, split) + rng.choice(TEMPLATES[split]).format(a=a, b=b, c=c)
+    items = _items(rng, split)
+    return Pair(f"{line}[{items}", f"{line}[[{items}")
+
+
+BRACKET_COUNTING = Task(
+    name="bracket_counting",
+    description="close a list, or a list in a list, at the end of its line",
+    answers=("]\n", "]]\n"),
+    sample=_sample,
+)

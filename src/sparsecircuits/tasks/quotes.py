@@ -1,0 +1,69 @@
+"""single_double_quote: close a string in a call with the quote that opened it."""
+
+import random
+from collections.abc import Iterator
+
+from sparsecircuits.tasks.base import Pair, Task
+from sparsecircuits.tasks.words import context, names, phrase
+
+# The line up to the opening parenthesis, and what follows the closing one. What follows begins with a
+# space, so that the closing token is `')` or `")` and not one that has swallowed a line end.
+TEMPLATES = {
+    "train": (
+        ("print", " or {a}"),
+        ("{a} = {b}", " + {c}"),
+        ("{a} = {b}.get", " or {c}"),
+        ("if {a}.startswith", " and {b}:\n    pass"),
+        ("return_{a} = {b}.find", " - {n}"),
+        ("{a}.append", " if {b} else None"),
+    ),
+    "validation": (
+        ("assert {a}.endswith", " or {b}"),
+        ("{a} = open_{b}", " is None"),
+        ("{a} = {b}.index", " * {n}"),
+        ("while {a}.count", " > {n}:\n    pass"),
+    ),
+    "held_out": (
+        ("{a} = {b}.split", " + [{c}]"),
+        ("{a} = {b}.read_{c}", " if {b} else {n}"),
+        ("if {a}.has", " and not {b}:\n    pass"),
+        ("{a} = len", " + {n}"),
+        ("{a}.write", " == {n}"),
+    ),
+}
+
+
+def _sample(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    before, after = rng.choice(TEMPLATES[split])
+    numbers = rng.randint(1, 9)
+    line = context(rng, split) + before.format(a=a, b=b, c=c, n=numbers)
+    text, rest = phrase(rng, split), after.format(a=a, b=b, c=c, n=numbers)
+    return Pair(f"{line}('{text}", f'{line}("{text}', rest, rest)
+
+
+SINGLE_DOUBLE_QUOTE = Task(
+    name="single_double_quote",
+    description="close a string that was opened in a call with the quote that opened it",
+    answers=("')", '")'),
+    sample=_sample,
+)
+
+
+def closing_quotes(tokens: list[str]) -> Iterator[tuple[int, int]]:
+    """Where real code closes a one-line string that a call opened.
+
+    tokens: a file as the texts of its tokens. Yields (position of the closing token, 0 for `'` or 1 for
+    `"`): from an opener that ends in `('` or `("`, the next token that holds that quote or a line end must
+    begin with the quote and `)`. Empty strings and those with a backslash are left out.
+    """
+    for start, text in enumerate(tokens):
+        if not text.endswith(("('", '("')):
+            continue
+        quote = text[-1]
+        for position in range(start + 1, len(tokens)):
+            token = tokens[position]
+            if quote in token or "\n" in token or "\\" in token:
+                if token.startswith(quote + ")") and position > start + 1:
+                    yield position, int(quote == '"')
+                break

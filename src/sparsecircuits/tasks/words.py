@@ -1,0 +1,68 @@
+"""Names, words and context lines for prompts; each split has its own."""
+
+import random
+
+NAMES = {
+    "train": (
+        "count total index value size width height score level limit offset speed weight depth price amount "
+        "rate step mode state flag status code kind key name label title color shape user owner item node "
+        "row column page line word token path file host port query table field record result answer"
+    ).split(),
+    "validation": (
+        "volume margin length radius angle ratio cursor buffer signal channel branch version parent child "
+        "device target source number letter symbol client server message request reply budget counter"
+    ).split(),
+    "held_out": (
+        "balance capacity distance duration priority position category language country city season planet "
+        "engine camera window button ticket invoice payment salary student teacher course grade chapter author"
+    ).split(),
+}
+
+WORDS = {
+    "train": (
+        "hello world the file was not found please enter your name loading data done error in line missing "
+        "value for user start of list end input output name and size too many items no such path"
+    ).split(),
+    "validation": (
+        "good morning welcome back unknown option bad number read only mode invalid date try again later "
+        "connection lost saved report empty queue waiting for reply closed"
+    ).split(),
+    "held_out": (
+        "happy birthday total price per unit open the door new message from server access denied ready to go "
+        "last page first column wrong password disk full goodbye my friend"
+    ).split(),
+}
+
+CONTEXT = {
+    "train": (
+        "{a} = {n}\n",
+        "import os\n",
+        "{a} = {b} + {n}\n",
+        "{a} = [{n}, {m}]\n",
+        "for {a} in {b}:\n    {c}({a})\n",
+        "{a}, {b} = {n}, {m}\n",
+    ),
+    "validation": ("{a} = {b}\n", "import sys\n", "{a} += {n}\n", "def {a}({b}):\n    return {b}\n"),
+    "held_out": ("{a} = {b} * {n}\n", "import re\n", "{a} = max({b}, {n})\n", "while {a} > {n}:\n    {a} -= {m}\n"),
+}
+
+
+def names(rng: random.Random, split: str, n: int) -> list[str]:
+    """n different identifiers of a split."""
+    return rng.sample(NAMES[split], n)
+
+
+def phrase(rng: random.Random, split: str, low: int = 1, high: int = 6) -> str:
+    """A few words, as they stand in a message."""
+    return " ".join(rng.choice(WORDS[split]) for _ in range(rng.randint(low, high)))
+
+
+def context(rng: random.Random, split: str, most: int = 3) -> str:
+    """0 to `most` lines of plain code without strings, as what stands before a prompt."""
+    lines = []
+    for _ in range(rng.randint(0, most)):
+        a, b, c = names(rng, split, 3)
+        lines.append(
+            rng.choice(CONTEXT[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99), m=rng.randint(1, 99))
+        )
+    return "".join(lines)
