@@ -48,16 +48,18 @@ function drawBlocks(layout) {
     block.top = Math.min(block.top, band.top);
     block.bottom = Math.max(block.bottom, band.bottom);
     if (!band.row) continue;
-    group.append(svg("text", { class: "row-label", x: -18, y: (band.top + band.bottom) / 2 + 4.5, "text-anchor": "end" }, band.row));
+    group.append(svg("text", { class: "row-label", x: -16, y: (band.top + band.bottom) / 2 + layout.label * 0.34, "text-anchor": "end", "font-size": layout.label }, band.row));
   }
   for (const { title, top, bottom } of blocks.values()) {
     if (title.length > 1) {
-      group.prepend(svg("rect", { class: "block", x: -layout.gutter, y: top - 13, width: layout.width + layout.gutter + 16, height: bottom - top + 26, rx: 12 }));
+      group.prepend(svg("rect", { class: "block", x: -layout.gutter, y: top - 11, width: layout.width + layout.gutter + 16, height: bottom - top + 22, rx: 12 }));
     }
     const middle = (top + bottom) / 2;
-    const y = title.length > 1 ? middle - 3 : middle + 5;
-    group.append(svg("text", { class: "block-title", x: 14 - layout.gutter, y }, title[0]));
-    if (title[1]) group.append(svg("text", { class: "block-sub", x: 14 - layout.gutter, y: y + 16 }, title[1]));
+    const size = layout.label * 1.12;
+    const y = middle + size * (title.length > 1 ? -0.15 : 0.36);
+    const x = 14 - layout.gutter;
+    group.append(svg("text", { class: "block-title", x, y, "font-size": size }, title[0]));
+    if (title[1]) group.append(svg("text", { class: "block-sub", x, y: y + layout.label * 1.2, "font-size": layout.label }, title[1]));
   }
   return group;
 }
@@ -74,7 +76,7 @@ function drawHeadFrames(layout) {
       "aria-label": `Attention head ${head.head} of layer ${head.layer}, ${plural(head.vertices.length, "channel")}`,
     },
     svg("rect", { class: "frame", x: left, y: top, width: head.w, height: HEAD_H, rx: 12 }),
-    svg("text", { class: "head-label", x: left + 12, y: top + 18 }, `head ${head.head}`));
+    svg("text", { class: "head-label", x: left + 12, y: top + 17 }, `head ${head.head}`));
     head.element.head = head;
     group.append(head.element);
   }
@@ -86,12 +88,12 @@ function drawGates(layout) {
   const group = svg("g", { class: "gates", "aria-hidden": "true" });
   for (const head of headItems(layout)) {
     const x = head.x + head.glyph;
-    const y = head.band.top + 44;
+    const y = head.band.top + 36;
     const scorers = head.vertices.filter((v) => v.letter !== "v");
     const part = svg("g", { class: scorers.length ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
     for (const vertex of scorers) {
       const [fromX, fromY] = [head.x + vertex.dx, vertex.y - vertex.h / 2];
-      part.append(svg("path", { class: "meet", d: `M${fromX} ${fromY}C${fromX} ${y + 24} ${x} ${y + 30} ${x} ${y + 13}` }));
+      part.append(svg("path", { class: "meet", d: `M${fromX} ${fromY}C${fromX} ${y + 18} ${x} ${y + 26} ${x} ${y + 13}` }));
     }
     if (head.gate) {
       const [from, to] = head.gate.map((edge) => head.x + edge);
@@ -133,14 +135,14 @@ function drawVertices(layout) {
       "aria-label": vertexLabel(vertex), transform: `translate(${(vertex.item.x + vertex.dx).toFixed(1)} ${vertex.y.toFixed(1)})`,
     },
     svg("rect", { class: "shape", x: -w / 2, y: -h / 2, width: w, height: h, rx: round }));
-    const label = svg("text", { class: "name", y: vertex.kind === "answer" ? 7 : 5, "text-anchor": "middle" });
+    const label = svg("text", { class: "name", y: vertex.kind === "answer" ? 7 : vertex.kind === "token" ? 5 : 4, "text-anchor": "middle" });
     if (vertex.letter) label.append(svg("tspan", { class: "letter" }, vertex.letter), svg("tspan", { dx: 4 }, vertex.label));
     else label.append(vertex.label);
     vertex.element.append(label);
     const share = most > 0 ? (vertex.node?.importance ?? 0) / most : 0;
     if (share > 0.01) {
       const length = Math.max(3, share * (w - 24));
-      vertex.element.append(svg("rect", { class: "importance", x: -length / 2, y: h / 2 - 7, width: length, height: 3, rx: 1.5 }));
+      vertex.element.append(svg("rect", { class: "importance", x: -length / 2, y: h / 2 - 6.5, width: length, height: 3, rx: 1.5 }));
     }
     vertex.element.vertex = vertex;
     group.append(vertex.element);

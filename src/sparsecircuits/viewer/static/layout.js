@@ -3,8 +3,9 @@
 // Words: a *vertex* is a node, token or answer. An *item* is what is placed in a band: one vertex,
 // a head's box with its q, k and v, or a lane that a long link passes through. A *link* is a drawn line.
 
-const NODE_H = 34;
-const HEAD_H = 122;
+const NODE_H = 32;
+const HEAD_H = 104;
+const ANSWER_H = 42;
 const LANE_W = 10;
 const TOKENS_SHOWN = 18;
 const ROWS = {
@@ -86,7 +87,7 @@ function makeBands(payload, vertices) {
     const band = byKey.get(vertex.bandKey);
     if (!band) { vertices.delete(vertex.id); continue; }
     vertex.w = vertexWidth(vertex, nodeWidth);
-    vertex.h = vertex.kind === "answer" ? 46 : NODE_H;
+    vertex.h = vertex.kind === "answer" ? ANSWER_H : NODE_H;
     vertex.dx = 0;
     if (!band.key.endsWith(".heads")) {
       vertex.item = { id: vertex.id, band, w: vertex.w, vertices: [vertex], x: 0 };
@@ -106,10 +107,10 @@ function makeBands(payload, vertices) {
   const kept = bands.filter((band) => band.items.length);
   kept.forEach((band, i) => { band.index = i; });
   for (const band of kept) {
-    if (band.key === "answers") band.height = 46;
+    if (band.key === "answers") band.height = ANSWER_H;
     if (band.items.length > 14 && band.height === NODE_H && band.key !== "answers") {
       band.stagger = true;
-      band.height = 2 * NODE_H + 14;
+      band.height = 2 * NODE_H + 12;
     }
   }
   return kept;
@@ -150,9 +151,10 @@ function makeChains(links, vertices, bands) {
     const to = target.item.band.index;
     link.chain = [{ item: source.item, vertex: source }];
     for (let i = from + 1; i < to; i++) {
-      const key = (link.kind === "residual" ? `r ${link.source}` : `e ${link.target} ${link.weight < 0}`) + ` ${i}`;
+      const run = link.kind === "residual" ? `r ${link.source}` : `e ${link.target} ${link.weight < 0}`;
+      const key = `${run} ${i}`;
       if (!lanes.has(key)) {
-        const lane = { id: key, band: bands[i], w: LANE_W, lane: true, vertices: [], x: 0 };
+        const lane = { id: key, run, band: bands[i], w: LANE_W, lane: true, vertices: [], x: 0 };
         lanes.set(key, lane);
         bands[i].items.push(lane);
       }
@@ -188,7 +190,7 @@ function wishOf(joints, item) {
     sum += weight * (endX(other) - (own.vertex ? own.vertex.dx : 0));
     total += weight;
   }
-  return total ? { x: sum / total, weight: total } : { x: item.x, weight: 0.01 };
+  return total ? { x: sum / total, weight: total } : null;
 }
 
 const gapBetween = (a, b, gap) => {
@@ -226,7 +228,7 @@ function orderBands(bands, gap) {
     const upward = round % 2 === 0;
     for (const band of upward ? bands : [...bands].reverse()) {
       const joints = upward ? "down" : "up";
-      const wishes = new Map(band.items.map((item) => [item, wishOf(item[joints].length ? item[joints] : [], item).x]));
+      const wishes = new Map(band.items.map((item) => [item, wishOf(item[joints], item)?.x ?? item.x]));
       band.items.sort((a, b) => wishes.get(a) - wishes.get(b));
       pack(band, gap);
     }
@@ -255,15 +257,60 @@ function settle(band, wishes, gap) {
   }
 }
 
-function placeX(bands, gap) {
-  for (const band of bands) pack(band, gap);
-  for (let round = 0; round < 14; round++) {
-    const side = round >= 10 ? "both" : round % 2 === 0 ? "down" : "up";
-    for (const band of round % 2 === 0 ? bands : [...bands].reverse()) {
-      const wishes = band.items.map((item) => wishOf(side === "both" ? [...item.down, ...item.up] : item[side], item));
-      settle(band, wishes, gap);
+/** Gives a lane that passes several bands one x, where its neighbours leave room for that. */
+function straighten(bands, gap) {
+  const runs = new Map();
+  for (const band of bands) {
+    band.items.forEach((item, i) => {
+      if (!item.lane) return;
+      const [before, after] = [band.items[i - 1], band.items[i + 1]];
+      const run = runs.get(item.run) ?? runs.set(item.run, { items: [], low: -Infinity, high: Infinity }).get(item.run);
+      run.items.push(item);
+      run.room = () => {
+        run.low = Math.max(...run.ends.map(([low]) => low()));
+        run.high = Math.min(...run.ends.map(([, high]) => high()));
+      };
+      (run.ends ??= []).push([
+        () => (before ? before.x + gapBetween(before, item, gap) : -Infinity),
+        () => (after ? after.x - gapBetween(item, after, gap) : Infinity),
+      ]);
+    });
+  }
+  for (let round = 0; round < 3; round++) {
+    for (const run of runs.values()) {
+      run.room();
+      if (run.low > run.high) continue;
+      const mean = run.items.reduce((sum, item) => sum + item.x, 0) / run.items.length;
+      for (const item of run.items) item.x = Math.max(run.low, Math.min(run.high, mean));
     }
   }
+}
+
+/** The mean x of each lane's run: what keeps a lane straight. */
+function runMeans(bands) {
+  const runs = new Map();
+  for (const { run, x } of bands.flatMap((band) => band.items).filter((item) => item.lane)) {
+    const sum = runs.get(run) ?? runs.set(run, { x: 0, n: 0 }).get(run);
+    sum.x += x;
+    sum.n += 1;
+  }
+  return new Map([...runs].map(([run, { x, n }]) => [run, x / n]));
+}
+
+function placeX(bands, gap) {
+  for (const band of bands) pack(band, gap);
+  for (let round = 0; round < 40; round++) {
+    const side = round >= 6 ? "both" : round % 2 === 0 ? "down" : "up";
+    const means = round >= 16 ? runMeans(bands) : new Map();
+    for (const band of round % 2 === 0 ? bands : [...bands].reverse()) {
+      const wishes = band.items.map((item) => (means.has(item.run) ? { x: means.get(item.run), weight: 12 }
+        : wishOf(side === "both" ? [...item.down, ...item.up] : item[side], item)));
+      const known = wishes.filter(Boolean);
+      const middle = known.reduce((sum, wish) => sum + wish.x, 0) / Math.max(1, known.length);
+      settle(band, wishes.map((wish, i) => wish ?? { x: known.length ? middle : band.items[i].x, weight: 0.01 }), gap);
+    }
+  }
+  straighten(bands, gap);
   const items = bands.flatMap((band) => band.items);
   const left = Math.min(...items.map((item) => item.x - item.w / 2));
   const right = Math.max(...items.map((item) => item.x + item.w / 2));
@@ -274,7 +321,7 @@ function placeX(bands, gap) {
 function placeY(bands, gap) {
   let y = 0;
   [...bands].reverse().forEach((band, i, list) => {
-    if (i) y += gap + (list[i - 1].block === band.block ? 0 : 20);
+    if (i) y += gap + (list[i - 1].block === band.block ? 0 : 16);
     band.top = y;
     y += band.height;
     band.bottom = y;
@@ -283,7 +330,7 @@ function placeY(bands, gap) {
     band.items.filter((item) => !item.lane).forEach((item, i) => {
       for (const vertex of item.vertices) {
         vertex.y = band.stagger && i % 2 ? band.top + NODE_H / 2
-          : band.bottom - (band.key.endsWith(".heads") ? 12 : 0) - vertex.h / 2;
+          : band.bottom - (band.key.endsWith(".heads") ? 9 : 0) - vertex.h / 2;
       }
     });
   }
@@ -315,8 +362,8 @@ function spreadPorts(links) {
   }
 }
 
-/** Places everything for a window of the given width : height. */
-function layoutGraph(payload, aspect) {
+/** Places everything for a window of that many pixels: as large as it can be shown whole. */
+function layoutGraph(payload, window) {
   const vertices = makeVertices(payload);
   addTokens(payload, vertices);
   const bands = makeBands(payload, vertices);
@@ -332,12 +379,16 @@ function layoutGraph(payload, aspect) {
     });
   }
   let width = placeX(bands, 22);
-  const gutter = 148;
-  const solid = bands.reduce((sum, band) => sum + band.height + 12, 0);
-  const wanted = ((width + gutter) / aspect - solid) / Math.max(1, bands.length - 1);
-  const gapY = Math.min(64, Math.max(30, Math.min(90, width / 26), wanted));
+  const blocks = new Set(bands.map((band) => band.block)).size;
+  const solid = bands.reduce((sum, band) => sum + band.height, 0) + 16 * (blocks - 1);
+  const wanted = Math.max(window.height / 1.1, ((width + 150) * window.height) / window.width);
+  const gapY = Math.min(70, Math.max(24, Math.min(80, width / 30), (wanted - solid) / Math.max(1, bands.length - 1)));
   const height = placeY(bands, gapY);
-  if (width + gutter < height * aspect) width = placeX(bands, Math.min(80, 22 * (height * aspect) / (width + gutter)));
+  const shown = Math.min(1.1, window.height / height);
+  const label = Math.min(26, Math.max(14, 13 / shown)); // margin words stay readable when the whole is small
+  const gutter = label * 10.2;
+  const room = (0.86 * window.width) / shown - gutter;
+  if (width < room) width = placeX(bands, Math.min(72, (22 * room) / width));
   spreadPorts(links);
-  return { vertices, bands, links, width, height, gutter };
+  return { vertices, bands, links, width, height, gutter, label };
 }

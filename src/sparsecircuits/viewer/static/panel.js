@@ -117,7 +117,8 @@ function headPanel(app, head) {
       html("ul", {}, head.vertices.map((v) => html("li", {}, html("button", { type: "button", class: "edge-row", onclick: () => app.pin(app.targetOf(v.id), true) },
         html("span", { class: "edge-end" }, v.id), html("span", { class: "edge-note" }, kindOf(v.node).title.toLowerCase())))))),
     shown.length ? html("section", { class: "patterns" }, html("h3", {}, "Attention pattern: a row per token, the last at the bottom"),
-      ...shown.map(([i, pattern]) => heatmap(app, pattern, i))) : null,
+      html("div", { class: "pattern-row" }, shown.map(([i, pattern]) => html("figure", {},
+        heatmap(app, pattern, i), html("figcaption", {}, i % 2 ? "lower prompt" : "upper prompt"))))) : null,
   ];
 }
 

@@ -31,7 +31,7 @@ function showAbout(payload) {
   const lines = [
     "A small language model was trained so that almost all of its weights are zero. This is the part of it that does one task.",
     "Read from the bottom up: tokens come in, each layer reads channels of the residual stream, computes, and writes back; the answers are scored at the top.",
-    `Boxes are single neurons and channels. Everything not drawn was ${held}, and the model still does the task about as well as the loss says.`,
+    `Boxes are single neurons and channels. Every other neuron and channel was ${held}; the loss of the circuit alone says how well the task is done with only these.`,
     "A line is one weight: blue adds, orange subtracts, thicker is larger. Dashed grey lines only carry a channel from where it is written to where it is read.",
     `Loss is how surprised the model is by the right answer of the two: 0 is certain and right, ${plain(Math.LN2)} a coin flip.${isNumber(summary.n_prompts) ? ` Measured on ${count(summary.n_prompts)} ${summary.split ?? ""} prompts.` : ""}`,
   ];
@@ -46,8 +46,8 @@ function showLegend() {
     kind === "weighty" ? svg("rect", { class: "importance", x: 7, y: 11, width: 16, height: 3, rx: 1.5 }) : null);
   const entry = (mark, words) => html("span", { class: "key" }, mark, words);
   document.getElementById("legend").replaceChildren(
-    entry(line("pos"), "positive weight"), entry(line("neg"), "negative weight"), entry(line("lane"), "carried along the residual stream"),
-    entry(box("channel"), "channel"), entry(box("neuron"), "neuron"), entry(box("weighty"), "bar: loss without it"));
+    entry(line("pos"), "positive weight"), entry(line("neg"), "negative weight"), entry(line("lane"), "carried by the residual stream"),
+    entry(box("channel"), "channel"), entry(box("neuron"), "neuron"), entry(box("weighty"), "bar: importance"));
 }
 
 /** A small label beside the pointer. */
@@ -211,7 +211,7 @@ function listenToTheme(app, click) {
   const dark = () => (document.documentElement.dataset.theme ?? (system.matches ? "dark" : "light")) === "dark";
   const name = () => {
     const button = document.getElementById("theme");
-    button.textContent = dark() ? "Light" : "Dark";
+    button.textContent = dark() ? "Light mode" : "Dark mode";
     button.setAttribute("aria-label", dark() ? "Switch to light colours" : "Switch to dark colours");
   };
   click("theme", () => {
@@ -232,7 +232,7 @@ function start() {
   const canvas = document.getElementById("canvas");
   if (payload.nodes.length) {
     const { width, height } = canvas.getBoundingClientRect();
-    app.layout = layoutGraph(payload, Math.max(0.8, Math.min(2.4, width / Math.max(1, height) || 1.5)));
+    app.layout = layoutGraph(payload, { width: Math.max(320, width - 28), height: Math.max(240, height - 42) });
     Object.assign(app, drawGraph(payload, app.layout));
     canvas.append(app.picture);
     app.view = new View(app.picture, app.world, app.layout);
@@ -243,7 +243,7 @@ function start() {
     document.body.classList.add("no-circuit");
     canvas.append(html("div", { class: "empty", role: "note" },
       html("h2", {}, "This circuit is empty"),
-      html("p", {}, "No node was kept, so there is nothing to draw: the task can be done, or not be done at all, without any of them. Prune again with a lower target loss to get a circuit.")));
+      html("p", {}, `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) is met without any circuit: prune again with a lower one.`)));
     for (const id of ["zoom-in", "zoom-out", "zoom-fit", "download"]) document.getElementById(id).disabled = true;
   }
   listenToKeys(app);

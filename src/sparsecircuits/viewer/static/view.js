@@ -7,6 +7,7 @@ class View {
     picture.addEventListener("wheel", (event) => this.onWheel(event), { passive: false });
     picture.addEventListener("pointerdown", (event) => this.onDown(event));
     picture.addEventListener("pointermove", (event) => this.onMove(event));
+    picture.addEventListener("dblclick", (event) => this.zoom(event.shiftKey ? 0.5 : 2, event));
     for (const name of ["pointerup", "pointercancel"]) picture.addEventListener(name, (event) => this.onUp(event));
     new ResizeObserver(() => { if (!this.touched) this.fit(); }).observe(picture);
   }
@@ -19,10 +20,10 @@ class View {
     const { width, height } = this.picture.getBoundingClientRect();
     if (!width || !height) return;
     const { layout } = this;
-    const [w, h] = [layout.width + layout.gutter + 16, layout.height + 26];
-    this.k = Math.min(1.5, (width - 32) / w, (height - 32) / h);
+    const [w, h] = [layout.width + layout.gutter + 16, layout.height + 22];
+    this.k = Math.min(1.6, (width - 28) / w, (height - 20) / h);
     this.x = (width - w * this.k) / 2 + layout.gutter * this.k;
-    this.y = (height - h * this.k) / 2 + 13 * this.k;
+    this.y = (height - h * this.k) / 2 + 11 * this.k;
     this.touched = false;
     this.apply();
   }
