@@ -25,9 +25,10 @@ function exportSvg(app) {
   const text = (y, size, fill, content, weight = 400) => svg("text", { x: -layout.gutter, y, "font-family": font, "font-size": size, "font-weight": weight, fill }, content);
   const [left, top] = [-layout.gutter - 28, -110];
   const [width, height] = [Math.max(640, layout.width + layout.gutter + 72), layout.height + 110 + 78];
+  const title = payload.description || payload.title;
   const key = svg("g", {});
   let x = -layout.gutter;
-  for (const [stroke, dash, words] of [["--pos", null, "positive weight"], ["--neg", null, "negative weight"], ["--lane", "5 5", "carried along the residual stream"]]) {
+  for (const [stroke, dash, words] of [["--line-pos", null, "positive weight"], ["--line-neg", null, "negative weight"], ["--lane", "5 5", "carried along the residual stream"]]) {
     key.append(svg("path", { d: `M${x} ${layout.height + 46}h28`, stroke: color(stroke), "stroke-width": dash ? 1.5 : 4, "stroke-dasharray": dash }),
       svg("text", { x: x + 36, y: layout.height + 50, "font-family": font, "font-size": 13, fill: color("--muted") }, words));
     x += 36 + words.length * 7 + 22;
@@ -35,7 +36,7 @@ function exportSvg(app) {
   const file = svg("svg", { xmlns: SVG, viewBox: [left, top, width, height].join(" "), width, height },
     svg("title", {}, payload.title),
     svg("rect", { x: left, y: top, width, height, fill: color("--page") }),
-    text(-72, 20, color("--ink"), payload.description || payload.title, 600),
+    text(-72, Math.max(11, Math.min(20, (width - 56) / (0.54 * title.length))), color("--ink"), title, 600),
     text(-46, 14, color("--muted"), `${payload.title} · ${plural(payload.nodes.length, "node")}, ${plural(payload.edges.length, "edge")} · loss ${plain(payload.summary?.loss)} · ${payload.model?.name ?? ""}`),
     world, key);
   return new XMLSerializer().serializeToString(file).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");

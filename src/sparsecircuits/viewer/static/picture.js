@@ -6,6 +6,7 @@ function showHeader(payload) {
   document.title = `${payload.title}: circuit picture`;
   put("eyebrow", [payload.title, model.name ? `model ${model.name}` : null, isNumber(model.n_layer) ? plural(model.n_layer, "layer") : null].filter(Boolean).join(" · "));
   put("description", payload.description || payload.task || payload.title);
+  document.getElementById("description").classList.toggle("long", (payload.description ?? "").length > 72);
   const losses = [summary.loss, summary.loss_full, Math.LN2, summary.loss_ablated].filter(isNumber);
   const most = Math.max(...losses, 0.001);
   const stat = (value, name, note, loss) => {

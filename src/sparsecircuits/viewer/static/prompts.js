@@ -23,7 +23,7 @@ function scaleOf(app) {
 function tokenRow(app, promptIndex, scale) {
   const prompt = app.payload.prompts[promptIndex];
   const values = tintOf(app, promptIndex);
-  const row = html("div", { class: "tokens", role: "list", "aria-label": "Tokens" });
+  const row = html("div", { class: `tokens${prompt.tokens.length > 24 ? " dense" : ""}`, role: "list", "aria-label": "Tokens" });
   prompt.tokens.forEach((token, i) => {
     const last = i === prompt.tokens.length - 1;
     const value = values?.[i];
@@ -98,6 +98,7 @@ function showPrompts(app) {
     onclick: () => app.stepPair(by),
   }, by < 0 ? "‹" : "›");
   const scale = scaleOf(app);
+  const scrolled = card.scrollTop;
   const shown = [2 * app.pair, 2 * app.pair + 1].filter((i) => i < prompts.length);
   card.replaceChildren(
     html("div", { class: "card-head" },
@@ -106,5 +107,6 @@ function showPrompts(app) {
     tintLine(app, scale),
     ...shown.map((i) => promptBlock(app, i, scale)),
     html("p", { class: "foot" }, "Bars: score of the right answer minus the wrong one."));
+  card.scrollTop = scrolled;
   if (focused) card.querySelector(`[data-step="${focused}"]`)?.focus();
 }
