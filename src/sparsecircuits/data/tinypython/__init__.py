@@ -1,0 +1,126 @@
+"""Simple, idiomatic Python files written by a seeded grammar: a small corpus that a small model can learn.
+
+Every file parses. Names, strings and layouts come from large vocabularies, so the idioms repeat and the text
+does not.
+"""
+
+from __future__ import annotations
+
+from sparsecircuits.data.source import SourceFile
+from sparsecircuits.data.tinypython import words
+from sparsecircuits.data.tinypython.definitions import class_definition, file_function, function
+from sparsecircuits.data.tinypython.expressions import number, spread_literal
+from sparsecircuits.data.tinypython.statements import block
+from sparsecircuits.data.tinypython.strings import sentence, string, string_call
+from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
+
+__all__ = ["generate_bytes", "generate_file", "generate_files"]
+
+
+def _imports(w: Writer) -> list[str]:
+    lines = [f"import {name}" for name in w.many(words.MODULES, w.pick((0, 1, 1, 2, 3)))]
+    for module, names in w.many(words.FROM_IMPORTS, w.pick((0, 0, 1, 1, 2))):
+        lines.append(f"from {module} import {', '.join(w.many(names.split(), w.between(1, 2)))}")
+    return lines
+
+
+def _constants(w: Writer) -> list[str]:
+    lines = []
+    for _ in range(w.pick((0, 0, 0, 1, 1, 2, 3))):
+        name = (
+            w.pick(words.CONSTANTS)
+            if w.chance(0.5)
+            else f"{w.pick(words.CONSTANTS)}_{w.pick(words.CONSTANTS)}"
+        )
+        if w.chance(0.2):
+            first, *rest = spread_literal(w, Scope())
+            lines += [f"{name} = {first}", *rest]
+        else:
+            lines.append(f"{name} = {number(w) if w.chance(0.5) else string(w)}")
+    return lines
+
+
+def _main(w: Writer) -> list[str]:
+    quote = w.quote()
+    if w.chance(0.5):
+        body = block(w, Scope(), 1, w.between(1, 4))
+        return [
+            *["def main():", *indent(body)],
+            "",
+            "",
+            f"if __name__ == {quote}__main__{quote}:",
+            "    main()",
+        ]
+    return [f"if __name__ == {quote}__main__{quote}:", *indent(block(w, Scope(), 1, w.between(1, 3)))]
+
+
+def _definition(w: Writer) -> list[str]:
+    roll = w.random()
+    if roll < 0.24:
+        return class_definition(w)
+    return file_function(w) if roll < 0.32 else function(w)
+
+
+def _lines(w: Writer) -> list[str]:
+    """The file as a list of lines; sections are two blank lines apart."""
+    sections = [_imports(w), _constants(w)]
+    target = w.between(25, 95)
+    script = w.chance(0.3)
+    size = 0
+    scope = Scope()
+    while size < target:
+        section = block(w, scope, 0, w.between(3, 8)) if script and w.chance(0.6) else _definition(w)
+        sections.append(section)
+        size += len(section) + 2
+    if not script and w.chance(0.4):
+        sections.append(_main(w))
+    elif w.chance(0.15):
+        sections.append([string_call(w, scope)])
+    lines: list[str] = []
+    if w.chance(0.2):
+        lines += [f'"""{sentence(w).strip().capitalize()}."""', ""]
+    for section in sections:
+        if section:
+            top = section[0].startswith(("def ", "class "))
+            lines += (["", ""] if top else [""]) if lines and lines[-1] else []
+            lines += section
+    return lines
+
+
+def _outside_return(lines: list[str]) -> list[str]:
+    """Drop nothing but turn a `return` outside any function into a bare expression."""
+    inside = False
+    fixed = []
+    for line in lines:
+        if line and line[0] not in " )]}":
+            inside = line.startswith(("def ", "class "))
+        text = line.lstrip(" ")
+        if not inside and text.startswith("return"):
+            line = line[: len(line) - len(text)] + (text[7:] or "pass")
+        elif not inside and ": return" in line:
+            line = line.replace(": return", ": pass")
+        fixed.append(line)
+    return fixed
+
+
+def generate_file(seed: int) -> str:
+    """The text of file number `seed`: the same for ever, about 30 to 120 lines, ends with a newline."""
+    return "\n".join(_outside_return(_lines(Writer(seed)))).strip("\n") + "\n"
+
+
+def _numbered(i: int, seed: int) -> SourceFile:
+    return SourceFile(f"tinypython/{i:06d}.py", generate_file(seed * 10_000_000 + i))
+
+
+def generate_files(n: int, seed: int = 0) -> list[SourceFile]:
+    """`n` files of stream `seed`, named `tinypython/000000.py` and so on. Streams do not overlap."""
+    return [_numbered(i, seed) for i in range(n)]
+
+
+def generate_bytes(size: int, seed: int = 0) -> list[SourceFile]:
+    """As many files of stream `seed` as it takes to reach `size` bytes, at least two."""
+    files: list[SourceFile] = []
+    while size > 0 or len(files) < 2:
+        files.append(_numbered(len(files), seed))
+        size -= len(files[-1].text)
+    return files

@@ -1,0 +1,396 @@
+"""Statements: each function returns the lines of one statement, relative to where it stands."""
+
+from __future__ import annotations
+
+from sparsecircuits.data.tinypython import words
+from sparsecircuits.data.tinypython.expressions import (
+    VALUES,
+    any_list,
+    argument,
+    arithmetic,
+    atom,
+    call,
+    comparison,
+    condition,
+    dict_literal,
+    flat_list,
+    lambda_expr,
+    nested_list,
+    num_name,
+    number,
+    spread_literal,
+    ternary,
+)
+from sparsecircuits.data.tinypython.strings import called, filename, string_call, string_value, word
+from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
+
+HINTS = {"num": "int", "str": "str", "flag": "bool"}
+
+
+def assign(w: Writer, scope: Scope) -> list[str]:
+    """`name = value`, with a new name or an old one."""
+    kind = w.pick(("num", "num", "num", "str", "list", "grid", "dict", "obj", "flag", "flag"))
+    old = w.known(scope, kind)
+    name = old if old and w.chance(0.45) else w.fresh(scope)
+    if kind == "flag" and not old:
+        name = w.skewed(words.FLAGS)
+    if kind in ("list", "grid", "dict") and name != old:
+        name = w.plural() if w.chance(0.7) else name
+    if kind in ("list", "grid", "dict") and w.chance(0.15):
+        first, *rest = spread_literal(w, scope)
+        scope.add("dict" if first[0] == "{" else "list", name)
+        return [f"{name} = {first}", *rest]
+    value = ternary(w, scope) if w.chance(0.14) else VALUES[kind](w, scope)
+    if kind == "num" and w.chance(0.5):
+        value = number(w)
+    hint = f": {HINTS[kind]}" if w.typed and kind in HINTS else ""
+    scope.add(kind, name)
+    return [f"{name}{hint} = {value}"]
+
+
+def literal(w: Writer, scope: Scope) -> list[str]:
+    """A list of one or two levels, or a dict, assigned or passed on."""
+    roll = w.random()
+    kind, value = (
+        ("list", flat_list) if roll < 0.4 else ("grid", nested_list) if roll < 0.8 else ("dict", dict_literal)
+    )
+    if w.chance(0.6):
+        name = w.fresh(scope, words.PLURALS, words.NOUNS, words.LETTERS)
+        text = value(w, scope)
+        if w.chance(0.3):
+            flag = w.known(scope, "flag") or w.variable()
+            other = w.known(scope, kind) or w.plural()
+            go_on = (f" + {other}", f" if {flag} else {other}", f" or {other}", f" + {value(w, scope)}")
+            text += w.pick(go_on if kind != "dict" else go_on[1:3])
+        scope.add(kind, name)
+        return [f"{name} = {text}"]
+    text = value(w, scope)
+    holder = w.known(scope, "list") or w.plural()
+    return [
+        w.pick(
+            (
+                called(w, text),
+                f"{holder}.{w.pick(('append', 'extend', 'remove'))}({text})",
+                f"{holder} += {text}",
+                f"return {text}" if w.chance(0.1) else f"{holder} = {holder} + {text}",
+                call(w, scope, f"{w.function()}") + f".{w.pick(words.VERBS)}({text})",
+                f"assert {w.function()}({argument(w, scope)}) == {text}",
+                f"for {w.fresh(scope)} in {text}: {called(w, w.variable())}",
+                f"{w.function()}({atom(w, scope)}, {text})",
+                f"{w.function()}({text}, {argument(w, scope)})",
+            )
+        )
+    ]
+
+
+def swap(w: Writer, scope: Scope) -> list[str]:
+    """Two places that trade their values."""
+    roll = w.random()
+    names = scope.all()
+    if len(names) > 1 and roll < 0.45:
+        a, b = w.many(names, 2)
+    elif roll < 0.75:
+        a, b = w.many(words.LETTERS, 2)
+    else:
+        a, b = w.many(words.NOUNS[:80], 2)
+    if w.chance(0.12):
+        group = w.plural()
+        a, b = f"{group}[{a}]", f"{group}[{b}]"
+    return [f"{a}, {b} = {b}, {a}"]
+
+
+def augment(w: Writer, scope: Scope) -> list[str]:
+    """`x += 1` and its kin."""
+    name = w.known(scope, "num")
+    if not name:
+        return assign(w, scope)
+    value = number(w) if w.chance(0.6) else arithmetic(w, scope)
+    return [f"{name} {w.pick(('+=', '+=', '+=', '-=', '*='))} {value}"]
+
+
+def accumulators(w: Writer, scope: Scope) -> list[str]:
+    """Sets, strings, lists or counters started empty, then filled in a loop."""
+    pool = words.ACCUMULATORS
+    names = list(dict.fromkeys("current" if w.chance(0.25) else w.pick(pool) for _ in range(w.between(1, 3))))
+    kinds = [w.pick(("set", "set", "str", "str", "list", "num")) for _ in names]
+    starts = {"set": "set()", "str": w.quote() * 2, "list": "[]", "num": "0"}
+    lines = [f"{name} = {starts[kind]}" for name, kind in zip(names, kinds, strict=True)]
+    for _ in range(w.pick((0, 0, 0, 1, 2))):
+        lines += assign(w, scope)
+    for name, kind in zip(names, kinds, strict=True):
+        scope.add(kind, name)
+    item = w.fresh(scope)
+    body = []
+    for name, kind in w.many(list(zip(names, kinds, strict=True)), w.between(1, len(names))):
+        value = w.pick(
+            (item, item, f"{item}.{w.noun()}", f"{item}[{w.between(0, 2)}]", f"{w.pick(words.VERBS)}({item})")
+        )
+        fill = {
+            "set": f"{name}.add({value})",
+            "str": f"{name} += {w.pick((value, f'str({value})', f'{value} + {word(w)}'))}",
+            "list": f"{name}.append({value})",
+            "num": f"{name} += {w.pick(('1', value))}",
+        }[kind]
+        if w.chance(0.25):
+            body += [f"if {item} {w.pick(('==', '!=', 'in', 'not in'))} {w.noun()}:", f"    {fill}"]
+        else:
+            body.append(fill)
+    if w.chance(0.2):
+        return lines + [line for line in body if not line.startswith((" ", "if "))]
+    return [*lines, f"for {item} in {w.known(scope, 'list') or w.plural()}:", *indent(body)]
+
+
+def open_call(w: Writer) -> tuple[str, bool, str]:
+    """An `open(...)` call, whether it is for reading, and its path."""
+    reading = w.chance(0.5)
+    roll = w.random()
+    if roll < 0.4:
+        path = w.pick(words.READ_NAMES if reading else words.WRITE_NAMES)
+    elif roll < 0.7:
+        path = w.pick(words.FILE_NAMES) if w.chance(0.7) else w.noun()
+    elif roll < 0.95:
+        path = filename(w)
+    else:
+        path = f"self.{w.pick(words.FILE_NAMES)}"
+    quote = w.quote()
+    if reading and w.chance(0.35):
+        return f"open({path})", reading, path
+    mode = "r" if reading else "w"
+    mode += "b" if w.chance(0.06) else ""
+    extra = f", encoding={quote}utf-8{quote}" if w.chance(0.1) else ""
+    return f"open({path}, {quote}{mode}{quote}{extra})", reading, path
+
+
+def with_open(w: Writer, scope: Scope) -> list[str]:
+    """A file read or written; sometimes opened without `with`, sometimes another context."""
+    opened, reading, _ = open_call(w)
+    handle = w.pick(words.HANDLES)
+    name = w.fresh(scope)
+    if w.chance(0.16):
+        closing = f"{handle}.close()"
+        scope.add("obj", handle)
+        use = f"{name} = {handle}.read()" if reading else f"{handle}.write({w.known(scope, 'str') or name})"
+        return [f"{handle} = {opened}", use, closing]
+    if w.chance(0.2):
+        context = w.pick(
+            ("lock", "session", "client", "connection", "db.cursor()", "pool", "timer", "self.lock")
+        )
+        scope.add("obj", handle)
+        return [f"with {context} as {handle}:", *indent([called(w, handle)])]
+    if reading:
+        body = w.pick(
+            (
+                [f"{name} = {handle}.read()"],
+                [f"{name} = {handle}.readlines()"],
+                [f"{name} = json.load({handle})"],
+                [f"for line in {handle}:", f"    {called(w, 'line')}"],
+                [f"{name} = {handle}.read().strip()"],
+                [f"return {handle}.read()"],
+            )
+        )
+    else:
+        text = w.known(scope, "str") or string_or_name(w)
+        body = w.pick(
+            (
+                [f"{handle}.write({text})"],
+                [f"{handle}.write({word(w)})", f"{handle}.write({text})"],
+                [f"json.dump({name}, {handle})"],
+                [f"for line in {w.plural()}:", f"    {handle}.write(line)"],
+                [f"print({text}, file={handle})"],
+            )
+        )
+    return [f"with {opened} as {handle}:", *indent(body)]
+
+
+def string_or_name(w: Writer) -> str:
+    """A word or a name."""
+    return word(w) if w.chance(0.5) else w.variable()
+
+
+def loop_header(w: Writer, scope: Scope) -> str:
+    """A for loop's header: range and enumerate equally often, else over a collection."""
+    roll = w.random()
+    group = w.known(scope, "list") or w.known(scope, "grid") or w.plural()
+    if w.chance(0.5):
+        group = w.plural()
+    if roll < 0.28:
+        name = w.pick("iiijknxyt") if w.chance(0.75) else w.fresh(scope)
+        stop = w.pick((number(w), number(w), f"len({group})", num_name(w, scope), f"1, {num_name(w, scope)}"))
+        return f"for {name} in range({stop}):"
+    if roll < 0.56:
+        name = w.pick("iiijknxy") if w.chance(0.75) else w.pick(("index", "idx", "pos", "number", "row"))
+        return f"for {name}, {w.fresh(scope)} in enumerate({group}{', 1' if w.chance(0.1) else ''}):"
+    if roll < 0.66:
+        pairs = w.known(scope, "dict") or w.noun()
+        return f"for {w.pick(('key', 'name', 'k', 'x', 'word'))}, {w.fresh(scope)} in {pairs}.items():"
+    return f"for {w.fresh(scope)} in {group}:"
+
+
+def for_loop(w: Writer, scope: Scope, depth: int) -> list[str]:
+    """A for loop with its block."""
+    header = loop_header(w, scope)
+    inner = scope.copy()
+    for name in header[4 : header.index(" in ")].split(", "):
+        inner.add("num" if "range" in header else "obj", name)
+    return [header, *indent(block(w, inner, depth + 1, w.pick((1, 1, 2, 2, 3))))]
+
+
+def while_loop(w: Writer, scope: Scope, depth: int) -> list[str]:
+    """`while True:` with a way out, or a loop on a condition."""
+    inner = scope.copy()
+    body = block(w, inner, depth + 1, w.pick((1, 1, 2, 3)))
+    roll = w.random()
+    if roll < 0.45:
+        leave = [
+            f"if {condition(w, inner)}:",
+            f"    {w.pick(('break', 'break', 'return True', 'return', 'return False'))}",
+        ]
+        return ["while True:", *indent(body + leave if w.chance(0.6) else leave + body)]
+    if roll < 0.7:
+        name = w.skewed(words.FLAGS) if w.chance(0.5) else w.variable()
+        return [
+            f"while {name}:",
+            *indent([*body, f"{name} = {w.pick(('False', f'{w.pick(words.VERBS)}({name})'))}"]),
+        ]
+    if roll < 0.75:
+        name = w.variable()
+        return [f"while {comparison(w, scope)}: {name} = {w.pick(words.VERBS)}({name})"]
+    return [f"while {condition(w, scope)}:", *indent([*body, *augment(w, inner)])]
+
+
+def if_chain(w: Writer, scope: Scope, depth: int) -> list[str]:
+    """if, with elif and else as they come."""
+    if w.chance(0.08):
+        return [
+            f"if {condition(w, scope)}: {w.pick(('return', 'continue_ = True', called(w, word(w)), 'x = 0'))}"
+        ]
+    lines = [f"if {condition(w, scope)}:", *indent(block(w, scope.copy(), depth + 1, w.pick((1, 1, 1, 2))))]
+    for _ in range(w.pick((0, 0, 0, 1, 1, 2))):
+        lines += [
+            f"elif {condition(w, scope)}:",
+            *indent(block(w, scope.copy(), depth + 1, w.pick((1, 1, 2)))),
+        ]
+    if w.chance(0.5):
+        lines += ["else:", *indent(block(w, scope.copy(), depth + 1, w.pick((1, 1, 2))))]
+    return lines
+
+
+def try_block(w: Writer, scope: Scope, depth: int) -> list[str]:
+    """try and except."""
+    bound = w.pick(("", "", " as e", " as error"))
+    lines = [
+        "try:",
+        *indent(block(w, scope.copy(), depth + 1, 1)),
+        f"except {w.pick(words.EXCEPTIONS)}{bound}:",
+    ]
+    return lines + indent([w.pick((string_call(w, scope), "pass", "return None", "return False", "raise"))])
+
+
+def text_call(w: Writer, scope: Scope) -> list[str]:
+    """A call on a string that ends the line."""
+    return [string_call(w, scope)]
+
+
+def text_use(w: Writer, scope: Scope) -> list[str]:
+    """A call on a string in the middle of a line."""
+    value = string_value(w, scope)
+    if w.chance(0.12):
+        return [f"return {value}"] if w.chance(0.3) else [f"assert {value}"]
+    name = w.fresh(scope)
+    scope.add("str", name)
+    return [f"{name} = {value}"]
+
+
+def functional(w: Writer, scope: Scope) -> list[str]:
+    """Lambdas: given a name, or as a key."""
+    group = w.known(scope, "list") or w.plural()
+    name = w.fresh(scope)
+    made = lambda_expr(w, scope)
+    roll = w.pick(
+        (
+            f"{name} = {made}",
+            f"{name} = {made}",
+            f"{group}.sort(key={made})",
+            f"{name} = sorted({group}, key={made})",
+            f"{name} = list(map({made}, {group}))",
+            f"{name} = list(filter({made}, {group}))",
+            f"{name} = {w.pick(('max', 'min'))}({group}, key={made})",
+        )
+    )
+    return [roll]
+
+
+def comprehension(w: Writer, scope: Scope) -> list[str]:
+    """A list, set or dict comprehension."""
+    item, group, name = w.fresh(scope), w.plural(), w.fresh(scope)
+    test = f" if {item} {w.pick(('>', '==', '!='))} {number(w)}" if w.chance(0.4) else ""
+    body = w.pick(
+        (
+            item,
+            f"{item} * {number(w)}",
+            f"{item}.{w.noun()}",
+            f"len({item})",
+            f"{item}: {w.pick(words.VERBS)}({item})",
+        )
+    )
+    left, right = ("{", "}") if ":" in body or w.chance(0.15) else ("[", "]")
+    scope.add("dict" if ":" in body else "list", name)
+    return [f"{name} = {left}{body} for {item} in {group}{test}{right}"]
+
+
+def plain_call(w: Writer, scope: Scope) -> list[str]:
+    """A call whose result may be kept."""
+    if w.chance(0.5):
+        return [call(w, scope)]
+    name = w.fresh(scope)
+    text = call(w, scope)
+    scope.add("obj", name)
+    return [f"{name} = {text}"]
+
+
+def method_use(w: Writer, scope: Scope) -> list[str]:
+    """What the scope's own sets, strings, lists and dicts are used for."""
+    kind = w.pick(("set", "str", "list", "dict", "grid"))
+    name = w.known(scope, kind)
+    if not name:
+        return assign(w, scope)
+    value = atom(w, scope)
+    return [
+        {
+            "set": f"{name}.add({value})",
+            "str": f"{name} += {word(w)}",
+            "list": f"{name}.{w.pick(('append', 'append', 'remove', 'index'))}({value})",
+            "grid": f"{name}.append({any_list(w, scope)})",
+            "dict": f"{name}[{word(w)}] = {value}",
+        }[kind]
+    ]
+
+
+def comment(w: Writer, scope: Scope) -> list[str]:
+    """A comment line."""
+    return [f"# {w.pick(words.VERBS)} the {w.skewed(words.NOUNS).replace('_', ' ')}"]
+
+
+SIMPLE = (
+    (assign, 20), (literal, 9), (text_call, 15), (text_use, 9), (swap, 3), (augment, 5), (accumulators, 5),
+    (with_open, 5), (functional, 4), (comprehension, 2), (plain_call, 7), (method_use, 5),
+)  # fmt: skip
+COMPOUND = ((for_loop, 8), (while_loop, 5), (if_chain, 10), (try_block, 1))
+_SIMPLE = [function for function, weight in SIMPLE for _ in range(weight)]
+_COMPOUND = [function for function, weight in COMPOUND for _ in range(weight)]
+
+
+def statement(w: Writer, scope: Scope, depth: int) -> list[str]:
+    """One statement; compound ones become rare with depth."""
+    if w.chance((0.32, 0.26, 0.18, 0.08)[depth] if depth < 4 else 0.0):
+        return w.pick(_COMPOUND)(w, scope, depth)
+    lines = w.pick(_SIMPLE)(w, scope)
+    return comment(w, scope) + lines if w.chance(w.comments) else lines
+
+
+def block(w: Writer, scope: Scope, depth: int, count: int) -> list[str]:
+    """`count` statements, never none."""
+    lines: list[str] = []
+    for _ in range(max(count, 1)):
+        lines += statement(w, scope, depth)
+    return lines
