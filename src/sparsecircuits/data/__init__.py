@@ -3,7 +3,19 @@
 `prepare_tokens` turns a corpus spec into cached train and validation tokens; `BatchSampler` serves them.
 """
 
-from sparsecircuits.data.corpora import SourceFile, load_corpus
+from sparsecircuits.data.batches import BatchSampler, validation_batches
+from sparsecircuits.data.corpora import DEFAULT_SPEC, load_corpus
+from sparsecircuits.data.shards import TokenData, prepare_tokens
+from sparsecircuits.data.source import SourceFile
 from sparsecircuits.data.tokenizer import Tokenizer
 
-__all__ = ["SourceFile", "Tokenizer", "load_corpus"]
+__all__ = [
+    "DEFAULT_SPEC",
+    "BatchSampler",
+    "SourceFile",
+    "TokenData",
+    "Tokenizer",
+    "load_corpus",
+    "prepare_tokens",
+    "validation_batches",
+]

@@ -59,8 +59,17 @@ def _docstring(w: Writer) -> list[str]:
 
 def _ending(w: Writer, scope: Scope) -> list[str]:
     roll = w.random()
-    if roll < 0.3:
+    if roll < 0.24:
         return []
+    if roll < 0.36:
+        item, group = w.variable(), w.known(scope, "list") or w.plural()
+        scope.add("obj", item)
+        found = (
+            ["        return True", "return False"]
+            if w.chance(0.6)
+            else [f"        return {item}", "return None"]
+        )
+        return [f"for {item} in {group}:", f"    if {condition(w, scope)}:", *found]
     if roll < 0.5:
         return [
             f"if {condition(w, scope)}:",

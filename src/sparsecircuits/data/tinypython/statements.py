@@ -52,7 +52,11 @@ def literal(w: Writer, scope: Scope) -> list[str]:
     """A list of one or two levels, or a dict, assigned or passed on."""
     roll = w.random()
     kind, value = (
-        ("list", flat_list) if roll < 0.4 else ("grid", nested_list) if roll < 0.8 else ("dict", dict_literal)
+        ("list", flat_list)
+        if roll < 0.33
+        else ("grid", nested_list)
+        if roll < 0.8
+        else ("dict", dict_literal)
     )
     if w.chance(0.6):
         name = w.fresh(scope, words.PLURALS, words.NOUNS, words.LETTERS)
@@ -153,7 +157,7 @@ def open_call(w: Writer) -> tuple[str, bool, str]:
     else:
         path = f"self.{w.pick(words.FILE_NAMES)}"
     quote = w.quote()
-    if reading and w.chance(0.35):
+    if reading and w.chance(0.18):
         return f"open({path})", reading, path
     mode = "r" if reading else "w"
     mode += "b" if w.chance(0.06) else ""
@@ -372,7 +376,7 @@ def comment(w: Writer, scope: Scope) -> list[str]:
 
 
 SIMPLE = (
-    (assign, 20), (literal, 9), (text_call, 15), (text_use, 9), (swap, 3), (augment, 5), (accumulators, 5),
+    (assign, 20), (literal, 11), (text_call, 15), (text_use, 9), (swap, 4), (augment, 5), (accumulators, 5),
     (with_open, 5), (functional, 4), (comprehension, 2), (plain_call, 7), (method_use, 5),
 )  # fmt: skip
 COMPOUND = ((for_loop, 8), (while_loop, 5), (if_chain, 10), (try_block, 1))

@@ -1,0 +1,100 @@
+"""The generator: every file parses, files repeat by seed, and the tasks' idioms are frequent and balanced."""
+
+import ast
+import re
+import warnings
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsecircuits.data.tinypython import generate_bytes, generate_file, generate_files
+from sparsecircuits.data.tokenizer import Tokenizer
+
+TEXT = "".join(file.text for file in generate_files(600, seed=3))
+
+
+@settings(deadline=None, max_examples=150)
+@given(st.integers(0, 2**40))
+def test_files_compile_and_are_files(seed: int) -> None:
+    text = generate_file(seed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        compile(text, "generated", "exec")
+    lines = text.splitlines()
+    assert 15 <= len(lines) <= 250
+    assert text.endswith("\n")
+    assert not any(line != line.rstrip() for line in lines)
+
+
+def test_deterministic_and_streams_differ() -> None:
+    assert generate_files(5, 1) == generate_files(5, 1)
+    assert generate_files(9, 1)[:5] == generate_files(5, 1)
+    assert not {file.text for file in generate_files(20, 1)} & {file.text for file in generate_files(20, 2)}
+    assert len({file.text for file in generate_files(300, 0)}) == 300
+
+
+def test_generate_bytes_reaches_the_size() -> None:
+    files = generate_bytes(20_000, 0)
+    assert 20_000 <= sum(len(file.text) for file in files) < 32_000
+    assert len(generate_bytes(0, 0)) == 2
+
+
+@pytest.mark.parametrize(
+    ("left", "right"),
+    [("('", '("'), ("')", '")'), ("')\n", '")\n'), (" in enumerate(", " in range(")],
+)
+def test_pairs_are_balanced(left: str, right: str) -> None:
+    first, second = TEXT.count(left), TEXT.count(right)
+    assert 0.6 < first / second < 1.7
+    assert first > 100
+
+
+def test_quotes_close_with_and_without_a_newline() -> None:
+    tokenizer = Tokenizer.default()
+    ids = [i for text in tokenizer.encode_batch(TEXT.splitlines(keepends=True)) for i in text]
+    for text in ("')", '")', "')\n", '")\n', "('", '("'):
+        assert ids.count(tokenizer.single_token(text)) > 300, text
+
+
+def test_a_good_share_of_files_mixes_quotes() -> None:
+    files = [file.text for file in generate_files(200, seed=4)]
+    mixed = sum("('" in text and '("' in text for text in files)
+    assert 60 < mixed < 170
+
+
+@pytest.mark.parametrize(
+    ("idiom", "least"),
+    [
+        ("=None", 400), ("):\n", 2000), ("= set()", 200), ('= ""', 60), ("= ''", 60), (".add(", 150),
+        ("current.add(", 20), ("current += ", 20), ("with open(", 300), (") as ", 300), (" = open(", 20),
+        ("with lock as", 5), (": 3, ", 8), (", 'w')", 40), (', "w")', 40), (", 'r')", 25), (', "r")', 25),
+        ("]]\n", 400), ("]\n", 1200), ("]] + ", 20), ("while ", 500), ("else:\n", 500), ("elif ", 400),
+        ('(f"', 60), ("(f'", 60), (" else ", 300), (" = lambda ", 60), ("key=lambda ", 60), ("if x == ", 20),
+        ("x = ", 200), (" == True:\n", 60), (" = True\n", 100), ("while True:\n", 200),
+        ("return True\n", 150), ("import ", 300), (" += ", 400), ("__init__", 200),
+    ],
+)  # fmt: skip
+def test_idioms_are_frequent(idiom: str, least: int) -> None:
+    assert TEXT.count(idiom) >= least
+
+
+def test_flat_and_nested_lists_are_balanced() -> None:
+    nested = len(re.findall(r"= \[\[.*\]\]\n", TEXT))
+    flat = len(re.findall(r"= \[[^\[\]\n]+\]\n", TEXT)) - len(re.findall(r"= \[[^\[\n]* for .*\]\n", TEXT))
+    assert 0.6 < nested / flat < 1.7
+    assert nested > 300
+
+
+def test_swaps_and_returns_before_shallower_lines() -> None:
+    assert len(re.findall(r"\b(\w+), (\w+) = \2, \1\n", TEXT)) > 150
+    assert len(re.findall(r"return True\n +\S", TEXT)) > 150
+    assert len(re.findall(r"while True:\n +\S", TEXT)) > 150
+
+
+def test_class_attributes_copy_their_parameter() -> None:
+    copies = 0
+    for node in ast.walk(ast.parse(TEXT)):
+        if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
+            copies += isinstance(node.value, ast.Name) and node.targets[0].attr == node.value.id
+    assert copies > 900
