@@ -124,6 +124,19 @@ def test_a_kill_leaves_no_half_cache(tmp_path: Path) -> None:
     assert len(data.train) > 100_000
 
 
+def test_old_leftovers_are_swept(tmp_path: Path) -> None:
+    prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path)
+    folder = next(tmp_path.iterdir())
+    for name, age in (("old", 10**6), ("new", 0)):
+        left = tmp_path / f".{folder.name}-{name}"
+        left.mkdir()
+        os.utime(left, (time.time() - age,) * 2)
+    (folder / "train.bin").unlink()
+    with pytest.warns(UserWarning, match="rebuilding"):
+        prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path)
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, f".{folder.name}-new"}
+
+
 def test_two_processes_may_race(tmp_path: Path) -> None:
     context = multiprocessing.get_context("spawn")
     racers = [context.Process(target=_prepare, args=(tmp_path,)) for _ in range(2)]

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import tempfile
+import time
 import warnings
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -30,6 +31,7 @@ FORMAT = 1
 VALIDATION_SHARE = 0.05
 SPLITS = ("train", "val")
 CHUNK = 64
+ABANDONED_SECONDS = 86_400
 Progress = Callable[[int, int, str], None]
 
 
@@ -196,6 +198,16 @@ def _discard(folder: Path) -> None:
         shutil.rmtree(grave, ignore_errors=True)
 
 
+def _sweep(root: Path, key: str) -> None:
+    """Delete what a killed run of this key left behind a day ago or earlier."""
+    for left in root.glob(f".{key}-*"):
+        try:
+            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
+                shutil.rmtree(left, ignore_errors=True)
+        except OSError:
+            continue
+
+
 def prepare_tokens(
     spec: str,
     tokenizer: Tokenizer,
@@ -222,6 +234,7 @@ def prepare_tokens(
             warnings.warn(f"rebuilding the token cache at {target}: {error}", stacklevel=2)
     try:
         root.mkdir(parents=True, exist_ok=True)
+        _sweep(root, key)
         temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
         try:
             _build(temporary, spec, tokenizer, seed, key, progress)

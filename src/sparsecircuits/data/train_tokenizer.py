@@ -1,7 +1,8 @@
 """Train the shipped tokenizer: `python -m sparsecircuits.data.train_tokenizer [--out PATH]`.
 
 Deterministic for one interpreter: the text is its standard library and generated files, whose share is raised
-so that the idioms of the tasks become single tokens.
+so that the idioms of the tasks become single tokens. The shipped file is part of a trained model's identity:
+another interpreter or a changed generator gives another vocabulary, so retrain only to start anew.
 """
 
 from __future__ import annotations

@@ -4,7 +4,8 @@ from __future__ import annotations
 
 from sparsecircuits.data.tinypython import words
 from sparsecircuits.data.tinypython.expressions import atom, call, condition, number, ternary
-from sparsecircuits.data.tinypython.statements import block, open_call
+from sparsecircuits.data.tinypython.file_use import open_call
+from sparsecircuits.data.tinypython.statements import block
 from sparsecircuits.data.tinypython.strings import sentence, string_call, string_value, word
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
 
