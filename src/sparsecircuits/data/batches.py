@@ -109,6 +109,4 @@ def validation_batches(
     count = (len(tokens) - 1) // n_ctx
     wanted = count if max_tokens is None else min(count, max(1, max_tokens // n_ctx))
     starts = n_ctx * (np.arange(wanted) * count // wanted)
-    return (
-        _windows(tokens, starts[begin : begin + batch_size], n_ctx) for begin in range(0, wanted, batch_size)
-    )
+    return (_windows(tokens, starts[begin : begin + batch_size], n_ctx) for begin in range(0, wanted, batch_size))

@@ -75,9 +75,7 @@ def _parts(spec: str) -> list[str]:
             continue
         if head == "tinypython" and colon:
             if not (count.isascii() and count.isdigit() and int(count) > 0):
-                raise UserError(
-                    f'"{part}": the number of files must be a whole number above 0, as in "tinypython:500"'
-                )
+                raise UserError(f'"{part}": the number of files must be a whole number above 0, as in "tinypython:500"')
         elif not part or not Path(part).expanduser().is_dir():
             raise UserError(f'unknown corpus "{part}" (no such folder either): {ALLOWED}')
     if len(set(parts)) < len(parts):

@@ -65,9 +65,7 @@ def _cut(file: SourceFile) -> tuple[list[SourceFile], list[SourceFile]]:
     lines = file.text.splitlines(keepends=True)
     at = max(1, len(lines) * 9 // 10)
     tail = "".join(lines[at:])
-    return [SourceFile(file.name, "".join(lines[:at]))], [
-        SourceFile(f"{file.name}#end", tail)
-    ] if tail else []
+    return [SourceFile(file.name, "".join(lines[:at]))], [SourceFile(f"{file.name}#end", tail)] if tail else []
 
 
 def split_files(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[SourceFile]]:
@@ -119,9 +117,7 @@ def _write_shard(
     return {"tokens": tokens, "files": len(files), "bytes": size, "sha256": sha256(path)}
 
 
-def _build(
-    folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, progress: Progress | None
-) -> None:
+def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, progress: Progress | None) -> None:
     """Write shards and manifest into an existing empty folder."""
     if progress:
         progress(0, 1, f"reading {spec}")
@@ -136,9 +132,7 @@ def _build(
             progress(done, total, f"tokenizing {spec}")
 
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    shards = {
-        name: _write_shard(folder / f"{name}.bin", splits[name], tokenizer, dtype, report) for name in SPLITS
-    }
+    shards = {name: _write_shard(folder / f"{name}.bin", splits[name], tokenizer, dtype, report) for name in SPLITS}
     manifest = {
         "format": FORMAT,
         "key": key,

@@ -38,9 +38,7 @@ def walk(root: Path, *, tests: bool) -> Iterator[tuple[str, Path]]:
         inner[:] = [
             name
             for name in inner
-            if name not in SKIPPED_FOLDERS
-            and not name.startswith(".")
-            and (tests or name not in TEST_FOLDERS)
+            if name not in SKIPPED_FOLDERS and not name.startswith(".") and (tests or name not in TEST_FOLDERS)
         ]
         for file in files:
             path = Path(folder, file)
@@ -56,9 +54,7 @@ def _only_literals(line: str) -> bool:
         return True
     rest = _COMMENT.sub("", _STRING.sub("0", line))
     return (
-        any(character.isdigit() for character in rest)
-        and not _NAME.search(_NUMBER.sub("0", rest))
-        and "=" not in rest
+        any(character.isdigit() for character in rest) and not _NAME.search(_NUMBER.sub("0", rest)) and "=" not in rest
     )
 
 

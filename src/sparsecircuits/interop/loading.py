@@ -27,9 +27,7 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
     elif (directory / released.CONFIG_NAME).exists():
         model = released.load_released(directory)
     else:
-        raise UserError(
-            f"{path} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there"
-        )
+        raise UserError(f"{path} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there")
     if (directory / "tokenizer.json").exists():
         from sparsecircuits.data.tokenizer import Tokenizer
 

@@ -67,9 +67,7 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
             bigram = "learned" if c["learnable_bigram_table"] else "frozen"
         sites = tuple(name for name in str(c["afrac_loctypes"] or "").split(",") if name)
         fields = {
-            **{
-                key: c[key] for key in ("vocab_size", "n_layer", "n_head", "d_model", "d_mlp", "bias", "sink")
-            },
+            **{key: c[key] for key in ("vocab_size", "n_layer", "n_head", "d_model", "d_mlp", "bias", "sink")},
             **{key: c[key] for key in ("tied_unembed", "d_pos_emb", "afrac")},
             "n_ctx": c["block_size"],
             "d_head": c["d_head"] or c["d_model"] // c["n_head"],

@@ -5,5 +5,13 @@ Each is one torch.library operator with a plain-PyTorch reference and a fast CPU
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
+from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 
-__all__ = ["abstopk", "abstopk_reference", "project_topk_", "topk_mask_reference"]
+__all__ = [
+    "Linear",
+    "abstopk",
+    "abstopk_reference",
+    "project_topk_",
+    "sparse_linear",
+    "topk_mask_reference",
+]

@@ -9,9 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 
-def abstopk_reference(
-    x: Float[Tensor, "... n"], k: int
-) -> tuple[Float[Tensor, "... n"], Bool[Tensor, "... n"]]:
+def abstopk_reference(x: Float[Tensor, "... n"], k: int) -> tuple[Float[Tensor, "... n"], Bool[Tensor, "... n"]]:
     """The plain-PyTorch definition and test oracle: (kept values, mask)."""
     order = x.abs().sort(dim=-1, descending=True, stable=True).indices
     mask = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order[..., :k], True)

@@ -74,9 +74,7 @@ def project_topk_(weight: Float[Tensor, "out in"], k: int, floor: int = 0, dim: 
         raise ValueError(f"k = {k} is outside 0..{weight.numel()}")
     floor = min(floor, per_unit)
     if floor * units > k:
-        raise ValueError(
-            f"a floor of {floor} for each of {units} units needs {floor * units} > k = {k} entries"
-        )
+        raise ValueError(f"a floor of {floor} for each of {units} units needs {floor * units} > k = {k} entries")
     if k == weight.numel():
         return weight
     if k == 0:

@@ -15,11 +15,7 @@ _PREFIX = "blocks."
 
 def hook_points(model: SparseTransformer) -> dict[str, Site]:
     """All sites by their published names: `0.attn.q`, `0.mlp.post_act`, …, `final_resid`."""
-    return {
-        name.removeprefix(_PREFIX): module
-        for name, module in model.named_modules()
-        if isinstance(module, Site)
-    }
+    return {name.removeprefix(_PREFIX): module for name, module in model.named_modules() if isinstance(module, Site)}
 
 
 def _matching(model: SparseTransformer, pattern: str) -> dict[str, Site]:
@@ -55,9 +51,7 @@ def record(model: SparseTransformer, pattern: str = ".*") -> Iterator[dict[str, 
 
 
 @contextlib.contextmanager
-def intervene(
-    model: SparseTransformer, functions: Mapping[str, Callable[[Tensor], Tensor]]
-) -> Iterator[None]:
+def intervene(model: SparseTransformer, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
     """While open, replace activations: {name: fn}, fn maps [B, T, width] to the same shape.
 
     Interventions nest (the outer one acts first) and leave nothing behind, also after an exception.
@@ -68,15 +62,11 @@ def intervene(
     if unknown:
         raise UserError(f"no hook point {unknown[0]!r}; the model has {', '.join(points)}")
 
-    def apply(
-        name: str, function: Callable[[Tensor], Tensor]
-    ) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
+    def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
             changed = function(output)
             if changed.shape != output.shape:
-                raise ValueError(
-                    f"{name}: the function turned {tuple(output.shape)} into {tuple(changed.shape)}"
-                )
+                raise ValueError(f"{name}: the function turned {tuple(output.shape)} into {tuple(changed.shape)}")
             return changed
 
         return hook

@@ -90,13 +90,19 @@ def _check_shapes(shapes: object) -> None:
             raise ValueError(f"{name} has the shape {shape}")
 
 
-def save_native(model: SparseTransformer, directory: Path) -> None:
-    """Write config, weights and tokenizer of a model into a run directory."""
+def save_native(model: SparseTransformer, directory: Path, about: dict | None = None) -> None:
+    """Write weights, tokenizer and config of a model into a run directory. about: more keys of config.json."""
     directory = Path(directory)
-    write_text(directory / CONFIG_NAME, json.dumps({"model": model.config.to_dict()}, indent=1) + "\n")
+    write_config(model.config, directory, about)
     save_tensors(directory / WEIGHTS_NAME, model.state_dict())
     if model.tokenizer is not None:
         model.tokenizer.save(directory / "tokenizer.json")
+
+
+def write_config(config: ModelConfig, directory: Path, about: dict | None = None) -> None:
+    """Write config.json: the model's config and, beside it, the keys of `about`."""
+    text = json.dumps({"model": config.to_dict(), **(about or {})}, indent=1)
+    write_text(Path(directory) / CONFIG_NAME, text + "\n")
 
 
 def read_config(path: Path) -> dict:
@@ -112,11 +118,13 @@ def read_config(path: Path) -> dict:
 
 def load_native(directory: Path) -> SparseTransformer:
     """Load a run directory. Raises UserError for anything missing, damaged or contradictory."""
-    config = ModelConfig.from_dict(read_config(directory / CONFIG_NAME)["model"])
-    model = SparseTransformer(config)
+    raw = read_config(directory / CONFIG_NAME)
+    model = SparseTransformer(ModelConfig.from_dict(raw["model"]))
     state, _ = load_tensors(directory / WEIGHTS_NAME)
     fill_state(model, state, str(directory / WEIGHTS_NAME))
     model.name = directory.resolve().name
+    trained = raw.get("train")
+    model.corpus = trained.get("data") if isinstance(trained, dict) else None
     return model.eval()
 
 
@@ -128,9 +136,7 @@ def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -
             raise UserError(f"{where}: tensor {name} is missing")
         tensor = state[name]
         if tensor.shape != target.shape:
-            raise UserError(
-                f"{where}: {name} has shape {tuple(tensor.shape)}, the config says {tuple(target.shape)}"
-            )
+            raise UserError(f"{where}: {name} has shape {tuple(tensor.shape)}, the config says {tuple(target.shape)}")
         if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{where}: {name} holds values that are not finite numbers")
     extra = sorted(set(state) - set(expected))

@@ -13,6 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.kernels import Linear
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.sites import Site
 
@@ -70,8 +71,8 @@ class Attention(nn.Module):
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.n_head, self.d_head = config.heads, config.d_head
-        self.c_attn = nn.Linear(config.d_in, 3 * config.attn_width, bias=config.bias)
-        self.c_proj = nn.Linear(config.attn_width, config.d_model, bias=config.bias)
+        self.c_attn = Linear(config.d_in, 3 * config.attn_width, bias=config.bias)
+        self.c_proj = Linear(config.attn_width, config.d_model, bias=config.bias)
         self.sink_logit = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
         self.act_in = Site(config.abstopk_k("attn.act_in"))
         self.q = Site(config.abstopk_k("attn.q"))
@@ -105,8 +106,8 @@ class MLP(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.c_fc = nn.Linear(config.d_in, config.mlp_width, bias=config.bias)
-        self.c_proj = nn.Linear(config.mlp_width, config.d_model, bias=config.bias)
+        self.c_fc = Linear(config.d_in, config.mlp_width, bias=config.bias)
+        self.c_proj = Linear(config.mlp_width, config.d_model, bias=config.bias)
         self.activation = F.gelu if config.activation == "gelu" else F.relu
         self.act_in = Site(config.abstopk_k("mlp.act_in"))
         self.post_act = Site(config.abstopk_k("mlp.post_act"))
@@ -176,7 +177,7 @@ class SparseTransformer(nn.Module):
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config, config.d_model)
         self.final_resid = Site()
-        self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
+        self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_unembed:
             self.lm_head.weight = self.wte.weight
         self.logit_bias = nn.Parameter(torch.zeros(config.vocab_size), requires_grad=config.bias)
@@ -186,6 +187,7 @@ class SparseTransformer(nn.Module):
             self.bigram.weight.requires_grad_(config.bigram == "learned")
         self.tokenizer: Tokenizer | None = None
         self.name = "model"
+        self.corpus: str | None = None  # what it was trained on, as `--data` names it
         self.init_weights()
 
     @torch.no_grad()

@@ -110,9 +110,7 @@ class Task:
         whole = [
             prompt + self.answers[side] + rest
             for pair in pairs
-            for side, (prompt, rest) in enumerate(
-                zip(pair.prompts, (pair.left_rest, pair.right_rest), strict=True)
-            )
+            for side, (prompt, rest) in enumerate(zip(pair.prompts, (pair.left_rest, pair.right_rest), strict=True))
         ]
         ids, whole_ids = tokenizer.encode_batch(prompts), tokenizer.encode_batch(whole)
         for row, (short, full) in enumerate(zip(ids, whole_ids, strict=True)):

@@ -20,9 +20,7 @@ def _sample(rng: random.Random, split: str) -> Pair:
     value = rng.choice([str(rng.randint(0, 99)), "None", c])
     line = before + block.format(a=a, b=b, c=c)
     closing = "\nexcept ValueError:\n    pass" if block == "try:\n" else ""
-    return Pair(
-        f"{line}    if {a}", f"{line}    {a}", f" {value}:\n        pass{closing}", f" {value}{closing}"
-    )
+    return Pair(f"{line}    if {a}", f"{line}    {a}", f" {value}:\n        pass{closing}", f" {value}{closing}")
 
 
 IF_EQUALS = Task(

@@ -62,7 +62,5 @@ def context(rng: random.Random, split: str, most: int = 3) -> str:
     lines = []
     for _ in range(rng.randint(0, most)):
         a, b, c = names(rng, split, 3)
-        lines.append(
-            rng.choice(CONTEXT[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99), m=rng.randint(1, 99))
-        )
+        lines.append(rng.choice(CONTEXT[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99), m=rng.randint(1, 99)))
     return "".join(lines)

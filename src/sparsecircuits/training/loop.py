@@ -1,7 +1,6 @@
 """The training loop: batches in, a weight-sparse model and a run directory out."""
 
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Callable
@@ -15,8 +14,7 @@ from torch import Tensor
 
 from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import write_text
-from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native
+from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.sparsity.projection import Projector
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
@@ -100,6 +98,7 @@ class _Run:
         torch.manual_seed(config.seed)
         self.model = SparseTransformer(config.model).to(device)
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
+        self.model.corpus = config.data
         self.projector = Projector(self.model, config.sparsity)
         self.adam = build_adam(self.model, config.optimizer)
         self.decayed = decayed_weights(self.model)
@@ -108,7 +107,7 @@ class _Run:
 
     def train(self, resume: bool, report: Callable[[Status], None] | None) -> SparseTransformer:
         restored = self._restore() if resume else False
-        self._save_config()
+        write_config(self.config.model, self.out, self._about())
         log = MetricsLog(self.out, self.step if restored else None)
         began, before = time.perf_counter(), self.seconds
         try:
@@ -134,8 +133,7 @@ class _Run:
         finally:
             log.close()
         self._checkpoint()
-        save_native(self.model.eval(), self.out)
-        self._save_config()
+        save_native(self.model.eval(), self.out, self._about())
         return self.model
 
     def _progress(self) -> float:
@@ -207,10 +205,11 @@ class _Run:
             "seconds": round(self.seconds, 3),
         }
 
-    def _save_config(self) -> None:
-        raw = self.config.to_dict()
-        config = {"model": raw.pop("model"), "train": raw, "data": self.tokens.manifest}
-        write_text(self.out / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
+    def _about(self) -> dict:
+        """What config.json holds beside the model's config."""
+        settings = self.config.to_dict()
+        del settings["model"]
+        return {"train": settings, "data": self.tokens.manifest}
 
     def _checkpoint(self) -> None:
         state = {
@@ -237,6 +236,4 @@ class _Run:
     def _diverged(self, loss: float) -> None:
         steps = checkpoint_steps(self.out)
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint was made yet"
-        raise UserError(
-            f"training diverged: the loss is {loss} at step {self.step + 1}; {kept}. Lower optimizer.lr"
-        )
+        raise UserError(f"training diverged: the loss is {loss} at step {self.step + 1}; {kept}. Lower optimizer.lr")

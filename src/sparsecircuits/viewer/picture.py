@@ -10,9 +10,11 @@ import json
 import math
 import re
 from importlib.resources import files
+from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import write_text
 
 SCHEMA = 1
 SCRIPTS = (
@@ -99,3 +101,8 @@ def _finite(value: Any) -> Any:
     if isinstance(value, list | tuple):
         return [_finite(item) for item in value]
     return value
+
+
+def write_picture(path: Path, payload: dict[str, Any]) -> Path:
+    """Write the page of a payload atomically and return its path."""
+    return write_text(path, render_html(payload))

@@ -27,11 +27,7 @@ def _imports(w: Writer) -> list[str]:
 def _constants(w: Writer) -> list[str]:
     lines = []
     for _ in range(w.pick((0, 0, 0, 1, 1, 2, 3))):
-        name = (
-            w.pick(words.CONSTANTS)
-            if w.chance(0.5)
-            else f"{w.pick(words.CONSTANTS)}_{w.pick(words.CONSTANTS)}"
-        )
+        name = w.pick(words.CONSTANTS) if w.chance(0.5) else f"{w.pick(words.CONSTANTS)}_{w.pick(words.CONSTANTS)}"
         if w.chance(0.2):
             first, *rest = spread_literal(w, Scope())
             lines += [f"{name} = {first}", *rest]

@@ -65,11 +65,7 @@ def _ending(w: Writer, scope: Scope) -> list[str]:
     if roll < 0.36:
         item, group = w.variable(), w.known(scope, "list") or w.plural()
         scope.add("obj", item)
-        found = (
-            ["        return True", "return False"]
-            if w.chance(0.6)
-            else [f"        return {item}", "return None"]
-        )
+        found = ["        return True", "return False"] if w.chance(0.6) else [f"        return {item}", "return None"]
         return [f"for {item} in {group}:", f"    if {condition(w, scope)}:", *found]
     if roll < 0.5:
         return [
@@ -120,13 +116,9 @@ def file_function(w: Writer) -> list[str]:
         given.insert(w.between(0, len(given)), noun)
     name = f"{verb}_{noun}" if w.chance(0.8) else f"{verb}_file"
     if reading:
-        body = w.pick(
-            ([f"return {handle}.read()"], [f"return json.load({handle})"], [f"{noun} = {handle}.read()"])
-        )
+        body = w.pick(([f"return {handle}.read()"], [f"return json.load({handle})"], [f"{noun} = {handle}.read()"]))
     else:
-        body = w.pick(
-            ([f"{handle}.write({noun})"], [f"json.dump({noun}, {handle})"], [f"{handle}.write(str({noun}))"])
-        )
+        body = w.pick(([f"{handle}.write({noun})"], [f"json.dump({noun}, {handle})"], [f"{handle}.write(str({noun}))"]))
     given = list(dict.fromkeys(name.split(".")[-1] for name in given))
     return [f"def {name}({', '.join(given)}):", *indent([f"with {opened} as {handle}:", *indent(body)])]
 
@@ -134,11 +126,7 @@ def file_function(w: Writer) -> list[str]:
 def class_definition(w: Writer) -> list[str]:
     """A class whose __init__ stores its parameters."""
     names = _names(w, w.pick((1, 2, 2, 3, 3, 4, 5)))
-    base = (
-        f"({w.pick(('object', 'Base', 'Exception', w.class_name(), w.class_name()))})"
-        if w.chance(0.25)
-        else ""
-    )
+    base = f"({w.pick(('object', 'Base', 'Exception', w.class_name(), w.class_name()))})" if w.chance(0.25) else ""
     stores = [f"self.{name} = {name}" for name in names]
     if w.chance(0.15):
         w.rng.shuffle(stores)

@@ -16,9 +16,7 @@ def number(w: Writer) -> str:
         return str(w.between(0, 12))
     if roll < 0.92:
         return str(
-            w.pick(
-                (15, 20, 24, 25, 30, 32, 40, 50, 60, 64, 80, 99, 100, 128, 200, 255, 256, 365, 500, 512, 1000)
-            )
+            w.pick((15, 20, 24, 25, 30, 32, 40, 50, 60, 64, 80, 99, 100, 128, 200, 255, 256, 365, 500, 512, 1000))
         )
     return f"{w.between(0, 9)}.{w.pick((0, 1, 2, 25, 5, 75, 8))}"
 
@@ -48,9 +46,7 @@ def arithmetic(w: Writer, scope: Scope) -> str:
                 f"min({group})",
             )
         )
-    return w.pick(
-        (f"int({left})", f"abs({left})", f"round({left}, 2)", f"min({left}, {number(w)})", f"max({left}, 0)")
-    )
+    return w.pick((f"int({left})", f"abs({left})", f"round({left}, 2)", f"min({left}, {number(w)})", f"max({left}, 0)"))
 
 
 def comparison(w: Writer, scope: Scope) -> str:

@@ -39,9 +39,7 @@ def with_open(w: Writer, scope: Scope) -> list[str]:
         use = f"{name} = {handle}.read()" if reading else f"{handle}.write({w.known(scope, 'str') or name})"
         return [f"{handle} = {opened}", use, closing]
     if w.chance(0.2):
-        context = w.pick(
-            ("lock", "session", "client", "connection", "db.cursor()", "pool", "timer", "self.lock")
-        )
+        context = w.pick(("lock", "session", "client", "connection", "db.cursor()", "pool", "timer", "self.lock"))
         scope.add("obj", handle)
         return [f"with {context} as {handle}:", *indent([called(w, handle)])]
     if reading:

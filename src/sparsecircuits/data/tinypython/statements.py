@@ -53,11 +53,7 @@ def literal(w: Writer, scope: Scope) -> list[str]:
     """A list of one or two levels, or a dict, assigned or passed on."""
     roll = w.random()
     kind, value = (
-        ("list", flat_list)
-        if roll < 0.33
-        else ("grid", nested_list)
-        if roll < 0.8
-        else ("dict", dict_literal)
+        ("list", flat_list) if roll < 0.33 else ("grid", nested_list) if roll < 0.8 else ("dict", dict_literal)
     )
     if w.chance(0.6):
         name = w.fresh(scope, words.PLURALS, words.NOUNS, words.LETTERS)
@@ -199,9 +195,7 @@ def while_loop(w: Writer, scope: Scope, depth: int) -> list[str]:
 def if_chain(w: Writer, scope: Scope, depth: int) -> list[str]:
     """if, with elif and else as they come."""
     if w.chance(0.08):
-        return [
-            f"if {condition(w, scope)}: {w.pick(('return', 'continue_ = True', called(w, word(w)), 'x = 0'))}"
-        ]
+        return [f"if {condition(w, scope)}: {w.pick(('return', 'continue_ = True', called(w, word(w)), 'x = 0'))}"]
     lines = [f"if {condition(w, scope)}:", *indent(block(w, scope.copy(), depth + 1, w.pick((1, 1, 1, 2))))]
     for _ in range(w.pick((0, 0, 0, 1, 1, 2))):
         lines += [

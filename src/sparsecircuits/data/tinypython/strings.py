@@ -139,9 +139,7 @@ def fstring(w: Writer, scope: Scope) -> str:
     names = [name for kind in ("num", "str", "obj", "list") for name in scope.names[kind]] or [w.variable()]
     shown = w.pick(names)
     if w.chance(0.2):
-        shown = w.pick(
-            (f"{shown}:.2f", f"len({shown})", f"{shown} + 1", f"self.{w.noun()}", f"{shown}.{w.noun()}")
-        )
+        shown = w.pick((f"{shown}:.2f", f"len({shown})", f"{shown} + 1", f"self.{w.noun()}", f"{shown}.{w.noun()}"))
     lead = w.random()
     if lead < 0.15:
         body = f"{{{shown}}} {sentence(w)}"

@@ -82,9 +82,7 @@ ACCUMULATORS = _list(
     "lines answer used visited chars acc summary unique labels body content done paths tokens left "
     "right first second other rest extra old new"
 )
-CONSTANTS = _list(
-    "LIMIT SIZE PATH NAME DEFAULT MAX MIN TIMEOUT ROOT WIDTH HEIGHT DEBUG COLORS LEVELS COUNT PORT HOST"
-)
+CONSTANTS = _list("LIMIT SIZE PATH NAME DEFAULT MAX MIN TIMEOUT ROOT WIDTH HEIGHT DEBUG COLORS LEVELS COUNT PORT HOST")
 MODULES = _list(
     "os sys re json math random time csv string itertools functools collections datetime logging "
     "argparse copy shutil glob subprocess threading unittest hashlib uuid socket struct io abc enum "
@@ -104,15 +102,11 @@ FROM_IMPORTS = (
 )
 STRING_METHODS = _list("strip lower upper title lstrip rstrip capitalize split splitlines")
 TEXT_CHECKS = _list("startswith endswith isdigit isalpha isupper islower")
-EXCEPTIONS = _list(
-    "ValueError KeyError TypeError IndexError OSError RuntimeError FileNotFoundError Exception"
-)
+EXCEPTIONS = _list("ValueError KeyError TypeError IndexError OSError RuntimeError FileNotFoundError Exception")
 READ_NAMES = _list(
     "input_path source_file config_path input_file source infile in_path data_file template_path old_path"
 )
-WRITE_NAMES = _list(
-    "output_path target_file out_path output_file target outfile dest log_path report_path new_path"
-)
+WRITE_NAMES = _list("output_path target_file out_path output_file target outfile dest log_path report_path new_path")
 FILE_NAMES = _list("path filename file_path fname name fp p file_name")
 HANDLES = _list("f fh file handle fp stream out src reader data_file")
 EXTENSIONS = _list("txt csv json log md py dat ini yml html")

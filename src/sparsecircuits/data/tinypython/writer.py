@@ -113,9 +113,7 @@ class Writer:
     def class_name(self) -> str:
         """A class's name in capitals."""
         parts = (
-            [self.skewed(words.NOUNS)]
-            if self.chance(0.7)
-            else [self.pick(words.ADJECTIVES), self.pick(words.NOUNS)]
+            [self.skewed(words.NOUNS)] if self.chance(0.7) else [self.pick(words.ADJECTIVES), self.pick(words.NOUNS)]
         )
         return "".join(part.title().replace("_", "") for part in parts)
 

@@ -1,0 +1,149 @@
+"""`Circuit`: the kept nodes and edges of a model for a task, as one JSON with a versioned schema."""
+
+import base64
+import json
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from torch import Tensor
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_text, write_text
+from sparsecircuits.models.storage import content_hash
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import Calibration
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+class Node(_Strict):
+    """One channel of one site."""
+
+    name: str
+    """`{layer}.{site}.{index}`, or `final_resid.{index}`."""
+    layer: int | None
+    site: str
+    index: int = Field(ge=0)
+    head: int | None = None
+    """Attention head of a q, k or v channel."""
+    mean: float
+    """Mean activation over pretraining text."""
+    importance: float | None = None
+    """Rise of the circuit's loss in nats when this node alone is frozen."""
+
+
+class Edge(_Strict):
+    """A nonzero weight between two kept nodes."""
+
+    source: str
+    target: str
+    weight: float
+
+
+class Losses(_Strict):
+    """Task losses in nats on one split; chance is ln 2."""
+
+    split: str
+    n_pairs: int
+    seed: int
+    circuit: float
+    """All nodes outside frozen at their means (sufficiency)."""
+    full: float
+    """The whole model."""
+    empty: float
+    """Every node frozen."""
+    ablated: float
+    """Only the circuit's nodes frozen (necessity)."""
+    accuracy: float
+    accuracy_full: float
+
+
+class Circuit(_Strict):
+    """A circuit. `load` and `save` are one JSON file; unknown fields are refused."""
+
+    schema_version: Literal[1] = 1
+    task: str
+    answers: tuple[str, str]
+    model_name: str
+    model_id: str
+    """Content hash of the model that it belongs to."""
+    ablation: Literal["mean"] = "mean"
+    target_loss: float
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    scale: float = 1.0
+    shift: tuple[float, float] = (0.0, 0.0)
+    """Calibration: candidate logits become scale * logits + shift."""
+    losses: Losses | None = None
+    frozen: dict[str, str]
+    """What nodes outside are frozen at: per site, base64 of little-endian float32, one per channel."""
+    found_by: dict[str, Any] = Field(default_factory=dict)
+    """How it was found: method, hyperparameters, seconds."""
+
+    @property
+    def calibration(self) -> Calibration:
+        """The calibration as a function of candidate logits."""
+        return Calibration(self.scale, self.shift)
+
+    @property
+    def node_names(self) -> list[str]:
+        """Names of the kept nodes, in order of computation."""
+        return [node.name for node in self.nodes]
+
+    def save(self, path: str | Path) -> Path:
+        """Write the JSON file atomically and return its path."""
+        return write_text(Path(path), json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Circuit":
+        """Read a JSON file. Raises UserError that names what is wrong with it."""
+        text = read_text(Path(path), "circuit")
+        try:
+            return cls.model_validate_json(text)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(f"{path} is not a circuit: {where}: {first['msg']}") from error
+
+    def check_model(self, model: SparseTransformer) -> None:
+        """Raise UserError when this circuit was made for another model."""
+        if content_hash(model) != self.model_id:
+            raise UserError(
+                f"this circuit belongs to model {self.model_name} ({self.model_id[:12]}…), not to "
+                f"{model.name} ({content_hash(model)[:12]}…): give the model that it was found in, or prune again"
+            )
+
+    def kept(self, space: NodeSpace) -> Bool[Tensor, "nodes"]:
+        """The kept nodes as a mask. Raises UserError for a node that the model lacks."""
+        try:
+            return space.mask(self.node_names)
+        except (KeyError, IndexError, ValueError) as error:
+            raise UserError(f"the circuit has a node that the model lacks: {error}") from error
+
+    def frozen_values(self, space: NodeSpace) -> Float[Tensor, "nodes"]:
+        """What nodes are frozen at. Raises UserError when a site is missing or of another width."""
+        by_site = {}
+        for site, place in space.slices.items():
+            try:
+                values = np.frombuffer(base64.b64decode(self.frozen[site], validate=True), dtype="<f4")
+            except (KeyError, ValueError) as error:
+                raise UserError(f"the circuit's ablation values of {site} are missing or damaged") from error
+            if values.size != place.stop - place.start or not np.isfinite(values).all():
+                raise UserError(f"the circuit's ablation values of {site} do not fit the model")
+            by_site[site] = torch.from_numpy(values.copy())
+        return space.join(by_site)
+
+
+def encode_frozen(space: NodeSpace, frozen: Float[Tensor, "nodes"]) -> dict[str, str]:
+    """Ablation values as they stand in the JSON."""
+    return {
+        site: base64.b64encode(values.numpy().astype("<f4").tobytes()).decode()
+        for site, values in space.split(frozen.cpu()).items()
+    }

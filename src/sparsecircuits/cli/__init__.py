@@ -1,0 +1,55 @@
+"""The command line: parse, call, print. Logic lives elsewhere.
+
+Exit codes: 0; 2 for a wrong use; 1 for a failure, told in one line (a traceback only with --debug).
+"""
+
+import sys
+import warnings
+
+from sparsecircuits.errors import UserError
+
+
+def main(argv: list[str] | None = None) -> None:
+    """Run one command and exit with its code."""
+    argv = sys.argv[1:] if argv is None else argv
+    debug = "--debug" in argv
+    warnings.showwarning = _show_warning  # type: ignore[assignment]
+    try:
+        sys.exit(_run(argv))
+    except UserError as error:
+        _fail(str(error), debug)
+    except KeyboardInterrupt:
+        _fail("interrupted", debug, code=130)
+    except BrokenPipeError:
+        sys.stderr.close()
+        sys.exit(1)
+    except OSError as error:
+        _fail(f"{error.strerror or error}" + (f": {error.filename}" if error.filename else ""), debug)
+    except MemoryError:
+        _fail("out of memory: try a smaller --batch-size or model", debug)
+    except Exception as error:
+        _fail(f"{type(error).__name__}: {error} (--debug shows where)", debug)
+
+
+def _run(argv: list[str]) -> int:
+    from sparsecircuits.cli.arguments import parse
+
+    command = parse(argv)
+    from sparsecircuits.cli import commands
+
+    return getattr(commands, command.function)(command) or 0
+
+
+def _fail(message: str, debug: bool, code: int = 1) -> None:
+    if debug:
+        import traceback
+
+        traceback.print_exc()
+    first = " ".join(line.strip() for line in message.splitlines() if line.strip())
+    sys.stderr.write(f"error: {first}\n")
+    sys.exit(code)
+
+
+def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+    if not issubclass(category, DeprecationWarning | FutureWarning):
+        sys.stderr.write(f"warning: {message}\n")

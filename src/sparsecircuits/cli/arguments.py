@@ -1,0 +1,232 @@
+"""What each command takes, as dataclasses that tyro turns into a parser. Imports no torch."""
+
+import dataclasses
+import sys
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Annotated, ClassVar, Literal
+
+import tyro
+
+from sparsecircuits import __version__
+from sparsecircuits.errors import UserError
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, preset
+
+Flat = tyro.conf.arg(name="")
+Flag = tyro.conf.FlagCreatePairsOff
+
+
+@dataclass(kw_only=True)
+class Common:
+    """Options of every command."""
+
+    json: Annotated[bool, Flag] = False
+    """Print one JSON object on stdout (progress goes to stderr)."""
+    debug: Annotated[bool, Flag] = False
+    """Show the traceback of a failure."""
+
+
+@dataclass(kw_only=True)
+class Quickstart(Common):
+    """From Python source to a circuit: train a small sparse model, find a circuit in it, draw it."""
+
+    function: ClassVar[str] = "quickstart"
+    out: Path = Path("quickstart")
+    """Run directory to make; an earlier quickstart there is replaced once this one succeeds."""
+    minutes: float = 6.0
+    """Minutes of training."""
+    seed: int = 0
+    open: bool = True
+    """Open the page in the browser at the end."""
+
+
+@dataclass(kw_only=True)
+class Train(Common):
+    """Train a weight-sparse transformer (or its dense twin) into a run directory."""
+
+    function: ClassVar[str] = "train"
+    out: Path
+    """Run directory to make, or to go on with."""
+    preset: Literal["nano", "micro", "small", "paper"] = "nano"
+    """Size of model and run; every other option overrides it."""
+    resume: Annotated[bool, Flag] = False
+    """Go on from the newest checkpoint of --out, with its saved config."""
+    dense: Annotated[bool, Flag] = False
+    """Zero nothing and use no AbsTopK: the dense baseline."""
+    config: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
+
+
+@dataclass(kw_only=True)
+class Eval(Common):
+    """Validation loss, L0, alive neurons and kurtosis of a model."""
+
+    function: ClassVar[str] = "evaluate"
+    model: Annotated[Path, tyro.conf.Positional]
+    data: str | None = None
+    """stdlib, tinypython, a folder, or several joined by +; by default what the model was trained on."""
+    tokens: int = 65_536
+    """Validation tokens to read."""
+
+
+@dataclass(kw_only=True)
+class Generate(Common):
+    """Continue a prompt."""
+
+    function: ClassVar[str] = "generate"
+    model: Annotated[Path, tyro.conf.Positional]
+    prompt: str
+    max_new_tokens: int = 64
+    temperature: float = 0.0
+    """0: always the likeliest token."""
+    top_k: int | None = None
+    """Sample among this many likeliest tokens."""
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Tasks(Common):
+    """List the tasks, show a task's prompt pairs, or score a model on tasks."""
+
+    function: ClassVar[str] = "tasks"
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """A task; all when left out."""
+    model: Path | None = None
+    """Score this model: loss and accuracy."""
+    corpus: Path | None = None
+    """With --model: score it on real code under this folder (single_double_quote)."""
+    split: Literal["train", "validation", "held_out"] = "held_out"
+    n: int = 4
+    """Pairs to show (256 when scoring, unless given)."""
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
+class Prune(Common):
+    """Find the circuit of a task: the smallest set of nodes that holds the target loss."""
+
+    function: ClassVar[str] = "prune"
+    model: Annotated[Path, tyro.conf.Positional]
+    tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    all: Annotated[bool, Flag] = False
+    """All tasks; those that the model cannot do are skipped with the reason."""
+    out: Path | None = None
+    """Folder for <task>/circuit.json; by default circuits/ in the run directory."""
+    target_loss: float = 0.15
+    config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
+
+
+@dataclass(kw_only=True)
+class Report(Common):
+    """Measure circuits: loss, sufficiency, necessity. Writes report.json and report.md beside each."""
+
+    function: ClassVar[str] = "report"
+    circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    model: Path | None = None
+    """The model; by default the run directory that the circuit lies in."""
+
+
+@dataclass(kw_only=True)
+class View(Common):
+    """Draw circuits: write a self-contained page beside each and serve them on this machine alone."""
+
+    function: ClassVar[str] = "view"
+    path: Annotated[Path, tyro.conf.Positional] = Path("quickstart")
+    """A circuit.json, or a run directory."""
+    port: int = 0
+    """Loopback port; 0 picks a free one."""
+    open: bool = True
+    """Open the browser."""
+
+
+@dataclass(kw_only=True)
+class Bench(Common):
+    """Time the kernels and the training step against named baselines, interleaved in one run."""
+
+    function: ClassVar[str] = "bench"
+    name: Annotated[Literal["abstopk", "project", "train-step"] | None, tyro.conf.Positional] = None
+    """One benchmark; all when left out."""
+    rounds: int = 15
+    """Interleaved rounds; figures are medians."""
+
+
+COMMANDS: dict[str, type[Common]] = {
+    "quickstart": Quickstart,
+    "train": Train,
+    "eval": Eval,
+    "generate": Generate,
+    "tasks": Tasks,
+    "prune": Prune,
+    "report": Report,
+    "view": View,
+    "bench": Bench,
+}
+DESCRIPTION = "Train transformers whose weights are almost all zero, and find, prove and look at their circuits."
+LENGTHS = ("steps", "tokens", "minutes")
+
+
+def parse(argv: list[str]) -> Common:
+    """The command that argv asks for. Exits with 0 after help or version, with 2 for a wrong use."""
+    if not argv or argv[0] in ("-h", "--help"):
+        _say(overview())
+        raise SystemExit(0 if argv else 2)
+    if argv[0] == "--version":
+        _say(f"sparsecircuits {__version__}")
+        raise SystemExit(0)
+    if argv[0] not in COMMANDS:
+        sys.stderr.write(f"error: no command {argv[0]!r}; there are {', '.join(COMMANDS)} (--help)\n")
+        raise SystemExit(2)
+    kind, rest = COMMANDS[argv[0]], argv[1:]
+    default = {"default": _train_default(rest)} if kind is Train else {}
+    command = tyro.cli(kind, args=rest, prog=f"sparsecircuits {argv[0]}", **default)  # type: ignore[call-overload]
+    if isinstance(command, Train):
+        _check_train(command, rest)
+    return command
+
+
+def overview() -> str:
+    """The page that --help prints."""
+    width = max(map(len, COMMANDS))
+    lines = [DESCRIPTION, "", "usage: sparsecircuits COMMAND [OPTIONS]", "", "commands:"]
+    for name, kind in COMMANDS.items():
+        lines.append(f"  {name:<{width}}  {(kind.__doc__ or '').strip()}")
+    lines += [
+        "",
+        "Begin with `sparsecircuits quickstart`. Each command explains itself with --help, prints one JSON",
+        "object with --json, and exits with 0, with 2 for a wrong use, or with 1 for a failure.",
+    ]
+    return "\n".join(lines)
+
+
+def _say(text: str) -> None:
+    sys.stdout.write(text + "\n")
+
+
+def _given(rest: list[str]) -> set[str]:
+    """Names of the options on the command line, in their written form."""
+    return {word.split("=", 1)[0].lstrip("-").replace("_", "-") for word in rest if word.startswith("--")}
+
+
+def _train_default(rest: list[str]) -> Train:
+    """Defaults of `train` under the preset that the arguments name."""
+    name = "nano"
+    for place, word in enumerate(rest):
+        if word == "--preset" and place + 1 < len(rest):
+            name = rest[place + 1]
+        elif word.startswith("--preset="):
+            name = word.split("=", 1)[1]
+    config = preset(name) if name in PRESETS else TrainConfig()
+    if _given(rest) & set(LENGTHS):
+        config = dataclasses.replace(config, steps=None, tokens=None, minutes=None)
+    if "dense" in _given(rest):
+        config = dense_twin(config)
+    return Train(out=tyro.MISSING, preset=name, config=config)  # type: ignore[arg-type]
+
+
+def _check_train(command: Train, rest: list[str]) -> None:
+    if command.resume:
+        extra = _given(rest) - {"resume", "out", "json", "debug"}
+        if extra:
+            raise UserError(
+                f"--resume goes on with the saved config, which --{sorted(extra)[0]} would contradict: leave it out"
+            )

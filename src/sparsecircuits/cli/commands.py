@@ -1,0 +1,356 @@
+"""One function per command: call the library, print what it says."""
+
+import dataclasses
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsecircuits.cli import arguments as args
+from sparsecircuits.cli.show import duration, print_json, print_table, print_text, progress, say
+from sparsecircuits.errors import UserError
+
+if TYPE_CHECKING:
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.models.transformer import SparseTransformer
+    from sparsecircuits.training.config import TrainConfig
+    from sparsecircuits.training.loop import Status
+
+
+def quickstart(command: args.Quickstart) -> None:
+    """From Python source to a circuit and its page."""
+    from sparsecircuits.quickstart import run_quickstart
+
+    result = run_quickstart(command.out, command.minutes, command.seed, progress, say)
+    if command.json:
+        print_json(result)
+    else:
+        from sparsecircuits.circuits.circuit import Circuit
+
+        _print_circuit(Circuit.load(result["circuit"]))
+        print_text(f"\nrun      {result['run']}\ncircuit  {result['circuit']}\npicture  {result['page']}")
+    if command.open:
+        _open_browser(Path(result["page"]).resolve().as_uri())
+
+
+def train(command: args.Train) -> None:
+    """Train into a run directory."""
+    from sparsecircuits.models.transformer import count_parameters
+    from sparsecircuits.training.loop import saved_config
+    from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+
+    config = saved_config(command.out) if command.resume else command.config
+    model = _train(config, command.out, command.resume)
+    parameters, nonzeros = count_parameters(model)
+    last = read_metrics(command.out / METRICS_NAME)[-1]
+    result = {
+        "run": str(command.out),
+        "steps": last["step"],
+        "val_loss": last["val_loss"],
+        "parameters": parameters,
+        "nonzeros": nonzeros,
+        "seconds": last["seconds"],
+    }
+    if command.json:
+        print_json(result)
+        return
+    print_text(
+        f"{command.out}: {last['step']} steps in {duration(last['seconds'])}, validation loss "
+        f"{last['val_loss']:.3f} nats a token, {nonzeros:,} of {parameters:,} weights nonzero"
+    )
+
+
+def _train(config: "TrainConfig", out: Path, resume: bool) -> "SparseTransformer":
+    from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.training.loop import train
+
+    with progress("corpus  ") as update:
+        tokens = prepare_tokens(
+            config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
+        )
+    with progress("training") as update:
+        return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, describe(s)))
+
+
+def describe(status: "Status") -> str:
+    """A run's state in a line."""
+    validation = "" if status.val_loss is None else f" · validation {status.val_loss:.3f}"
+    return (
+        f"step {status.step} · loss {status.loss:.3f}{validation} · density {status.density:.1%} · "
+        f"{status.tokens_per_second:,.0f} tokens/s · {duration(status.seconds_left)} left"
+    )
+
+
+def evaluate(command: args.Eval) -> None:
+    """Validation loss and statistics of a model."""
+    from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.models.statistics import model_statistics
+
+    model = load_model(command.model)
+    data = command.data or model.corpus
+    if data is None:
+        raise UserError("the model does not say what text it was trained on: give --data")
+    tokens = prepare_tokens(data, model.tokenizer or Tokenizer.default())
+    result = {
+        "model": str(command.model),
+        "data": data,
+        **model_statistics(model, tokens.val, command.tokens),
+    }
+    if command.json:
+        print_json(result)
+        return
+    rows = [[name.replace("_", " "), value] for name, value in result.items() if not isinstance(value, dict)]
+    print_table("", ["", str(command.model)], rows, right=(1,))
+    matrices = [[name, m["nonzeros"], m["size"], m["density"]] for name, m in result["matrices"].items()]
+    print_table("matrices", ["name", "nonzeros", "size", "density"], matrices, right=(1, 2, 3))
+
+
+def generate(command: args.Generate) -> None:
+    """Continue a prompt."""
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.models.generation import generate
+
+    text = generate(
+        load_model(command.model),
+        command.prompt,
+        command.max_new_tokens,
+        temperature=command.temperature,
+        top_k=command.top_k,
+        seed=command.seed,
+    )
+    if command.json:
+        print_json({"prompt": command.prompt, "text": text})
+    else:
+        print_text(text)
+
+
+def tasks(command: args.Tasks) -> None:
+    """List tasks, sample pairs, or score a model."""
+    from sparsecircuits.tasks import get_task, list_tasks
+
+    chosen = [get_task(command.name)] if command.name else list_tasks()
+    if command.corpus is not None and command.model is None:
+        raise UserError("--corpus needs --model")
+    if command.model is not None:
+        _score(command, [task.name for task in chosen])
+        return
+    records = [{"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen]
+    if command.name:
+        pairs = [dataclasses.asdict(pair) for pair in chosen[0].pairs(command.split, command.n, command.seed)]
+        records[0] |= {"split": command.split, "pairs": pairs}
+    if command.json:
+        print_json({"tasks": records})
+    elif command.name:
+        a, b = chosen[0].answers
+        rows = [[repr(pair["left"]), repr(pair["right"])] for pair in pairs]
+        print_table(f"{command.name}: {chosen[0].description}", [f"→ {a!r}", f"→ {b!r}"], rows)
+    else:
+        rows = [[r["name"], r["description"], " · ".join(map(repr, r["answers"]))] for r in records]
+        print_table("", ["task", "what to predict", "answers"], rows)
+
+
+def _score(command: args.Tasks, names: list[str]) -> None:
+    from sparsecircuits.circuits.scoring import score_on_corpus, score_on_task
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.tasks import get_task
+
+    assert command.model is not None
+    model = load_model(command.model)
+    if command.corpus is not None:
+        if command.name not in (None, "single_double_quote"):
+            raise UserError("--corpus scores single_double_quote alone")
+        result = score_on_corpus(model, command.corpus)
+        if command.json:
+            print_json(result)
+        else:
+            print_table("closing quotes of calls in real code", ["", ""], [[k, v] for k, v in result.items()], (1,))
+        return
+    n = command.n if command.n != args.Tasks.n else 256
+    rows = [score_on_task(model, get_task(name, model.tokenizer), command.split, n, command.seed) for name in names]
+    if command.json:
+        print_json({"tasks": rows})
+    else:
+        columns = ["task", "split", "pairs", "loss", "accuracy"]
+        print_table(str(command.model), columns, [[r[c] for c in ("name", *columns[1:])] for r in rows], (2, 3, 4))
+
+
+def prune(command: args.Prune) -> None:
+    """Find circuits and save each with its report."""
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.tasks import get_task, list_tasks
+
+    if bool(command.tasks) == command.all:
+        sys.stderr.write("error: name at least one task, or give --all\n")
+        raise SystemExit(2)
+    names = [task.name for task in list_tasks()] if command.all else list(command.tasks)
+    model = load_model(command.model)
+    chosen = [get_task(name, model.tokenizer) for name in names]
+    run = command.model if command.model.is_dir() else command.model.parent
+    found = [_prune_one(model, task, command, command.out or run / "circuits") for task in chosen]
+    if command.json:
+        print_json({"circuits": found})
+        return
+    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
+    rows = [[record.get(column) for column in columns] for record in found]
+    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    for record in found:
+        if "path" in record:
+            print_text(record["path"])
+
+
+def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
+    from sparsecircuits.circuits.discovery import TaskTooHard, prune
+    from sparsecircuits.circuits.faithfulness import faithfulness
+
+    base = {"task": task.name, "target_loss": command.target_loss}
+    try:
+        with progress(f"pruning {task.name}") as update:
+            circuit = prune(
+                model,
+                task,
+                command.target_loss,
+                config=command.config,
+                report=lambda step, loss, nodes: update(
+                    step / command.config.steps, f"step {step} · loss {loss:.3f} · {nodes} nodes"
+                ),
+            )
+    except TaskTooHard as error:
+        say(f"skipped {task.name}: {error}")
+        return {**base, "skipped": str(error)}
+    path = circuit.save(out / task.name / "circuit.json")
+    faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    return circuit_record(circuit, path)
+
+
+def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
+    """A circuit in the contract's JSON."""
+    assert circuit.losses is not None
+    return {
+        "task": circuit.task,
+        "target_loss": circuit.target_loss,
+        "loss": circuit.losses.circuit,
+        "loss_full": circuit.losses.full,
+        "loss_ablated": circuit.losses.ablated,
+        "n_nodes": len(circuit.nodes),
+        "n_edges": len(circuit.edges),
+        "seconds": circuit.found_by.get("seconds"),
+        "path": str(path),
+    }
+
+
+def report(command: args.Report) -> None:
+    """Measure circuits and write report.json and report.md beside each."""
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.circuits.faithfulness import faithfulness
+    from sparsecircuits.tasks import get_task
+
+    reports = []
+    for path in command.circuits:
+        circuit = Circuit.load(path)
+        model = _model_of(path, command.model)
+        card = faithfulness(model, circuit, get_task(circuit.task, model.tokenizer))
+        saved = card.save(path.with_name("report.json"))
+        reports.append({**card.model_dump(mode="json"), "path": str(saved)})
+        if not command.json:
+            print_text(card.to_markdown())
+    if command.json:
+        print_json({"reports": reports})
+
+
+def _model_of(circuit_path: Path, model: Path | None) -> "SparseTransformer":
+    """The given model, or that of the run directory around a circuit file."""
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.models.storage import CONFIG_NAME
+
+    if model is not None:
+        return load_model(model)
+    for folder in Path(circuit_path).resolve().parents:
+        if (folder / CONFIG_NAME).exists():
+            return load_model(folder)
+    raise UserError(f"no run directory around {circuit_path}: say which model it is of with --model")
+
+
+def view(command: args.View) -> None:
+    """Write and serve the pictures of one circuit or of a run's circuits."""
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.tasks import get_task
+    from sparsecircuits.viewer.payload import picture_payload
+    from sparsecircuits.viewer.picture import write_picture
+    from sparsecircuits.viewer.server import serve
+
+    pages = {}
+    for path in circuit_files(command.path):
+        circuit = Circuit.load(path)
+        model = _model_of(path, None)
+        payload = picture_payload(model, circuit, get_task(circuit.task, model.tokenizer))
+        pages[circuit.task] = write_picture(path.with_name("circuit.html"), payload)
+    server = serve(pages, command.port)
+    if command.json:
+        print_json({"url": server.url, "pages": {task: str(page) for task, page in pages.items()}})
+    else:
+        for page in pages.values():
+            print_text(f"wrote {page}")
+        print_text(f"serving at {server.url} (Ctrl-C stops)")
+    sys.stdout.flush()
+    if command.open:
+        _open_browser(server.url)
+    server.wait()
+
+
+def circuit_files(path: Path) -> list[Path]:
+    """The circuit files that a path means. Raises UserError when there is none."""
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise UserError(f"nothing at {path}: give a circuit.json or a run directory")
+    found = sorted(path.glob("circuits/*/circuit.json")) or sorted(path.glob("*/circuit.json"))
+    found = found or sorted(path.glob("circuit.json"))
+    if not found:
+        raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
+    return found
+
+
+def bench(command: args.Bench) -> None:
+    """Time against baselines."""
+    from sparsecircuits.benchmarks import run_benchmarks
+
+    with progress("bench   ") as update:
+        rows = run_benchmarks(command.name, command.rounds, update)
+    if command.json:
+        print_json({"rows": rows})
+    else:
+        columns = ["case", "ours_ms", "baseline", "baseline_ms", "ratio"]
+        print_table("", columns, [[row[c] for c in columns] for row in rows], right=(1, 3, 4))
+
+
+def _print_circuit(circuit: "Circuit") -> None:
+    losses = circuit.losses
+    assert losses is not None
+    print_table(
+        f"{circuit.task}: {len(circuit.nodes)} nodes",
+        ["node", "head", "mean", "importance"],
+        [[n.name, n.head, n.mean, n.importance] for n in circuit.nodes],
+        right=(1, 2, 3),
+    )
+    print_table(
+        f"{len(circuit.edges)} edges",
+        ["from", "to", "weight"],
+        [[e.source, e.target, e.weight] for e in circuit.edges],
+        right=(2,),
+    )
+    print_text(
+        f"loss of the circuit alone {losses.circuit:.3f} (target {circuit.target_loss}), of the whole model "
+        f"{losses.full:.3f},\nof the model without the circuit {losses.ablated:.3f}; chance is 0.693. "
+        f"{2 * losses.n_pairs} held-out prompts."
+    )
+
+
+def _open_browser(url: str) -> None:
+    """Open a browser where there is a screen; never a text browser in the terminal."""
+    import os
+    import webbrowser
+
+    if sys.platform.startswith("linux") and not (os.environ.get("DISPLAY") or os.environ.get("WAYLAND_DISPLAY")):
+        say(f"open {url}")
+        return
+    webbrowser.open(url)

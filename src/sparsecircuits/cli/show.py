@@ -1,0 +1,79 @@
+"""What the user sees: progress on stderr, tables and JSON on stdout."""
+
+import contextlib
+import json
+import sys
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn
+from rich.table import Table
+
+STDERR = Console(stderr=True, highlight=False)
+STDOUT = Console(highlight=False)
+PLAIN_INTERVAL = 10.0  # seconds between progress lines where stderr is no terminal
+
+
+def say(text: str) -> None:
+    """One line for a person (stderr, so that stdout stays machine-readable)."""
+    STDERR.print(text, markup=False, soft_wrap=True)
+
+
+def print_json(value: dict[str, Any]) -> None:
+    """One JSON object on stdout."""
+    sys.stdout.write(json.dumps(value) + "\n")
+
+
+def print_text(text: str) -> None:
+    """Plain text on stdout."""
+    sys.stdout.write(text + "\n")
+
+
+def print_table(title: str, columns: list[str], rows: list[list[Any]], right: tuple[int, ...] = ()) -> None:
+    """A table on stdout; `right` names the columns to align right."""
+    table = Table(title=title or None, title_justify="left", header_style="bold")
+    for place, column in enumerate(columns):
+        table.add_column(column, justify="right" if place in right else "left", overflow="fold")
+    for row in rows:
+        table.add_row(*(_cell(value) for value in row))
+    STDOUT.print(table, markup=False)
+
+
+def _cell(value: Any) -> str:
+    if value is None:
+        return "-"
+    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("[", r"\[")
+
+
+def duration(seconds: float) -> str:
+    """1:05 or 2:01:05; a dash when unknown."""
+    if seconds != seconds or seconds == float("inf"):
+        return "-"
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+@contextlib.contextmanager
+def progress(label: str) -> Iterator[Callable[[float, str], None]]:
+    """Yield update(share done in 0..1, details). A bar on a terminal, else a line every few seconds."""
+    if STDERR.is_terminal:
+        columns = (
+            TextColumn("{task.description}"),
+            BarColumn(bar_width=24),
+            TextColumn("{task.fields[details]}"),
+        )
+        with Progress(*columns, console=STDERR, refresh_per_second=4) as bar:
+            task = bar.add_task(label, total=1.0, details="")
+            yield lambda share, details: bar.update(task, completed=share, details=details)
+        return
+    last = [time.monotonic() - PLAIN_INTERVAL]
+
+    def plain(share: float, details: str) -> None:
+        if time.monotonic() - last[0] >= PLAIN_INTERVAL or share >= 1:
+            last[0] = time.monotonic()
+            say(f"{label} {share:4.0%}  {details}")
+
+    yield plain

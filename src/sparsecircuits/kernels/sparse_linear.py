@@ -1,0 +1,96 @@
+"""A linear layer whose forward and input gradient cost what its nonzeros cost.
+
+The weight is an ordinary dense tensor that happens to be almost all zero. Its own gradient stays dense
+(weights must be able to come back), so that product is an ordinary one.
+"""
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float
+from torch import Tensor, nn
+
+# Below this density the sparse product beats the dense one on a CPU (measured: `bench sparse-linear`).
+MOST_DENSE = 0.12
+FEWEST_ROWS = 128  # fewer tokens do not pay for reading the nonzeros off the dense matrix
+
+
+@torch.library.custom_op("sparsecircuits::sparse_product", mutates_args=())
+def _sparse_product(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
+    y = x @ (weight if transpose else weight.T)
+    return y if bias is None else y + bias
+
+
+@_sparse_product.register_kernel("cpu")
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
+    from sparsecircuits.kernels import _cpu, _cpu_sparse
+
+    if x.dtype != torch.float32 or weight.dtype != torch.float32:
+        y = x @ (weight if transpose else weight.T)
+        return y if bias is None else y + bias
+    n_out = weight.shape[1 if transpose else 0]
+    source = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    out = torch.empty(source.shape[0], n_out)
+    shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
+    with _cpu.LOCK:
+        nonzeros = _cpu_sparse.compress(weight.detach().contiguous().numpy(), transpose)
+        _cpu_sparse.sparse_product(source.numpy(), *nonzeros, shift.numpy(), out.numpy(), torch.get_num_threads())
+    return out.view(*x.shape[:-1], n_out)
+
+
+@_sparse_product.register_fake
+def _(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
+    return x.new_empty(*x.shape[:-1], weight.shape[1 if transpose else 0])
+
+
+def _setup(ctx, inputs, output):
+    x, weight, bias, transpose = inputs
+    ctx.save_for_backward(x, weight)
+    ctx.transpose, ctx.has_bias = transpose, bias is not None
+
+
+def _backward(ctx, grad):
+    x, weight = ctx.saved_tensors
+    need_x, need_weight, need_bias, _ = ctx.needs_input_grad
+    grad_x = _sparse_product(grad, weight, None, not ctx.transpose) if need_x else None
+    grad_weight = None
+    if need_weight:
+        flat_grad, flat_x = grad.reshape(-1, grad.shape[-1]), x.reshape(-1, x.shape[-1])
+        grad_weight = flat_x.T @ flat_grad if ctx.transpose else flat_grad.T @ flat_x
+    grad_bias = grad.reshape(-1, grad.shape[-1]).sum(dim=0) if need_bias and ctx.has_bias else None
+    return grad_x, grad_weight, grad_bias, None
+
+
+_sparse_product.register_autograd(_backward, setup_context=_setup)
+
+
+def sparse_linear(
+    x: Float[Tensor, "... inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, "outputs"] | None = None,
+) -> Float[Tensor, "... outputs"]:
+    """x · weightᵀ + bias, at a cost that follows the nonzeros of `weight`. Differentiable in all three."""
+    return _sparse_product(x, weight, bias, False)
+
+
+def worth_it(x: Tensor, weight: Tensor) -> bool:
+    """Whether the sparse product is the faster one here: on a CPU in float32, for enough tokens, with a
+    weight that is sparse enough."""
+    return (
+        x.device.type == "cpu"
+        and x.dtype == weight.dtype == torch.float32
+        and x.numel() >= FEWEST_ROWS * x.shape[-1]
+        and not torch.is_autocast_enabled("cpu")
+        and not torch.compiler.is_compiling()
+        and int(weight.detach().count_nonzero()) < MOST_DENSE * weight.numel()
+    )
+
+
+class Linear(nn.Linear):
+    """nn.Linear that takes the sparse product where that is faster. Same parameters, same result to
+    float32 rounding."""
+
+    def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
+        """x: [..., inputs] -> [..., outputs]."""
+        if worth_it(x, self.weight):
+            return sparse_linear(x, self.weight, self.bias)
+        return F.linear(x, self.weight, self.bias)

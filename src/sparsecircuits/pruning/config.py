@@ -1,0 +1,34 @@
+"""Hyperparameters of pruning. Imports no torch."""
+
+from dataclasses import dataclass
+
+from sparsecircuits.errors import UserError
+
+
+@dataclass(frozen=True)
+class PruneConfig:
+    """Hyperparameters of pruning; the defaults of the first eight are the paper's centres, except k_coef and
+    lr, which suit a few hundred steps on a small model."""
+
+    k_coef: float = 1e-3
+    """Weight of the number of active nodes in the loss."""
+    init_noise_scale: float = 1e-2
+    init_noise_bias: float = 1e-1
+    weight_decay: float = 1e-3
+    lr: float = 3e-3
+    one_minus_beta2: float = 5e-2
+    lr_warmup_frac: float = 5e-2
+    heaviside_temp: float = 1.0
+    steps: int = 300
+    pairs: int = 64
+    """Pairs a step."""
+    clip: float = 1.0
+    """Largest norm of the gates' gradient."""
+    eval_pairs: int = 128
+    """Pairs on which sizes are compared."""
+    seed: int = 0
+
+    def __post_init__(self) -> None:
+        for name in ("lr", "one_minus_beta2", "heaviside_temp", "clip", "steps", "pairs", "eval_pairs"):
+            if getattr(self, name) <= 0:
+                raise UserError(f"prune.{name} must be positive, got {getattr(self, name)}")

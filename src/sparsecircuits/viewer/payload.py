@@ -1,0 +1,157 @@
+"""What the picture of a circuit shows, computed from circuit, model and task."""
+
+from typing import Any
+
+import torch
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.evaluation import circuit_logits
+from sparsecircuits.circuits.extraction import by_site, residual_links
+from sparsecircuits.models.hooks import record
+from sparsecircuits.models.sites import split_node
+from sparsecircuits.models.transformer import SparseTransformer, attention_pattern, count_parameters
+from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.objective import all_candidate_logits
+from sparsecircuits.tasks import PairBatch, Task
+
+SHOWN_PAIRS = 4
+
+
+def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> dict[str, Any]:
+    """The payload of `render_html`. Activations are those of the circuit alone (nodes outside frozen) on a
+    few short held-out pairs. Raises UserError when the circuit belongs to another model."""
+    circuit.check_model(model)
+    batch = _shown_pairs(task)
+    activations, attention = _run_circuit(model, circuit, batch)
+    ids = [row[: last + 1].tolist() for row, last in zip(batch.tokens, batch.last, strict=True)]
+    full = all_candidate_logits(model, batch)
+    alone = circuit_logits(model, circuit, batch)
+    tokenizer = task.tokenizer
+    assert tokenizer is not None
+    return {
+        "schema": 1,
+        "title": circuit.task,
+        "task": circuit.task,
+        "description": task.description,
+        "model": _model(model, circuit),
+        "summary": _summary(circuit),
+        "answers": [{"text": text, "id": token} for text, token in zip(task.answers, task.answer_ids, strict=True)],
+        "nodes": [{**node.model_dump(), "activations": activations[node.name]} for node in circuit.nodes],
+        "edges": [edge.model_dump() for edge in circuit.edges],
+        "residual": [
+            {"source": source, "target": target} for source, target in residual_links(circuit.node_names, model.config)
+        ],
+        "embedding": _embedding(model, circuit, sorted({token for row in ids for token in row}), tokenizer),
+        "logits": _logits(model, circuit, task.answer_ids),
+        "prompts": [
+            {
+                "tokens": [tokenizer.token(token) for token in row],
+                "answer": int(batch.correct[place]),
+                "full": full[place].tolist(),
+                "circuit": alone[place].tolist(),
+            }
+            for place, row in enumerate(ids)
+        ],
+        "attention": attention,
+    }
+
+
+def _shown_pairs(task: Task) -> PairBatch:
+    """The shortest of some held-out pairs: what a person can read at a glance."""
+    pairs = sorted(task.pairs("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
+    return task.encode(pairs[4 : 4 + SHOWN_PAIRS])
+
+
+def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
+    parameters, nonzeros = count_parameters(model)
+    config = model.config
+    return {
+        "name": circuit.model_name,
+        "id": circuit.model_id,
+        "n_layer": config.n_layer,
+        "d_model": config.d_model,
+        "n_head": config.heads,
+        "d_head": config.d_head,
+        "parameters": parameters,
+        "nonzeros": nonzeros,
+    }
+
+
+def _summary(circuit: Circuit) -> dict[str, Any]:
+    losses = circuit.losses
+    return {
+        "loss": losses.circuit if losses else None,
+        "loss_full": losses.full if losses else None,
+        "loss_empty": losses.empty if losses else None,
+        "loss_ablated": losses.ablated if losses else None,
+        "target_loss": circuit.target_loss,
+        "n_nodes": len(circuit.nodes),
+        "n_edges": len(circuit.edges),
+        "ablation": circuit.ablation,
+        "split": losses.split.replace("_", "-") if losses else None,
+        "n_prompts": 2 * losses.n_pairs if losses else None,
+    }
+
+
+@torch.no_grad()
+def _run_circuit(
+    model: SparseTransformer, circuit: Circuit, batch: PairBatch
+) -> tuple[dict[str, list], list[dict[str, Any]]]:
+    """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in."""
+    space = NodeSpace.of(model.config)
+    kept = circuit.kept(space).float()
+    with gated(model, space, kept, circuit.frozen_values(space)), record(model) as seen:
+        model(torch.from_numpy(batch.tokens).to(model.device))
+    lengths = (batch.last + 1).tolist()
+    activations = {
+        name: [seen[site][row, :length, index].tolist() for row, length in enumerate(lengths)]
+        for name in circuit.node_names
+        for site, index in [split_node(name)]
+    }
+    heads = sorted({(node.layer, node.head) for node in circuit.nodes if node.head is not None})
+    attention = []
+    for layer, head in heads:
+        block = model.blocks[layer].attn
+        q, k = (block.split_heads(seen[f"{layer}.attn.{site}"])[:, head : head + 1] for site in "qk")
+        sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
+        pattern = attention_pattern(q, k, sink)[:, 0]
+        attention.append(
+            {
+                "layer": layer,
+                "head": head,
+                "patterns": [pattern[row, :n, :n].tolist() for row, n in enumerate(lengths)],
+            }
+        )
+    return activations, attention
+
+
+def _embedding(model: SparseTransformer, circuit: Circuit, tokens: list[int], tokenizer) -> list[dict[str, Any]]:
+    """Embedding entries of the shown tokens on the channels that kept reads look at."""
+    reads = {
+        node.name: node.index
+        for node in circuit.nodes
+        if node.site in ("attn.act_in", "mlp.act_in", "final_resid") and node.index < model.config.d_model
+    }
+    weights = model.wte.weight.detach()[tokens].cpu()
+    return [
+        {
+            "token": tokenizer.token(token),
+            "token_id": token,
+            "target": name,
+            "weight": weights[row, index].item(),
+        }
+        for name, index in reads.items()
+        for row, token in enumerate(tokens)
+        if weights[row, index] != 0
+    ]
+
+
+def _logits(model: SparseTransformer, circuit: Circuit, answers: tuple[int, int]) -> list[dict[str, Any]]:
+    channels = by_site(circuit.node_names).get("final_resid", [])
+    weights = model.lm_head.weight.detach()[list(answers)].cpu()
+    return [
+        {"source": f"final_resid.{channel}", "answer": side, "weight": weights[side, channel].item()}
+        for channel in channels
+        for side in (0, 1)
+        if weights[side, channel] != 0
+    ]
