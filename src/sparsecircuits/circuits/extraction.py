@@ -32,7 +32,7 @@ def weight_between(model: SparseTransformer, source: str, target: str) -> Tensor
     (layer, source_site), (target_layer, target_site) = split_site(source), split_site(target)
     if layer is None or layer != target_layer:
         return None
-    block = model.blocks[layer]
+    block = model.block(layer)
     if source_site == "attn.act_in" and target_site in ("attn.q", "attn.k", "attn.v"):
         part = ("attn.q", "attn.k", "attn.v").index(target_site)
         return block.attn.c_attn.weight.chunk(3, dim=0)[part]

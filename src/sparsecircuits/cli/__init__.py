@@ -50,6 +50,6 @@ def _fail(message: str, debug: bool, code: int = 1) -> None:
     sys.exit(code)
 
 
-def _show_warning(message, category, filename, lineno, file=None, line=None) -> None:
+def _show_warning(message: object, category: type[Warning], *_rest: object, **_more: object) -> None:
     if not issubclass(category, DeprecationWarning | FutureWarning):
         sys.stderr.write(f"warning: {message}\n")

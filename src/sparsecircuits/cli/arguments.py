@@ -21,6 +21,8 @@ Flag = tyro.conf.FlagCreatePairsOff
 class Common:
     """Options of every command."""
 
+    function: ClassVar[str]
+
     json: Annotated[bool, Flag] = False
     """Print one JSON object on stdout (progress goes to stderr)."""
     debug: Annotated[bool, Flag] = False

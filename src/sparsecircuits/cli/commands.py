@@ -134,7 +134,9 @@ def tasks(command: args.Tasks) -> None:
     if command.model is not None:
         _score(command, [task.name for task in chosen])
         return
-    records = [{"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen]
+    records: list[dict[str, Any]] = [
+        {"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen
+    ]
     if command.name:
         pairs = [dataclasses.asdict(pair) for pair in chosen[0].pairs(command.split, command.n, command.seed)]
         records[0] |= {"split": command.split, "pairs": pairs}

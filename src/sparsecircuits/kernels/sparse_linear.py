@@ -33,7 +33,9 @@ def _(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool) -> Tensor
     shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
     with _cpu.LOCK:
         nonzeros = _cpu_sparse.compress(weight.detach().contiguous().numpy(), transpose)
-        _cpu_sparse.sparse_product(source.numpy(), *nonzeros, shift.numpy(), out.numpy(), torch.get_num_threads())
+        _cpu_sparse.sparse_product(  # type: ignore[call-arg]
+            source.numpy(), *nonzeros, shift.numpy(), out.numpy(), torch.get_num_threads()
+        )
     return out.view(*x.shape[:-1], n_out)
 
 

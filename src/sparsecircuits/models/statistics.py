@@ -38,7 +38,8 @@ def model_statistics(model: SparseTransformer, tokens: np.ndarray, max_tokens: i
     """
     config, losses, seen_tokens = model.config, 0.0, 0
     alive = torch.zeros(config.n_layer, config.mlp_width, dtype=torch.bool)
-    active, first_batch = 0.0, {}
+    active = 0.0
+    first_batch: dict[str, Tensor] = {}
     for inputs, targets in validation_batches(tokens, config.n_ctx, 32, max_tokens):
         with record(model, r"\d+\.(mlp\.post_act|resid_mid)") as seen:
             logits = model(torch.from_numpy(inputs).to(model.device))

@@ -205,6 +205,12 @@ class SparseTransformer(nn.Module):
             self.wpe.weight.copy_(sinusoidal_table(*self.wpe.weight.shape))
             self.wpe.weight.requires_grad_(False)
 
+    def block(self, layer: int) -> Block:
+        """One layer."""
+        block = self.blocks[layer]
+        assert isinstance(block, Block)
+        return block
+
     @property
     def device(self) -> torch.device:
         """Where the weights are."""

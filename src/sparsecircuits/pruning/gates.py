@@ -7,6 +7,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
@@ -79,7 +80,7 @@ def gated(model: SparseTransformer, space: NodeSpace, gates: Tensor, frozen: Ten
 
 
 @torch.no_grad()
-def pretraining_means(model: SparseTransformer, tokens, max_tokens: int = 65_536) -> Float[Tensor, "nodes"]:
+def pretraining_means(model: SparseTransformer, tokens: np.ndarray, max_tokens: int = 65_536) -> Float[Tensor, "nodes"]:
     """Each node's mean activation over pretraining text, pooled over positions.
 
     tokens: 1-d array of token ids; sequences of the model's full context are read from its start.

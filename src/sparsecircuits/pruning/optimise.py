@@ -1,6 +1,7 @@
 """Learn which nodes a task needs: a gate per node, trained through a straight-through Heaviside."""
 
 from collections.abc import Callable
+from typing import Any
 
 import torch
 from jaxtyping import Float
@@ -17,13 +18,13 @@ class _Heaviside(torch.autograd.Function):
     """1 where tau >= 0; backward as if it were sigmoid(tau / T)."""
 
     @staticmethod
-    def forward(ctx, tau: Tensor, temperature: float) -> Tensor:
+    def forward(ctx: Any, tau: Tensor, temperature: float) -> Tensor:
         ctx.save_for_backward(tau)
         ctx.temperature = temperature
         return (tau >= 0).to(tau.dtype)
 
     @staticmethod
-    def backward(ctx, grad: Tensor):  # type: ignore[override]
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         (tau,) = ctx.saved_tensors
         slope = torch.sigmoid(tau / ctx.temperature)
         return grad * slope * (1 - slope) / ctx.temperature, None

@@ -93,7 +93,7 @@ class _Run:
             raise UserError("how long? give steps, tokens or minutes")
         if config.dtype == "auto":
             fast = fast_dtype(device, config.tokens_per_step, config.model.d_model)
-            config = dataclasses.replace(config, dtype=str(fast).removeprefix("torch."))
+            config = dataclasses.replace(config, dtype="bfloat16" if fast is torch.bfloat16 else "float32")
         self.config, self.out, self.device, self.tokens = config, out, device, tokens
         torch.manual_seed(config.seed)
         self.model = SparseTransformer(config.model).to(device)

@@ -1,6 +1,6 @@
 """The optimizer: Adam on a normalised gradient, decoupled decay of the matrices (released script)."""
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 
 import torch
 from torch import Tensor, nn
@@ -30,10 +30,10 @@ def decayed_weights(model: SparseTransformer) -> list[nn.Parameter]:
 
 
 @torch.no_grad()
-def decay_(weights: list[nn.Parameter], amount: float) -> None:
+def decay_(weights: Sequence[Tensor], amount: float) -> None:
     """weights -= amount * weights, in place."""
     if amount:
-        torch._foreach_mul_(weights, 1.0 - amount)
+        torch._foreach_mul_(list(weights), 1.0 - amount)
 
 
 @torch.no_grad()

@@ -7,6 +7,7 @@ import torch
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.evaluation import circuit_logits
 from sparsecircuits.circuits.extraction import by_site, residual_links
+from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, attention_pattern, count_parameters
@@ -108,10 +109,10 @@ def _run_circuit(
         for name in circuit.node_names
         for site, index in [split_node(name)]
     }
-    heads = sorted({(node.layer, node.head) for node in circuit.nodes if node.head is not None})
+    heads = sorted({(n.layer, n.head) for n in circuit.nodes if n.layer is not None and n.head is not None})
     attention = []
     for layer, head in heads:
-        block = model.blocks[layer].attn
+        block = model.block(layer).attn
         q, k = (block.split_heads(seen[f"{layer}.attn.{site}"])[:, head : head + 1] for site in "qk")
         sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
         pattern = attention_pattern(q, k, sink)[:, 0]
@@ -125,7 +126,9 @@ def _run_circuit(
     return activations, attention
 
 
-def _embedding(model: SparseTransformer, circuit: Circuit, tokens: list[int], tokenizer) -> list[dict[str, Any]]:
+def _embedding(
+    model: SparseTransformer, circuit: Circuit, tokens: list[int], tokenizer: Tokenizer
+) -> list[dict[str, Any]]:
     """Embedding entries of the shown tokens on the channels that kept reads look at."""
     reads = {
         node.name: node.index

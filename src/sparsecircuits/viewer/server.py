@@ -64,7 +64,7 @@ def _index(names: list[str]) -> bytes:
 def _handler(contents: dict[str, bytes]) -> type[BaseHTTPRequestHandler]:
     class Handler(BaseHTTPRequestHandler):
         def do_GET(self) -> None:
-            port = self.server.server_address[1]
+            port = self.server.server_port  # type: ignore[attr-defined]
             if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
                 self._answer(403, b"forbidden: this page is for this machine alone\n", "text/plain")
             elif (body := contents.get(self.path.split("?", 1)[0])) is not None:
