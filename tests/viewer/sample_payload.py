@@ -37,9 +37,7 @@ def token_id(text: str) -> int:
     return TOKEN_IDS.setdefault(text, 100 + len(TOKEN_IDS))
 
 
-def node(
-    name: str, rng: random.Random, prompts: list[dict[str, Any]], importance: float | None
-) -> dict[str, Any]:
+def node(name: str, rng: random.Random, prompts: list[dict[str, Any]], importance: float | None) -> dict[str, Any]:
     first, _, rest = name.partition(".")
     final = first == "final_resid"
     site, _, index = (name if final else rest).rpartition(".")
@@ -248,9 +246,7 @@ def place(name: str) -> tuple[int, int, int]:
 def join(payload: dict[str, Any], rng: random.Random) -> None:
     nodes = payload["nodes"]
     for source in nodes:
-        targets = [
-            t for t in nodes if t["layer"] == source["layer"] and t["site"] in INTO.get(source["site"], ())
-        ]
+        targets = [t for t in nodes if t["layer"] == source["layer"] and t["site"] in INTO.get(source["site"], ())]
         for target in rng.sample(targets, min(len(targets), rng.choice([1, 1, 2, 3]))):
             weight = round(rng.gauss(0, 1), 4)
             payload["edges"].append({"source": source["name"], "target": target["name"], "weight": weight})

@@ -389,9 +389,7 @@ def test_empty_circuit(show: Open) -> None:
 @pytest.mark.browser
 def test_bare_payload(show: Open) -> None:
     """Only the required parts: no prompts, model or summary; the numbers are dashes."""
-    payload = {
-        k: v for k, v in quote_payload().items() if k in ("schema", "title", "answers", "nodes", "edges")
-    }
+    payload = {k: v for k, v in quote_payload().items() if k in ("schema", "title", "answers", "nodes", "edges")}
     payload["nodes"] = [{**n, "activations": [], "importance": None} for n in payload["nodes"]]
     page = show(payload)
     assert "No prompts were saved" in page.locator("#prompts").inner_text()

@@ -1,5 +1,6 @@
 """The task loss: cross-entropy over the two candidate tokens at the last position."""
 
+import math
 from dataclasses import dataclass
 
 import torch
@@ -67,24 +68,30 @@ def accuracy(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> float:
 def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> Calibration:
     """Scale and per-candidate shift that minimise the loss: 16 LBFGS steps (Gao et al. 2025, appendix).
 
-    The scale is kept positive, so that calibration cannot turn an answer around.
+    The margin between the answers is standardised first, so that the steps suffice at any scale. The scale
+    is kept positive: calibration cannot turn an answer around.
     """
-    logits = logits.detach().double()
+    margin = (logits[:, 0] - logits[:, 1]).detach().double()
+    spread = margin.std()
+    if not (torch.isfinite(margin).all() and spread > 0):
+        return Calibration()
+    standard, sign = (margin - margin.mean()) / spread, 1.0 - 2.0 * correct
     log_scale = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
     offset = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([log_scale, offset], max_iter=16, line_search_fn="strong_wolfe")
 
     def closure() -> Tensor:
         optimiser.zero_grad()
-        shift = torch.stack((offset, -offset))
+        loss = F.softplus(-sign * (log_scale.exp() * standard + offset)).mean()
         # The slight pull keeps the scale finite when the two classes are perfectly separable.
-        loss = task_loss(log_scale.exp() * logits + shift, correct) + 1e-4 * log_scale.square()
+        loss = loss + 1e-4 * log_scale.square()
         loss.backward()
         return loss
 
     with torch.enable_grad():
         optimiser.step(closure)
-    scale, shift = log_scale.exp().item(), offset.item()
-    if not torch.isfinite(torch.tensor([scale, shift])).all():
+    scale = (log_scale.exp() / spread).item()
+    shift = (offset - log_scale.exp() * margin.mean() / spread).item()
+    if not (math.isfinite(scale) and math.isfinite(shift)):
         return Calibration()
-    return Calibration(scale, (shift, -shift))
+    return Calibration(scale, (shift / 2, -shift / 2))

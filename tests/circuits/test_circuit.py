@@ -1,0 +1,157 @@
+"""Circuits as files: they load elsewhere, recompute there, and refuse what does not fit."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from handmade import QUOTE_NODES, quote_model
+
+import sparsecircuits as sc
+from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.extraction import edges_of, residual_links
+from sparsecircuits.circuits.faithfulness import necessity, random_nodes_like, sufficiency
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.viewer.payload import picture_payload
+from sparsecircuits.viewer.picture import render_html
+
+
+@pytest.fixture(scope="module")
+def found(handmade_run):
+    model = sc.load_model(handmade_run)
+    task = sc.get_task("single_double_quote", model.tokenizer)
+    circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
+    return model, task, circuit, circuit.save(handmade_run / "circuits" / task.name / "circuit.json")
+
+
+def test_a_saved_circuit_is_the_same_circuit(found):
+    _, _, circuit, path = found
+    assert sc.Circuit.load(path) == circuit
+
+
+def test_its_loss_recomputes_in_another_process(found, handmade_run):
+    _, _, circuit, path = found
+    code = """
+import sys, json, sparsecircuits as sc
+from sparsecircuits.circuits.evaluation import measure
+model = sc.load_model(sys.argv[1]); circuit = sc.Circuit.load(sys.argv[2])
+print(measure(model, circuit, sc.get_task(circuit.task, model.tokenizer)).model_dump_json())
+"""
+    arguments = [sys.executable, "-c", code, str(handmade_run), str(path)]
+    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    again = json.loads(done.stdout)
+    for name, value in circuit.losses.model_dump().items():
+        assert again[name] == pytest.approx(value, abs=1e-4) if isinstance(value, float) else again[name] == value
+
+
+def test_damaged_files_are_named(found, tmp_path):
+    good = json.loads(found[3].read_text())
+    cases = [
+        ("{", "not a circuit"),
+        (json.dumps({**good, "schema_version": 2}), "schema_version"),
+        (json.dumps({**good, "colour": "red"}), "colour"),
+        (json.dumps({k: v for k, v in good.items() if k != "nodes"}), "nodes"),
+        (json.dumps({**good, "scale": "big"}), "scale"),
+    ]
+    for text, words in cases:
+        (tmp_path / "c.json").write_text(text)
+        with pytest.raises(sc.UserError, match=words):
+            sc.Circuit.load(tmp_path / "c.json")
+    with pytest.raises(sc.UserError, match="no circuit at"):
+        sc.Circuit.load(tmp_path / "none.json")
+
+
+def test_a_stale_circuit_is_refused(found):
+    _, task, circuit, _ = found
+    other = quote_model(Tokenizer.default())
+    with torch.no_grad():
+        other.lm_head.weight[5, 5] += 1e-3
+    for use in (lambda: measure(other, circuit, task), lambda: picture_payload(other, circuit, task)):
+        with pytest.raises(sc.UserError, match="belongs to model handmade"):
+            use()
+
+
+def test_nodes_or_values_that_the_model_lacks_are_refused(found):
+    model, task, circuit, _ = found
+    stray = circuit.nodes[0].model_copy(update={"name": "7.attn.q.1"})
+    with pytest.raises(sc.UserError, match="a node that the model lacks"):
+        measure(model, circuit.model_copy(update={"nodes": (stray,)}), task)
+    broken = {**circuit.frozen, "0.attn.q": "AAAA"}
+    with pytest.raises(sc.UserError, match="0.attn.q"):
+        measure(model, circuit.model_copy(update={"frozen": broken}), task)
+
+
+def test_edges_are_nonzero_weights_between_kept_nodes(found):
+    model = found[0]
+    more = [*QUOTE_NODES[:1], "0.attn.v.5", *QUOTE_NODES[1:]]
+    assert {(e.source, e.target) for e in edges_of(more, model)} == {
+        (e.source, e.target) for e in edges_of(QUOTE_NODES, model)
+    }
+    assert edges_of(["0.mlp.act_in.3"], model) == []
+
+
+def test_residual_links_join_writes_to_later_reads(found):
+    links = residual_links(QUOTE_NODES, found[0].config)
+    assert links == [("0.attn.resid_delta.3", "0.mlp.act_in.3"), ("0.mlp.resid_delta.4", "final_resid.4")]
+    assert residual_links(["0.attn.act_in.3", "0.attn.resid_delta.3"], found[0].config) == []
+
+
+def test_the_report_says_sufficient_and_necessary(found):
+    model, task, circuit, path = found
+    report = sc.faithfulness(model, circuit, task)
+    assert report.holds_target
+    assert report.warnings == []
+    assert report.sufficiency > 0.8
+    assert report.necessity > 0.9
+    assert report.random_ablated < 0.2 < report.losses.ablated
+    saved = report.save(path.with_name("report.json"))
+    assert json.loads(saved.read_text())["task"] == task.name
+    assert "all but the circuit" in saved.with_suffix(".md").read_text()
+
+
+def test_the_report_warns_when_a_node_is_missing(found):
+    model, task, circuit, _ = found
+    without = circuit.model_copy(update={"nodes": circuit.nodes[:2] + circuit.nodes[3:]})
+    report = sc.faithfulness(model, without, task)
+    assert not report.holds_target
+    assert any("misses its target" in warning for warning in report.warnings)
+
+
+def test_measures_at_known_points(found):
+    losses = found[2].losses
+    at = lambda **kw: losses.model_copy(update=kw)  # noqa: E731
+    assert sufficiency(at(circuit=0.1, full=0.1, empty=0.9)) == pytest.approx(1)
+    assert sufficiency(at(circuit=0.9, full=0.1, empty=0.9)) == pytest.approx(0)
+    assert necessity(at(ablated=0.1, full=0.1)) == pytest.approx(0)
+    assert necessity(at(ablated=5.0, full=0.1)) == 1
+    assert np.isnan(sufficiency(at(full=0.9, empty=0.9)))
+
+
+def test_random_nodes_match_the_circuit_by_site(found):
+    model, _, circuit, _ = found
+    space = NodeSpace.of(model.config)
+    drawn, kept = random_nodes_like(circuit, space, torch.Generator().manual_seed(0)), circuit.kept(space)
+    assert not (drawn & kept).any()
+    assert all(drawn[place].sum() == kept[place].sum() for place in space.slices.values())
+
+
+def test_the_picture_holds_the_circuit(found):
+    model, task, circuit, _ = found
+    payload = picture_payload(model, circuit, task)
+    assert [node["name"] for node in payload["nodes"]] == QUOTE_NODES
+    assert payload["summary"]["n_edges"] == 4
+    prompt = payload["prompts"][1]
+    assert prompt["answer"] == 1
+    assert len(payload["nodes"][0]["activations"][1]) == len(prompt["tokens"])
+    assert prompt["circuit"][1] > prompt["circuit"][0]
+    assert payload["embedding"] == [
+        {"token": '("', "token_id": task.tokenizer.single_token('("'), "target": "0.attn.act_in.0", "weight": 10.0}
+    ]
+    assert payload["logits"] == [{"source": "final_resid.4", "answer": 1, "weight": 6.0}]
+    pattern = payload["attention"][0]["patterns"][0]
+    assert sum(pattern[-1]) == pytest.approx(1, abs=1e-5)
+    assert "0.mlp.post_act.5" in render_html(payload)

@@ -1,0 +1,184 @@
+"""The program as a user runs it: real processes, their output and exit codes."""
+
+import json
+import os
+import re
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+
+from sparsecircuits.cli.arguments import COMMANDS
+
+
+def run(*arguments, check=True, **more):
+    command = [sys.executable, "-m", "sparsecircuits", *map(str, arguments)]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
+    if check:
+        assert done.returncode == 0, done.stderr
+    return done
+
+
+def fails(*arguments, code=1, **more):
+    done = run(*arguments, check=False, **more)
+    assert done.returncode == code
+    assert "Traceback" not in done.stderr
+    return done.stderr.strip()
+
+
+@pytest.fixture(scope="module")
+def pruned(handmade_run):
+    """The hand-made run with a circuit found from the command line."""
+    done = run("prune", handmade_run, "single_double_quote", "if_equals", "--steps", 60, "--eval-pairs", 48, "--json")
+    return handmade_run, json.loads(done.stdout)
+
+
+def test_help_is_quick_and_names_every_command():
+    start = time.perf_counter()
+    text = run("--help").stdout
+    assert time.perf_counter() - start < 5  # about 0.2 s on a quiet machine
+    assert all(re.search(rf"^  {name} ", text, re.M) for name in COMMANDS)
+    assert run("train", "--help").stdout.count("--model.") > 10
+
+
+def test_the_script_is_the_same_program():
+    script = Path(sys.executable).with_name("sparsecircuits")
+    assert subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout == run("--help").stdout
+
+
+def test_help_page_in_docs_is_up_to_date():
+    root = Path(__file__).parents[2]
+    subprocess.run([sys.executable, root / "docs" / "make_help.py", "--check"], check=True)
+
+
+def test_prune_json_is_the_contract(pruned):
+    directory, printed = pruned
+    found, skipped = printed["circuits"]
+    assert set(found) == {
+        "task", "target_loss", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "path"
+    }  # fmt: skip
+    assert (found["n_nodes"], found["n_edges"]) == (7, 4)
+    assert found["loss"] <= 0.15
+    assert Path(found["path"]) == directory / "circuits" / "single_double_quote" / "circuit.json"
+    assert (directory / "circuits" / "single_double_quote" / "report.json").exists()
+    assert skipped["task"] == "if_equals"
+    assert "whole model's loss" in skipped["skipped"]
+
+
+def test_report(pruned):
+    path = pruned[1]["circuits"][0]["path"]
+    report = json.loads(run("report", path, "--json").stdout)["reports"][0]
+    assert report["holds_target"]
+    assert "circuit alone" in run("report", path).stdout
+
+
+def test_tasks(pruned):
+    listed = json.loads(run("tasks", "--json").stdout)["tasks"]
+    assert {"name", "description", "answers"} <= set(listed[0])
+    shown = json.loads(run("tasks", "if_equals", "--n", 3, "--json").stdout)["tasks"][0]
+    assert len(shown["pairs"]) == 3
+    scored = json.loads(run("tasks", "--model", pruned[0], "--n", 32, "--json").stdout)["tasks"]
+    assert scored[0]["accuracy"] == 1.0
+    assert scored[0]["pairs"] == 32
+
+
+def test_real_code_is_scored(pruned, corpus):
+    scored = json.loads(run("tasks", "--model", pruned[0], "--corpus", corpus, "--json").stdout)
+    assert scored["single_quotes"] > 100
+    assert scored["double_quotes"] > 100
+    assert 0 <= scored["balanced_accuracy"] <= 1
+
+
+def test_eval_and_generate(pruned):
+    statistics = json.loads(run("eval", pruned[0], "--tokens", 4096, "--json").stdout)
+    assert statistics["l0"] == sum(m["nonzeros"] for m in statistics["matrices"].values())
+    assert {"val_loss", "alive_neurons", "kurtosis_mlp"} <= set(statistics)
+    text = json.loads(run("generate", pruned[0], "--prompt", "x = ", "--max-new-tokens", 5, "--json").stdout)["text"]
+    assert text.startswith("x = ")
+
+
+def test_view_serves_on_loopback_alone(pruned):
+    command = [sys.executable, "-m", "sparsecircuits", "view", str(pruned[0]), "--no-open", "--json"]
+    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    try:
+        started = json.loads(process.stdout.readline())
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", started["url"])
+        page = urllib.request.urlopen(started["url"]).read().decode()
+        assert "single_double_quote" in page
+        assert (pruned[0] / "circuits" / "single_double_quote" / "circuit.html").read_text() == page
+        for path, host, status in (("../../etc/passwd", None, 404), ("", "evil.example", 403)):
+            request = urllib.request.Request(started["url"] + path, headers={"Host": host} if host else {})
+            with pytest.raises(urllib.error.HTTPError) as error:
+                urllib.request.urlopen(request)
+            assert error.value.code == status
+    finally:
+        process.kill()
+        process.wait()
+
+
+def test_a_port_in_use_is_told(pruned):
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))
+        taken.listen()
+        port = taken.getsockname()[1]
+        assert f"port {port} cannot be used" in fails("view", pruned[0], "--no-open", "--port", port)
+
+
+def test_wrong_use_exits_with_2():
+    assert "no command 'fly'" in fails("fly", code=2)
+    assert "name at least one task" in fails("prune", "x", code=2)
+    fails("train", "--out", "x", "--steps", "many", code=2)
+    fails("eval", code=2)
+
+
+def test_failures_are_one_line(tmp_path, pruned):
+    directory = pruned[0]
+    (tmp_path / "empty").mkdir()
+    stale = tmp_path / "stale.json"
+    circuit = json.loads(Path(pruned[1]["circuits"][0]["path"]).read_text())
+    stale.write_text(json.dumps({**circuit, "model_id": "0" * 32}))
+    cases = {
+        "no model at": ("eval", tmp_path / "nowhere"),
+        "holds no model": ("eval", tmp_path / "empty"),
+        "no task 'fly'": ("prune", directory, "fly"),
+        "belongs to model": ("report", stale, "--model", directory),
+        "no circuit at": ("report", tmp_path / "none.json"),
+        "no circuit under": ("view", tmp_path / "empty", "--no-open"),
+        "do not fit the model's context": ("generate", directory, "--prompt", "x = 1\n" * 200),
+        "the prompt is empty": ("generate", directory, "--prompt", ""),
+        "target_loss must lie": ("prune", directory, "single_double_quote", "--target-loss", 2),
+        "one of steps, tokens and minutes": ("train", "--out", tmp_path / "a", "--steps", 5, "--minutes", 1),
+        "d_model 100 is no multiple": ("train", "--out", tmp_path / "b", "--model.d-model", 100),
+        "lower sparsity.floor": ("train", "--out", tmp_path / "c", "--steps", 1, "--sparsity.density", 0.001),
+        "was not made by quickstart": ("quickstart", "--out", directory, "--no-open"),
+    }
+    for words, arguments in cases.items():
+        message = fails(*arguments)
+        assert words in message
+        assert message.startswith("error: ")
+        assert "\n" not in message
+    assert not (tmp_path / "c" / "model.safetensors").exists()
+
+
+def test_debug_shows_the_traceback(tmp_path):
+    done = run("eval", tmp_path / "nowhere", "--debug", check=False)
+    assert done.returncode == 1
+    assert "Traceback" in done.stderr
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs Linux's /dev/full")
+def test_a_closed_or_full_stdout_is_no_traceback():
+    with open("/dev/full", "w") as full:
+        command = [sys.executable, "-m", "sparsecircuits", "--help"]
+        done = subprocess.run(command, stdout=full, stderr=subprocess.PIPE, text=True, check=False)
+    assert "Traceback" not in done.stderr
+
+
+def test_works_from_a_read_only_home(pruned, tmp_path):
+    environment = {**os.environ, "HOME": "/nonexistent"}
+    assert run("tasks", "--json", env=environment).returncode == 0

@@ -1,0 +1,57 @@
+"""A transformer whose weights are set by hand, so that the circuit of a task is known by construction."""
+
+import torch
+
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.transformer import SparseTransformer
+
+QUOTE_NODES = [
+    "0.attn.act_in.0",
+    "0.attn.v.0",
+    "0.attn.resid_delta.3",
+    "0.mlp.act_in.3",
+    "0.mlp.post_act.5",
+    "0.mlp.resid_delta.4",
+    "final_resid.4",
+]
+QUOTE_EDGES = {
+    ("0.attn.act_in.0", "0.attn.v.0"): 1.0,
+    ("0.attn.v.0", "0.attn.resid_delta.3"): 8.0,
+    ("0.mlp.act_in.3", "0.mlp.post_act.5"): 3.0,
+    ("0.mlp.post_act.5", "0.mlp.resid_delta.4"): 1.0,
+}
+
+
+@torch.no_grad()
+def quote_model(tokenizer) -> SparseTransformer:
+    """One layer. Channel 0 marks the token `("`; a head that attends evenly carries it to channel 3; a
+    neuron passes it to channel 4, which alone decides between the answers. All else is junk that writes to
+    channels that the answers do not read."""
+    torch.manual_seed(0)
+    config = ModelConfig(
+        vocab_size=tokenizer.vocab_size, n_ctx=128, n_layer=1, d_model=16, d_head=4, d_mlp=32, afrac=None, bigram="none"
+    )
+    model = SparseTransformer(config)
+    for parameter in model.parameters():
+        if parameter.dim() == 2:
+            parameter.zero_()
+    junk = slice(6, 16)  # channels of the residual stream that have nothing to do with the task
+    model.wte.weight[:, junk] = 0.3 * torch.randn(config.vocab_size, 10)
+    model.wte.weight[tokenizer.single_token('("'), 0] = 10.0
+    attention, mlp = model.block(0).attn, model.block(0).mlp
+    v = 2 * config.attn_width
+    attention.c_attn.weight[v, 0] = QUOTE_EDGES["0.attn.act_in.0", "0.attn.v.0"]
+    attention.c_attn.weight[v + 4 : v + 12, junk] = 0.3 * torch.randn(8, 10)
+    attention.c_proj.weight[3, 0] = QUOTE_EDGES["0.attn.v.0", "0.attn.resid_delta.3"]
+    attention.c_proj.weight[junk, 4:12] = 0.3 * torch.randn(10, 8)
+    mlp.c_fc.weight[5, 3] = QUOTE_EDGES["0.mlp.act_in.3", "0.mlp.post_act.5"]
+    mlp.c_fc.weight[10:20, junk] = 0.3 * torch.randn(10, 10)
+    mlp.c_proj.weight[4, 5] = QUOTE_EDGES["0.mlp.post_act.5", "0.mlp.resid_delta.4"]
+    mlp.c_proj.weight[junk, 10:20] = 0.3 * torch.randn(10, 10)
+    single, double = tokenizer.single_token("')"), tokenizer.single_token('")')
+    model.lm_head.weight[double, 4] = 6.0
+    model.logit_bias[single] = 8.0
+    model.lm_head.weight[:, junk] = 0.1 * torch.randn(config.vocab_size, 10)
+    model.lm_head.weight[[single, double], junk] = 0.0
+    model.tokenizer, model.name = tokenizer, "handmade"
+    return model.eval()

@@ -1,0 +1,65 @@
+"""Pruning a hand-made model finds exactly the circuit that was built into it."""
+
+import numpy as np
+import pytest
+
+import sparsecircuits as sc
+from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
+from sparsecircuits.circuits.discovery import TaskTooHard
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.pruning.config import PruneConfig
+
+
+@pytest.fixture(scope="module")
+def tokens() -> np.ndarray:
+    """Text for the means, both quotes equally often."""
+    batch = sc.get_task("single_double_quote").batch("train", 200, seed=7)
+    return np.concatenate([row[: last + 1] for row, last in zip(batch.tokens, batch.last, strict=True)])
+
+
+@pytest.mark.parametrize("seed", [0, 1])
+def test_exactly_the_built_in_circuit(tokens, seed):
+    model = quote_model(Tokenizer.default())
+    task = sc.get_task("single_double_quote", model.tokenizer)
+    circuit = sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=100, eval_pairs=48, seed=seed))
+    assert circuit.node_names == QUOTE_NODES
+    assert {(e.source, e.target): e.weight for e in circuit.edges} == QUOTE_EDGES
+    assert circuit.losses.circuit <= 0.15
+    assert circuit.losses.ablated > 0.6
+    assert circuit.losses.empty > 0.69
+    assert all(node.importance > 0.1 for node in circuit.nodes)
+
+
+def test_pruning_is_deterministic(tokens):
+    task = sc.get_task("single_double_quote")
+    runs = []
+    for _ in range(2):
+        model = quote_model(task.tokenizer)
+        circuit = sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=30, eval_pairs=32))
+        runs.append(circuit.model_copy(update={"found_by": {}}))
+    assert runs[0] == runs[1]
+
+
+def test_pruning_leaves_the_model_as_it_was(tokens):
+    task = sc.get_task("single_double_quote")
+    model = quote_model(task.tokenizer)
+    learned = {name: p.requires_grad for name, p in model.named_parameters()}
+    before = {name: t.clone() for name, t in model.state_dict().items()}
+    sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=5, eval_pairs=16))
+    assert {name: p.requires_grad for name, p in model.named_parameters()} == learned
+    assert all(before[name].equal(t) for name, t in model.state_dict().items())
+    assert all(p.grad is None for p in model.parameters())
+    assert not any(m._forward_hooks for m in model.modules())
+
+
+def test_a_task_that_the_model_cannot_do_is_refused(tokens):
+    model = quote_model(Tokenizer.default())
+    with pytest.raises(TaskTooHard, match="whole model's loss on bracket_counting"):
+        sc.prune(model, sc.get_task("bracket_counting"), tokens=tokens)
+
+
+def test_targets_out_of_range_are_refused(tokens):
+    model = quote_model(Tokenizer.default())
+    for target in (0, 0.7):
+        with pytest.raises(sc.UserError, match="target_loss"):
+            sc.prune(model, sc.get_task("single_double_quote"), target, tokens=tokens)

@@ -1,0 +1,95 @@
+"""The parts of pruning, each against its definition."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+import sparsecircuits as sc
+from handmade import quote_model
+from sparsecircuits.data import Tokenizer, validation_batches
+from sparsecircuits.pruning.discretise import top_nodes
+from sparsecircuits.pruning.gates import NodeSpace, gated, pretraining_means
+from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, candidate_logits, task_loss
+from sparsecircuits.pruning.optimise import heaviside
+
+
+@pytest.fixture(scope="module")
+def model():
+    return quote_model(Tokenizer.default())
+
+
+def test_heaviside_and_its_gradient():
+    tau = torch.tensor([-0.5, -1e-9, 0.0, 0.7], requires_grad=True)
+    gate = heaviside(tau, 0.5)
+    assert gate.tolist() == [0, 0, 1, 1]
+    gate.sum().backward()
+    slope = torch.sigmoid(tau.detach() / 0.5)
+    torch.testing.assert_close(tau.grad, slope * (1 - slope) / 0.5)
+
+
+def test_gates_on_change_nothing_and_gates_off_freeze_everything(model):
+    space, task = NodeSpace.of(model.config), sc.get_task("single_double_quote")
+    batch, frozen = task.batch("train", 8), torch.randn(space.size)
+    full = all_candidate_logits(model, batch)
+    with gated(model, space, torch.ones(space.size), frozen):
+        torch.testing.assert_close(all_candidate_logits(model, batch), full)
+    with gated(model, space, torch.zeros(space.size), frozen), sc.record(model) as seen:
+        logits = all_candidate_logits(model, batch)
+    torch.testing.assert_close(logits, logits[:1].expand_as(logits))
+    for site, values in space.split(frozen).items():
+        torch.testing.assert_close(seen[site][0, 0], values)
+
+
+def test_node_names_and_masks_invert_each_other(model):
+    space = NodeSpace.of(model.config)
+    mask = torch.rand(space.size) < 0.1
+    assert space.mask(space.names(mask)).equal(mask)
+    with pytest.raises(IndexError, match="16 channels"):
+        space.mask(["0.attn.q.16"])
+
+
+def test_means_are_means_over_text(model):
+    tokens = sc.get_task("if_equals").batch("train", 100).tokens.flatten()
+    space = NodeSpace.of(model.config)
+    means = space.split(pretraining_means(model, tokens, 2048))
+    inputs = torch.cat([torch.from_numpy(x) for x, _ in validation_batches(tokens, 128, 32, 2048)])
+    with torch.no_grad(), sc.record(model, r"0\.mlp\.post_act") as seen:
+        model(inputs)
+    torch.testing.assert_close(means["0.mlp.post_act"], seen["0.mlp.post_act"].mean(dim=(0, 1)), atol=1e-5, rtol=1e-4)
+
+
+def test_order_and_chunks_of_evaluation_do_not_matter(model, monkeypatch):
+    batch = sc.get_task("single_double_quote").batch("train", 20)
+    with torch.no_grad():
+        expected = candidate_logits(model, batch)
+    monkeypatch.setattr("sparsecircuits.pruning.objective.EVALUATION_ROWS", 7)
+    torch.testing.assert_close(all_candidate_logits(model, batch), expected)
+
+
+@given(st.integers(0, 50), st.floats(0.05, 3.0), st.floats(-3, 3))
+@settings(max_examples=25, deadline=None)
+def test_calibration_only_lowers_the_loss_and_undoes_a_shift(seed, scale, shift):
+    torch.manual_seed(seed)
+    correct = torch.tensor([0, 1] * 50)
+    margin = torch.randn(100) + 1.5
+    logits = torch.zeros(100, 2)
+    logits[torch.arange(100), correct] = margin
+    spoiled = scale * logits + torch.tensor([shift, 0.0])
+    best, loss = calibrate(logits, correct), task_loss(calibrate(spoiled, correct)(spoiled), correct)
+    assert loss <= task_loss(spoiled, correct) + 1e-4
+    assert loss == pytest.approx(task_loss(best(logits), correct).item(), abs=2e-2)
+
+
+def test_calibration_cannot_turn_answers_around():
+    correct = torch.tensor([0, 1] * 50)
+    wrong = torch.zeros(100, 2)
+    wrong[torch.arange(100), 1 - correct] = 5.0
+    assert calibrate(wrong, correct).scale > 0
+    assert task_loss(calibrate(wrong, correct)(wrong), correct) >= math.log(2) - 1e-3
+
+
+def test_top_nodes_breaks_ties_by_order():
+    assert top_nodes(torch.tensor([0.5, 0.7, 0.5, 0.5]), 2).tolist() == [True, True, False, False]

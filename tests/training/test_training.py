@@ -1,0 +1,216 @@
+"""Training runs: what they write, resume, and what stops them."""
+
+import dataclasses
+import json
+import os
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.data import Tokenizer, prepare_tokens
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.storage import load_tensors
+from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.sparsity.projection import budget, targets
+from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
+from sparsecircuits.training import loop
+from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
+from sparsecircuits.training.config import OptimizerConfig, TrainConfig, dense_twin, preset
+from sparsecircuits.training.metrics import read_metrics
+from sparsecircuits.training.optimizer import scale_gradients_
+
+TINY = TrainConfig(
+    model=ModelConfig(n_ctx=32, n_layer=1, d_model=32, d_head=8),
+    sparsity=SparsityConfig(density=0.25),
+    optimizer=OptimizerConfig(lr=1e-2),
+    batch_size=8,
+    steps=40,
+    dtype="float32",
+    eval_every=20,
+    eval_tokens=2048,
+    checkpoint_every=10,
+)
+FLAGS = (
+    "--steps 60 --checkpoint-every 5 --batch-size 4 --model.d-model 32 --model.d-head 8 --model.n-layer 1 "
+    "--model.n-ctx 32 --sparsity.density 0.25 --eval-tokens 2048 --dtype float32"
+).split()
+
+
+@pytest.fixture(scope="module")
+def tokens(corpus):
+    return prepare_tokens(str(corpus), Tokenizer.default())
+
+
+@pytest.fixture(scope="module")
+def trained(tokens, tmp_path_factory):
+    out = tmp_path_factory.mktemp("train") / "run"
+    return out, sc.train(TINY, out, tokens=tokens)
+
+
+def test_a_run_directory_is_complete_and_loads(trained):
+    out, model = trained
+    assert {"config.json", "model.safetensors", "tokenizer.json", "metrics.jsonl", "checkpoints"} <= set(
+        os.listdir(out)
+    )
+    loaded = sc.load_model(out)
+    ids = torch.arange(20).view(1, 20)
+    with torch.no_grad():
+        assert torch.equal(loaded(ids), model(ids))
+
+
+def test_the_loss_falls_and_the_weights_are_sparse(trained):
+    out, model = trained
+    losses = [line["loss"] for line in read_metrics(out / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0] - 0.5
+    for target in targets(model, TINY.sparsity):
+        matrix = sparse_matrices(model)[target.name]
+        assert int(matrix.count_nonzero()) == budget(matrix, 0.25)
+        assert int(matrix.count_nonzero(dim=target.dim).min()) >= target.floor
+
+
+def test_metrics_have_a_line_at_least_every_ten_steps(trained):
+    lines = [line for line in read_metrics(trained[0] / "metrics.jsonl") if "loss" in line]
+    assert [line["step"] for line in lines] == [1, 10, 20, 30, 40]
+    assert {"tokens", "density", "nonzeros", "lr", "grad_rms", "tokens_per_second", "seconds"} <= set(lines[0])
+
+
+def test_the_budget_holds_after_every_step(tokens, tmp_path):
+    run = loop._Run(TINY, tmp_path, tokens, Tokenizer.default(), torch.device("cpu"))
+    for step in range(12):
+        progress = step / 12
+        run._take_step(progress)
+        for target in run.projector.targets:
+            matrix = sparse_matrices(run.model)[target.name]
+            share = density_at(progress, target.density, TINY.sparsity)
+            assert int(matrix.count_nonzero()) == budget(matrix, share), (step, target.name)
+            assert int(matrix.count_nonzero(dim=target.dim).min()) >= target.floor
+
+
+def test_same_seed_same_weights_other_seed_other_weights(tokens, tmp_path):
+    config = dataclasses.replace(TINY, steps=5)
+    first = sc.train(config, tmp_path / "a", tokens=tokens)
+    second = sc.train(config, tmp_path / "b", tokens=tokens)
+    third = sc.train(dataclasses.replace(config, seed=1), tmp_path / "c", tokens=tokens)
+    assert torch.equal(first.wte.weight, second.wte.weight)
+    assert not torch.equal(first.wte.weight, third.wte.weight)
+
+
+def test_dense_twin_zeroes_nothing(tokens, tmp_path):
+    model = sc.train(dataclasses.replace(dense_twin(TINY), steps=5), tmp_path / "run", tokens=tokens)
+    assert model.config.afrac is None
+    assert all(bool((m != 0).all()) for m in sparse_matrices(model).values())
+
+
+def test_minutes_end_in_time_and_sparse(tokens, tmp_path):
+    config = dataclasses.replace(TINY, steps=None, minutes=0.05)
+    model = sc.train(config, tmp_path / "run", tokens=tokens)
+    last = read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]
+    assert 3 <= last["seconds"] < 20
+    assert int(model.wte.weight.count_nonzero()) == budget(model.wte.weight, 0.25)
+
+
+def command(out, corpus, *more):
+    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), *more, "--data", str(corpus), *FLAGS]
+
+
+def test_killed_and_resumed_ends_bit_equal(corpus, tmp_path):
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    subprocess.run(command(whole, corpus), check=True, capture_output=True)
+    process = subprocess.Popen(command(killed, corpus), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while process.poll() is None and max(checkpoint_steps(killed), default=0) < 20:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGKILL)
+    process.wait()
+    assert not (killed / "model.safetensors").exists(), "it finished before it could be killed"
+    resume = [sys.executable, "-m", "sparsecircuits", "train", "--out", str(killed), "--resume", "--json"]
+    done = subprocess.run(resume, check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["steps"] == 60
+    expected, _ = load_tensors(whole / "model.safetensors")
+    resumed, _ = load_tensors(killed / "model.safetensors")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    losses = [[m["loss"] for m in read_metrics(run / "metrics.jsonl") if "loss" in m] for run in (whole, killed)]
+    assert losses[0] == losses[1]
+
+
+def test_resume_refuses_contradictions(corpus, tmp_path):
+    done = subprocess.run(command(tmp_path / "x", corpus, "--resume"), capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: --resume goes on with the saved config")
+    missing = [sys.executable, "-m", "sparsecircuits", "train", "--out", str(tmp_path / "none"), "--resume"]
+    done = subprocess.run(missing, capture_output=True, text=True)
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: no model config at")
+
+
+def test_an_existing_run_is_not_overwritten(trained, tokens):
+    with pytest.raises(sc.UserError, match="already holds a run"):
+        sc.train(TINY, trained[0], tokens=tokens)
+
+
+def test_a_loss_that_is_not_finite_stops_with_the_step(tokens, tmp_path, monkeypatch):
+    real, calls = loop._Run.loss, []
+
+    def poisoned(self, inputs, targets):
+        calls.append(1)
+        return real(self, inputs, targets) * (float("nan") if len(calls) == 15 else 1.0)
+
+    monkeypatch.setattr(loop._Run, "loss", poisoned)
+    with pytest.raises(sc.UserError, match=r"nan at step 15; the checkpoint of step 10 is kept"):
+        sc.train(TINY, tmp_path / "run", tokens=tokens)
+    assert load_checkpoint(tmp_path / "run")[0] == 10
+
+
+def test_damaged_checkpoints_fall_back(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"x": torch.tensor([step])}, keep=2)
+    assert checkpoint_steps(tmp_path) == [2, 3]
+    newest = tmp_path / "checkpoints" / "step-00000003.pt"
+    newest.write_bytes(newest.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="is damaged"):
+        step, state = load_checkpoint(tmp_path)
+    assert (step, int(state["x"])) == (2, 2)
+    (tmp_path / "checkpoints" / "step-00000002.sha256").unlink()
+    with pytest.warns(UserWarning), pytest.raises(sc.UserError, match="all checkpoints"):
+        load_checkpoint(tmp_path)
+
+
+@pytest.mark.parametrize(("mode", "expected"), [("normalise", 1.0), ("clip", 1.0), ("none", 5.0)])
+def test_gradient_scaling(mode, expected):
+    parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (10, 30)]
+    for parameter in parameters:
+        parameter.grad = torch.full_like(parameter, 5.0)
+    assert scale_gradients_(parameters, mode) == pytest.approx(5.0)
+    assert all(p.grad.numpy() == pytest.approx(expected, rel=1e-4) for p in parameters)
+
+
+def test_presets_match_the_method():
+    assert preset("nano").model.d_model == 256
+    assert preset("nano").sparsity.density == 0.02
+    paper = preset("paper")
+    assert (paper.model.n_layer, paper.model.d_model, paper.model.heads) == (8, 2048, 128)
+    assert paper.total_steps == 32_000_000_000 // (512 * 256)
+    with pytest.raises(sc.UserError, match="no preset"):
+        preset("giant")
+
+
+def test_configs_survive_json_and_name_faults():
+    assert TrainConfig.from_dict(json.loads(json.dumps(TINY.to_dict()))) == TINY
+    with pytest.raises(sc.UserError, match="unknown key 'stepz'"):
+        TrainConfig.from_dict({**TINY.to_dict(), "stepz": 3})
+    with pytest.raises(sc.UserError, match="one of steps, tokens and minutes"):
+        dataclasses.replace(TINY, minutes=3.0)
+    with pytest.raises(sc.UserError, match="how long"):
+        sc.train(dataclasses.replace(TINY, steps=None), "unused", tokens=prepared())
+
+
+def prepared():
+    class Tokens:
+        train = val = torch.arange(5000).numpy().astype("uint16") % 2000
+        manifest: dict = {}  # noqa: RUF012
+
+    return Tokens()
