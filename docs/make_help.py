@@ -1,7 +1,7 @@
 """Write docs/help.md: the help page of every command, as the program prints it.
 
-    python docs/make_help.py            write it
-    python docs/make_help.py --check    fail if it is out of date
+python docs/make_help.py            write it
+python docs/make_help.py --check    fail if it is out of date
 """
 
 import os

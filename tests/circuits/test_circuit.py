@@ -7,9 +7,9 @@ import sys
 import numpy as np
 import pytest
 import torch
-from handmade import QUOTE_NODES, quote_model
 
 import sparsecircuits as sc
+from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edges_of, residual_links
 from sparsecircuits.circuits.faithfulness import necessity, random_nodes_like, sufficiency
@@ -81,7 +81,7 @@ def test_nodes_or_values_that_the_model_lacks_are_refused(found):
     with pytest.raises(sc.UserError, match="a node that the model lacks"):
         measure(model, circuit.model_copy(update={"nodes": (stray,)}), task)
     broken = {**circuit.frozen, "0.attn.q": "AAAA"}
-    with pytest.raises(sc.UserError, match="0.attn.q"):
+    with pytest.raises(sc.UserError, match=r"0\.attn\.q"):
         measure(model, circuit.model_copy(update={"frozen": broken}), task)
 
 

@@ -134,6 +134,7 @@ def test_wrong_use_exits_with_2():
     assert "name at least one task" in fails("prune", "x", code=2)
     fails("train", "--out", "x", "--steps", "many", code=2)
     fails("eval", code=2)
+    assert "d_model 100 is no multiple" in fails("train", "--out", "x", "--model.d-model", 100, code=2)
 
 
 def test_failures_are_one_line(tmp_path, pruned):
@@ -153,7 +154,6 @@ def test_failures_are_one_line(tmp_path, pruned):
         "the prompt is empty": ("generate", directory, "--prompt", ""),
         "target_loss must lie": ("prune", directory, "single_double_quote", "--target-loss", 2),
         "one of steps, tokens and minutes": ("train", "--out", tmp_path / "a", "--steps", 5, "--minutes", 1),
-        "d_model 100 is no multiple": ("train", "--out", tmp_path / "b", "--model.d-model", 100),
         "lower sparsity.floor": ("train", "--out", tmp_path / "c", "--steps", 1, "--sparsity.density", 0.001),
         "was not made by quickstart": ("quickstart", "--out", directory, "--no-open"),
     }

@@ -81,7 +81,10 @@ def test_gradients_pass_through_an_intervention(model):
 
 
 def test_mistakes_are_named(model):
-    with pytest.raises(sc.UserError, match="no hook point '0.attn.z'"), sc.intervene(model, {"0.attn.z": torch.relu}):
+    with (
+        pytest.raises(sc.UserError, match=r"no hook point '0\.attn\.z'"),
+        sc.intervene(model, {"0.attn.z": torch.relu}),
+    ):
         pass
     with pytest.raises(sc.UserError, match="no hook point matches"), sc.record(model, "nothing"):
         pass

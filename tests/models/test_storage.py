@@ -1,5 +1,6 @@
 """The native format: whole, small, and never silently wrong."""
 
+import contextlib
 import json
 import subprocess
 import sys
@@ -67,12 +68,10 @@ def test_a_flipped_header_byte_is_no_crash(run, place, value):
     broken = bytearray(whole)
     broken[place % 400] = value
     path.write_bytes(broken)
-    try:
-        sc.load_model(run[0])
-    except sc.UserError as error:
-        assert "\n" not in str(error).strip()
-    finally:
-        path.write_bytes(whole)
+    with contextlib.suppress(sc.UserError):  # anything else fails the test
+        loaded = sc.load_model(run[0])
+        assert loaded.config == run[1].config
+    path.write_bytes(whole)
 
 
 def test_other_faults_are_named(run, tmp_path):

@@ -70,8 +70,8 @@ def test_initialisation():
     torch.manual_seed(0)
     model = SparseTransformer(dataclasses.replace(BASE, d_model=128, vocab_size=500))
     block = model.block(0)
-    assert block.mlp.c_fc.weight.std() == pytest.approx(0.02, rel=0.05)
-    assert block.mlp.c_proj.weight.std() == pytest.approx(0.01, rel=0.05)  # 0.02 / sqrt(2 * 2)
+    assert block.mlp.c_fc.weight.std().item() == pytest.approx(0.02, rel=0.05)
+    assert block.mlp.c_proj.weight.std().item() == pytest.approx(0.01, rel=0.05)  # 0.02 / sqrt(2 * 2)
     assert not block.mlp.c_fc.bias.any()
     assert 0 <= model.bigram.weight.min() <= model.bigram.weight.max() <= 0.02
     assert count_parameters(model)[0] == count_parameters(model)[1]

@@ -175,7 +175,7 @@ def test_damaged_checkpoints_fall_back(tmp_path):
         step, state = load_checkpoint(tmp_path)
     assert (step, int(state["x"])) == (2, 2)
     (tmp_path / "checkpoints" / "step-00000002.sha256").unlink()
-    with pytest.warns(UserWarning), pytest.raises(sc.UserError, match="all checkpoints"):
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(sc.UserError, match="all checkpoints"):
         load_checkpoint(tmp_path)
 
 

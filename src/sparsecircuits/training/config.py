@@ -49,6 +49,9 @@ class TrainConfig:
     tokens: int | None = None
     minutes: float | None = None
     """Train for this long; schedules then follow the clock."""
+    bigram_init: Literal["uniform", "counts"] = "uniform"
+    """Start of the bigram table: U[0, 0.02), as released, or log-frequencies of the training tokens, so that
+    a short run spends none of its steps on what a table can hold."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast type of the matrix products; auto: bfloat16 where the hardware is fast at it."""

@@ -18,6 +18,7 @@ from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native,
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.sparsity.projection import Projector
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
+from sparsecircuits.training.bigram import bigram_log_frequencies
 from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.hardware import fast_dtype, keep_freed_memory
@@ -99,6 +100,9 @@ class _Run:
         self.model = SparseTransformer(config.model).to(device)
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
         self.model.corpus = config.data
+        if config.bigram_init == "counts" and self.model.bigram is not None:
+            counted = bigram_log_frequencies(tokens.train, config.model.vocab_size)
+            self.model.bigram.weight.data.copy_(counted)
         self.projector = Projector(self.model, config.sparsity)
         self.adam = build_adam(self.model, config.optimizer)
         self.decayed = decayed_weights(self.model)
