@@ -6,9 +6,10 @@ import pytest
 import torch
 
 import sparsecircuits as sc
+from sparsecircuits.kernels import attention_pattern
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.generation import stream
-from sparsecircuits.models.transformer import KVCache, SparseTransformer, attention_pattern, count_parameters
+from sparsecircuits.models.transformer import KVCache, SparseTransformer, count_parameters
 
 BASE = ModelConfig(vocab_size=40, n_ctx=16, n_layer=2, d_model=32, d_head=8)
 OPTIONS = {

@@ -4,6 +4,8 @@ Each is one torch.library operator with a plain-PyTorch reference and a fast CPU
 """
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
+from sparsecircuits.kernels.attention import attention_pattern, attention_reference, causal_attention, split_heads
+from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 
@@ -11,7 +13,12 @@ __all__ = [
     "Linear",
     "abstopk",
     "abstopk_reference",
+    "attention_pattern",
+    "attention_reference",
+    "causal_attention",
+    "linear_cross_entropy",
     "project_topk_",
     "sparse_linear",
+    "split_heads",
     "topk_mask_reference",
 ]

@@ -22,21 +22,42 @@ def _sparse_product(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: b
 
 @_sparse_product.register_kernel("cpu")
 def _(x: Tensor, weight: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
-    from sparsecircuits.kernels import _cpu, _cpu_sparse
-
     if x.dtype != torch.float32 or weight.dtype != torch.float32:
         y = x @ (weight if transpose else weight.T)
         return y if bias is None else y + bias
-    n_out = weight.shape[1 if transpose else 0]
-    source = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    out = torch.empty(source.shape[0], n_out)
-    shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
-    with _cpu.LOCK:
-        nonzeros = _cpu_sparse.compress(weight.detach().contiguous().numpy(), transpose)
-        _cpu_sparse.sparse_product(  # type: ignore[call-arg]
-            source.numpy(), *nonzeros, shift.numpy(), out.numpy(), torch.get_num_threads()
-        )
-    return out.view(*x.shape[:-1], n_out)
+    nonzeros = Nonzeros(weight)
+    return nonzeros.transposed_product(x) if transpose else nonzeros.product(x, bias)
+
+
+class Nonzeros:
+    """A float32 weight on the CPU as its nonzeros, read off when first needed in each direction."""
+
+    def __init__(self, weight: Float[Tensor, "outputs inputs"]) -> None:
+        self._weight = weight.detach().contiguous()
+        self._lists: dict[bool, tuple] = {}
+
+    def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
+        """x · weightᵀ + bias, not differentiable."""
+        return self._multiply(x, bias, False)
+
+    def transposed_product(self, x: Tensor) -> Tensor:
+        """x · weight, not differentiable."""
+        return self._multiply(x, None, True)
+
+    def _multiply(self, x: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
+        from sparsecircuits.kernels import _cpu, _cpu_sparse
+
+        n_out = self._weight.shape[1 if transpose else 0]
+        source = x.detach().reshape(-1, x.shape[-1]).contiguous()
+        out = torch.empty(source.shape[0], n_out)
+        shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
+        with _cpu.LOCK:
+            if transpose not in self._lists:
+                self._lists[transpose] = _cpu_sparse.compress(self._weight.numpy(), transpose)
+            _cpu_sparse.sparse_product(  # type: ignore[call-arg]
+                source.numpy(), *self._lists[transpose], shift.numpy(), out.numpy(), torch.get_num_threads()
+            )
+        return out.view(*x.shape[:-1], n_out)
 
 
 @_sparse_product.register_fake

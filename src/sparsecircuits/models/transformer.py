@@ -13,7 +13,7 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.kernels import Linear
+from sparsecircuits.kernels import Linear, attention_reference, causal_attention, linear_cross_entropy
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.sites import Site
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 @dataclass
 class KVCache:
-    """Keys and values of the tokens seen so far, per layer: each [B, H, T_seen, K]."""
+    """Keys and values of the tokens seen so far, per layer: each [B, T_seen, A]."""
 
     keys: list[Tensor | None] = field(default_factory=list)
     values: list[Tensor | None] = field(default_factory=list)
@@ -37,31 +37,15 @@ class KVCache:
     def length(self) -> int:
         """Tokens seen."""
         first = self.keys[0] if self.keys else None
-        return 0 if first is None else first.shape[2]
+        return 0 if first is None else first.shape[1]
 
     def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
         """Append this call's keys and values of a layer and return all of them."""
         old_k, old_v = self.keys[layer], self.values[layer]
         if old_k is not None and old_v is not None:
-            k, v = torch.cat((old_k, k), dim=2), torch.cat((old_v, v), dim=2)
+            k, v = torch.cat((old_k, k), dim=1), torch.cat((old_v, v), dim=1)
         self.keys[layer], self.values[layer] = k, v
         return k, v
-
-
-def attention_pattern(
-    q: Float[Tensor, "B H Tq K"], k: Float[Tensor, "B H Tk K"], sink: Float[Tensor, "H"] | None = None
-) -> Float[Tensor, "B H Tq Tk"]:
-    """Causal softmax of q kᵀ / √K; the last query sees all keys. A sink is one more logit in the
-    denominator (a key of zeros whose value is zero), so that rows may sum to less than one."""
-    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
-    queries, keys = scores.shape[-2:]
-    if queries > 1:
-        future = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu_(keys - queries + 1)
-        scores = scores.masked_fill(future, -torch.inf)
-    if sink is None:
-        return scores.softmax(dim=-1)
-    column = sink.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
-    return torch.cat((scores, column), dim=-1).softmax(dim=-1)[..., :-1]
 
 
 class Attention(nn.Module):
@@ -70,7 +54,7 @@ class Attention(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.n_head, self.d_head = config.heads, config.d_head
+        self.n_head = config.heads
         self.c_attn = Linear(config.d_in, 3 * config.attn_width, bias=config.bias)
         self.c_proj = Linear(config.attn_width, config.d_model, bias=config.bias)
         self.sink_logit = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
@@ -81,24 +65,18 @@ class Attention(nn.Module):
         self.y = Site()
         self.resid_delta = Site(config.abstopk_k("attn.resid_delta"))
 
-    def split_heads(self, x: Float[Tensor, "B T A"]) -> Float[Tensor, "B H T K"]:
-        """Channels heads side by side -> one dimension per head."""
-        return x.unflatten(-1, (self.n_head, self.d_head)).transpose(1, 2)
-
     def forward(
         self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
     ) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
         q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
-        q, k, v = (self.split_heads(site(z)) for site, z in ((self.q, q), (self.k, k), (self.v, v)))
-        if cache is not None:
+        q, k, v = self.q(q), self.k(k), self.v(v)
+        if cache is None:
+            y = causal_attention(q, k, v, self.n_head, self.sink_logit)
+        else:
             k, v = cache.extend(layer, k, v)
-        if q.is_cuda and self.sink_logit is None and cache is None:
-            y = F.scaled_dot_product_attention(q, k, v, is_causal=True)
-        else:  # on a CPU the fused kernel is slower than this at small heads, above all backward
-            y = attention_pattern(q, k, self.sink_logit) @ v
-        y = self.y(y.transpose(1, 2).flatten(-2))
-        return self.resid_delta(self.c_proj(y))
+            y = attention_reference(q, k, v, self.n_head, self.sink_logit)
+        return self.resid_delta(self.c_proj(self.y(y)))
 
 
 class MLP(nn.Module):
@@ -225,6 +203,15 @@ class SparseTransformer(nn.Module):
         rows are unembedded and the result is [B, V]. Raises UserError for more than n_ctx tokens or an id
         outside the vocabulary.
         """
+        x = self.final_hidden(input_ids, cache)
+        if last_only is not None:
+            rows = torch.arange(x.shape[0], device=x.device)
+            x, input_ids = x[rows, last_only], input_ids[rows, last_only]
+        logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
+        return logits if self.bigram is None else logits + self.bigram(input_ids)
+
+    def final_hidden(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+        """What the unembedding reads: the normed residual stream after the last layer."""
         start = cache.length if cache is not None else 0
         self._check(input_ids, start)
         x, positions = self.wte(input_ids), None
@@ -236,12 +223,15 @@ class SparseTransformer(nn.Module):
                 x = x + row
         for layer, block in enumerate(self.blocks):
             x = block(x, positions, cache, layer)
-        x = self.ln_f(self.final_resid(x))
-        if last_only is not None:
-            rows = torch.arange(x.shape[0], device=x.device)
-            x, input_ids = x[rows, last_only], input_ids[rows, last_only]
-        logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
-        return logits if self.bigram is None else logits + self.bigram(input_ids)
+        return self.ln_f(self.final_resid(x))
+
+    def loss(self, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
+        """Mean cross-entropy of the targets in nats, without ever holding all logits at once on a CPU."""
+        hidden = self.final_hidden(input_ids).flatten(0, 1)
+        table = None if self.bigram is None else self.bigram.weight
+        return linear_cross_entropy(
+            hidden, self.lm_head.weight, self.logit_bias, targets.flatten(), table, input_ids.flatten()
+        )
 
     def _check(self, input_ids: Tensor, start: int) -> None:
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:

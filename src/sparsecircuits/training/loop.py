@@ -9,7 +9,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
 from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
@@ -170,8 +169,7 @@ class _Run:
         use = self.config.dtype == "bfloat16"
         x, y = torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
         with torch.autocast(self.device.type, torch.bfloat16, enabled=use):
-            logits = self.model(x)
-        return F.cross_entropy(logits.float().flatten(0, 1), y.flatten())
+            return self.model.loss(x, y)
 
     @torch.no_grad()
     def evaluate(self) -> float:

@@ -8,9 +8,10 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.evaluation import circuit_logits
 from sparsecircuits.circuits.extraction import by_site, residual_links
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
-from sparsecircuits.models.transformer import SparseTransformer, attention_pattern, count_parameters
+from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.pruning.gates import NodeSpace, gated
 from sparsecircuits.pruning.objective import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
@@ -113,7 +114,7 @@ def _run_circuit(
     attention = []
     for layer, head in heads:
         block = model.block(layer).attn
-        q, k = (block.split_heads(seen[f"{layer}.attn.{site}"])[:, head : head + 1] for site in "qk")
+        q, k = (split_heads(seen[f"{layer}.attn.{site}"], block.n_head)[:, head : head + 1] for site in "qk")
         sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
         pattern = attention_pattern(q, k, sink)[:, 0]
         attention.append(

@@ -1,0 +1,70 @@
+"""Numba kernels for the cross-entropy of a chunk of rows, in place."""
+
+import math
+
+import numpy as np
+from numba import njit, prange
+
+from sparsecircuits.kernels._cpu_exp import exponentials
+
+f32 = np.float32
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _add(row, other):
+    for j in range(row.shape[0]):
+        row[j] += other[j]
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _largest(row):
+    top = row[0]
+    for j in range(row.shape[0]):
+        top = max(top, row[j])
+    return top
+
+
+@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def _total(row):
+    total = f32(0)
+    for j in range(row.shape[0]):
+        total += row[j]
+    return total
+
+
+@njit(nogil=True, cache=True)
+def _row(row, table_row, use_table, target, weight, powers):
+    if use_table:
+        _add(row, table_row)
+    top, wanted = _largest(row), row[target]
+    for j in range(row.shape[0]):
+        row[j] -= top
+    exponentials(row, powers, row.shape[0])
+    total = _total(row)
+    factor = weight / total
+    for j in range(row.shape[0]):
+        row[j] *= factor
+    row[target] -= weight
+    return top + math.log(total) - wanted
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def cross_entropy_rows(logits, table, ids, targets, weight, losses, chunks):
+    """logits[n, V] (+ table[ids] where the table is not empty) become weight * (softmax - one-hot), in place;
+    losses[n] = -log softmax[target]."""
+    n, use_table = logits.shape[0], table.shape[0] > 0
+    for chunk in prange(chunks):
+        powers = np.empty(logits.shape[1], dtype=np.int32)
+        for r in range(chunk * n // chunks, (chunk + 1) * n // chunks):
+            table_row = table[ids[r]] if use_table else logits[r]
+            losses[r] = _row(logits[r], table_row, use_table, targets[r], f32(weight), powers)
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def add_rows(table, ids, rows, chunks):
+    """table[ids[r]] += rows[r] for all r; threads own columns, so that equal ids do not race."""
+    width = table.shape[1]
+    for chunk in prange(chunks):
+        start, stop = chunk * width // chunks, (chunk + 1) * width // chunks
+        for r in range(ids.shape[0]):
+            _add(table[ids[r], start:stop], rows[r, start:stop])

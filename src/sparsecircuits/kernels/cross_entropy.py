@@ -1,0 +1,104 @@
+"""Unembedding and cross-entropy in one, a few hundred tokens at a time, so that logits stay in the cache.
+
+Gradients are computed on the way (the logits are at hand then) and scaled in backward.
+"""
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Float, Int
+from torch import Tensor
+
+from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
+
+ROWS = 512
+
+
+class _LinearCrossEntropy(torch.autograd.Function):
+    @staticmethod
+    def forward(
+        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, table: Tensor | None, ids: Tensor
+    ) -> Tensor:
+        needed = ctx.needs_input_grad
+        grads = [
+            torch.zeros_like(x) if x is not None and n else None
+            for x, n in zip((weight, bias), needed[1:3], strict=True)
+        ]
+        grad_table = torch.zeros_like(table) if table is not None and needed[4] else None
+        grad_hidden = torch.empty_like(hidden) if needed[0] else None
+        sparse = Nonzeros(weight) if weight.count_nonzero() < MOST_DENSE * weight.numel() else None
+        losses = hidden.new_empty(hidden.shape[0])
+        for start in range(0, hidden.shape[0], ROWS):
+            rows = slice(start, min(start + ROWS, hidden.shape[0]))
+            h = hidden[rows]
+            logits = torch.addmm(bias, h, weight.T) if sparse is None else sparse.product(h, bias)
+            _softmax_minus_target(logits, table, ids[rows], targets[rows], hidden.shape[0], losses[rows])
+            _accumulate(logits, h, grads[0], grads[1], grad_table, ids[rows])
+            if grad_hidden is not None:
+                grad_hidden[rows] = logits @ weight if sparse is None else sparse.transposed_product(logits)
+        ctx.grads = (grad_hidden, *grads, None, grad_table, None)
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        scale = grad.item()
+        return tuple(g if g is None or scale == 1.0 else g * scale for g in ctx.grads)
+
+
+def _softmax_minus_target(
+    logits: Tensor, table: Tensor | None, ids: Tensor, targets: Tensor, n: int, losses: Tensor
+) -> None:
+    from sparsecircuits.kernels import _cpu, _cpu_cross_entropy
+
+    bigram = torch.empty(0, logits.shape[1]) if table is None else table.detach()
+    with _cpu.LOCK:
+        _cpu_cross_entropy.cross_entropy_rows(
+            logits.numpy(),
+            bigram.numpy(),
+            ids.numpy(),
+            targets.numpy(),
+            1.0 / n,
+            losses.numpy(),
+            torch.get_num_threads(),
+        )
+
+
+def _accumulate(
+    errors: Tensor, hidden: Tensor, weight: Tensor | None, bias: Tensor | None, table: Tensor | None, ids: Tensor
+) -> None:
+    """Add this chunk's part to the gradients of weight, bias and table."""
+    from sparsecircuits.kernels import _cpu, _cpu_cross_entropy
+
+    if weight is not None:
+        weight.addmm_(errors.T, hidden)
+    if bias is not None:
+        bias += errors.sum(dim=0)
+    if table is not None:
+        with _cpu.LOCK:
+            _cpu_cross_entropy.add_rows(table.numpy(), ids.numpy(), errors.numpy(), torch.get_num_threads())
+
+
+def linear_cross_entropy(
+    hidden: Float[Tensor, "n D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, "V"],
+    targets: Int[Tensor, "n"],
+    table: Float[Tensor, "V V"] | None = None,
+    ids: Int[Tensor, "n"] | None = None,
+) -> Float[Tensor, ""]:
+    """Mean cross-entropy in nats of logits hidden · weightᵀ + bias (+ table[ids]). Differentiable in hidden,
+    weight, bias and table. An id or target outside the vocabulary is an IndexError."""
+    ids = targets if ids is None else ids
+    floats = [x for x in (hidden, weight, bias, table) if x is not None]
+    autocast = torch.is_autocast_enabled(hidden.device.type)
+    if hidden.device.type == "cpu" and not autocast and all(x.dtype == torch.float32 for x in floats):
+        for index in (ids, targets):
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < weight.shape[0]:
+                raise IndexError(f"an id is outside 0..{weight.shape[0] - 1}")
+        arguments = [x.contiguous() if x is not None else None for x in (hidden, weight, bias, targets, table, ids)]
+        return _LinearCrossEntropy.apply(*arguments)
+    logits = F.linear(hidden, weight, bias.to(hidden.dtype))
+    if table is not None:
+        logits = logits + table[ids]
+    return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
