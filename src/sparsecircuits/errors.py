@@ -1,4 +1,4 @@
-"""The one exception type for what a user can put right."""
+"""Exceptions for what a user can put right."""
 
 
 class UserError(ValueError):
@@ -6,3 +6,7 @@ class UserError(ValueError):
 
     The command line prints the message alone (exit code 1); in Python it is an ordinary ValueError.
     """
+
+
+class TaskTooHard(UserError):
+    """The whole model misses the target loss on a task, so that no circuit can hold it."""

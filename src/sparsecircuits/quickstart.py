@@ -7,9 +7,11 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import TaskTooHard, UserError
 
 TASK = "single_double_quote"
+MARK = "quickstart.txt"
+"""Its presence says that a folder is quickstart's own and may be replaced."""
 Progress = Callable[[str], AbstractContextManager[Callable[[float, str], None]]]
 
 
@@ -23,15 +25,18 @@ def run_quickstart(
     model did not learn the task.
     """
     out = Path(out)
-    if out.exists() and not (out / "quickstart.txt").exists() and (not out.is_dir() or any(out.iterdir())):
+    if out.exists() and not (out / MARK).exists() and (not out.is_dir() or any(out.iterdir())):
         raise UserError(f"{out} exists and was not made by quickstart: choose another --out")
     work = out.with_name(f".{out.name}.partial")
     shutil.rmtree(work, ignore_errors=True)
     try:
         record = _work(work, out.name, minutes, seed, progress, say)
-        if out.exists():
-            shutil.rmtree(out)
-        work.rename(out)
+        _replace(out, work)
+    except TaskTooHard as error:
+        _replace(out, work)
+        raise UserError(
+            f"{error}: this machine needs longer than {minutes:g} minutes (--minutes). The model is kept in {out}"
+        ) from error
     finally:
         shutil.rmtree(work, ignore_errors=True)
     folder = out / "circuits" / TASK
@@ -43,12 +48,18 @@ def run_quickstart(
     }
 
 
+def _replace(out: Path, work: Path) -> None:
+    """Put the finished work in the place of an earlier quickstart."""
+    if out.exists():
+        shutil.rmtree(out)
+    work.rename(out)
+
+
 def _work(
     work: Path, name: str, minutes: float, seed: int, progress: Progress, say: Callable[[str], None]
 ) -> dict[str, Any]:
     from sparsecircuits.circuits.discovery import prune
     from sparsecircuits.circuits.faithfulness import faithfulness
-    from sparsecircuits.cli.commands import describe
     from sparsecircuits.data import Tokenizer, prepare_tokens
     from sparsecircuits.pruning.config import PruneConfig
     from sparsecircuits.tasks import get_task
@@ -66,8 +77,9 @@ def _work(
     say(f"     {tokens.train.size:,} training tokens, {'from the cache' if tokens.cached else 'encoded and cached'}")
     say(f"2/4  training for {minutes:g} minutes: 2 layers, d_model 256, down to {config.sparsity.density:.0%} nonzero")
     with progress("training") as update:
-        model = train(config, work, tokens=tokens, report=lambda s: update(s.progress, describe(s)))
+        model = train(config, work, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
     model.name = name
+    (work / MARK).write_text("Made by `sparsecircuits quickstart`, which may replace this folder.\n")
     say(f"3/4  pruning to the circuit of {TASK}")
     task, settings = get_task(TASK, model.tokenizer), PruneConfig(seed=seed)
     with progress("pruning ") as update:
@@ -76,16 +88,13 @@ def _work(
             task,
             config=settings,
             tokens=tokens.train,
-            report=lambda step, loss, nodes: update(
-                step / settings.steps, f"step {step} · loss {loss:.3f} · {nodes} nodes"
-            ),
+            report=update,
         )
     say("4/4  drawing")
     folder = work / "circuits" / TASK
     circuit.save(folder / "circuit.json")
     faithfulness(model, circuit, task).save(folder / "report.json")
     write_picture(folder / "circuit.html", picture_payload(model, circuit, task))
-    (work / "quickstart.txt").write_text("Made by `sparsecircuits quickstart`, which may replace this folder.\n")
     assert circuit.losses is not None
     return {
         "n_nodes": len(circuit.nodes),

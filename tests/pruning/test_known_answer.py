@@ -5,8 +5,8 @@ import pytest
 
 import sparsecircuits as sc
 from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
-from sparsecircuits.circuits.discovery import TaskTooHard
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.pruning.config import PruneConfig
 
 

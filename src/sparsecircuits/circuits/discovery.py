@@ -11,7 +11,7 @@ from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edges_of, nodes_of
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
@@ -22,10 +22,6 @@ from sparsecircuits.pruning.optimise import learn_gates
 from sparsecircuits.tasks import Task
 
 
-class TaskTooHard(UserError):
-    """The whole model misses the target loss on a task, so that no circuit can hold it."""
-
-
 def prune(
     model: SparseTransformer,
     task: Task,
@@ -34,14 +30,14 @@ def prune(
     config: PruneConfig | None = None,
     tokens: np.ndarray | None = None,
     means: torch.Tensor | None = None,
-    report: Callable[[int, float, int], None] | None = None,
+    report: Callable[[float, str], None] | None = None,
 ) -> Circuit:
     """Find the smallest circuit that holds a task loss (Gao et al. 2025, section 2.2).
 
     Gates are learned on the task's training split; the size is chosen on the validation split; the
     circuit's `losses` are those of the held-out split. Nodes outside are frozen at their mean over
     pretraining text: `means` [nodes], or computed from `tokens` (1-d ids), or from the corpus that the
-    model was trained on. report(step, task loss, active nodes) after each step.
+    model was trained on. report(share done, what is going on) many times.
 
     Raises TaskTooHard when the whole model misses the target, UserError for a target out of range.
     """
@@ -54,12 +50,16 @@ def prune(
         raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
     if means is None:
         means = pretraining_means(model, _training_tokens(model) if tokens is None else tokens)
+    tell = report or (lambda share, details: None)
     evaluate = Evaluator(model, means, batch)
-    tau = learn_gates(model, task, means, config, report)
+    tau = learn_gates(model, task, means, config, lambda *state: tell(*_learning(config, *state)))
+    tell(0.8, "choosing the size")
     size = smallest_prefix(tau, evaluate, target_loss)
     if size is None:
         raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task.name}")
-    kept = drop_needless(top_nodes(tau, size), evaluate, target_loss)
+    kept = drop_needless(
+        top_nodes(tau, size), evaluate, target_loss, report=lambda n: tell(0.9, f"dropping the needless of {n} nodes")
+    )
     found_by = {
         "method": "learned gates, bisection, leave-one-out",
         "version": __version__,
@@ -68,7 +68,14 @@ def prune(
         "evaluations": evaluate.calls,
         "seconds": round(time.perf_counter() - began, 2),
     }
-    return _build(model, task, target_loss, kept, evaluate, found_by)
+    circuit = _build(model, task, target_loss, kept, evaluate, found_by)
+    tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
+    return circuit
+
+
+def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple[float, str]:
+    """Progress while gates are learned: the first 80% of pruning."""
+    return 0.8 * step / config.steps, f"step {step} · loss {loss:.3f} · {active} nodes"
 
 
 def _training_tokens(model: SparseTransformer) -> np.ndarray:

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
-from sparsecircuits.cli.show import duration, print_json, print_table, print_text, progress, say
-from sparsecircuits.errors import UserError
+from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say
+from sparsecircuits.errors import TaskTooHard, UserError
+from sparsecircuits.training.status import duration
 
 if TYPE_CHECKING:
     from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.training.config import TrainConfig
-    from sparsecircuits.training.loop import Status
 
 
 def quickstart(command: args.Quickstart) -> None:
@@ -68,16 +68,7 @@ def _train(config: "TrainConfig", out: Path, resume: bool) -> "SparseTransformer
             config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
         )
     with progress("training") as update:
-        return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, describe(s)))
-
-
-def describe(status: "Status") -> str:
-    """A run's state in a line."""
-    validation = "" if status.val_loss is None else f" · validation {status.val_loss:.3f}"
-    return (
-        f"step {status.step} · loss {status.loss:.3f}{validation} · density {status.density:.1%} · "
-        f"{status.tokens_per_second:,.0f} tokens/s · {duration(status.seconds_left)} left"
-    )
+        return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
 
 
 def evaluate(command: args.Eval) -> None:
@@ -201,7 +192,7 @@ def prune(command: args.Prune) -> None:
 
 
 def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
-    from sparsecircuits.circuits.discovery import TaskTooHard, prune
+    from sparsecircuits.circuits.discovery import prune
     from sparsecircuits.circuits.faithfulness import faithfulness
 
     base = {"task": task.name, "target_loss": command.target_loss}
@@ -212,9 +203,7 @@ def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: 
                 task,
                 command.target_loss,
                 config=command.config,
-                report=lambda step, loss, nodes: update(
-                    step / command.config.steps, f"step {step} · loss {loss:.3f} · {nodes} nodes"
-                ),
+                report=update,
             )
     except TaskTooHard as error:
         say(f"skipped {task.name}: {error}")

@@ -47,15 +47,6 @@ def _cell(value: Any) -> str:
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("[", r"\[")
 
 
-def duration(seconds: float) -> str:
-    """1:05 or 2:01:05; a dash when unknown."""
-    if seconds != seconds or seconds == float("inf"):
-        return "-"
-    minutes, rest = divmod(round(seconds), 60)
-    hours, minutes = divmod(minutes, 60)
-    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
 @contextlib.contextmanager
 def progress(label: str) -> Iterator[Callable[[float, str], None]]:
     """Yield update(share done in 0..1, details). A bar on a terminal, else a line every few seconds."""

@@ -1,5 +1,6 @@
 """From learned gates to a set of nodes: the smallest prefix of the ranking that holds the target, cleaned up."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
@@ -75,15 +76,22 @@ def smallest_prefix(tau: Float[Tensor, "nodes"], evaluate: Evaluator, target: fl
 
 
 def drop_needless(
-    kept: Bool[Tensor, "nodes"], evaluate: Evaluator, target: float, limit: int = 200
+    kept: Bool[Tensor, "nodes"],
+    evaluate: Evaluator,
+    target: float,
+    limit: int = 200,
+    report: Callable[[int], None] | None = None,
 ) -> Bool[Tensor, "nodes"]:
     """Remove nodes one at a time, the least missed first, while the target still holds.
 
     Rounds of leave-one-out: a round scores every node's removal, then removes in that order whatever can
     go. Sets of more than `limit` nodes are left alone (the rounds would cost more than they bring).
+    report(nodes left) before each round.
     """
     kept = kept.clone()
     while 0 < int(kept.sum()) <= limit:
+        if report is not None:
+            report(int(kept.sum()))
         losses = {node: evaluate(_without(kept, node)).loss for node in kept.nonzero().flatten().tolist()}
         removed = 0
         for node, loss in sorted(losses.items(), key=lambda item: item[1]):

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.tasks import PairBatch
 
-EVALUATION_ROWS = 256  # prompts a forward pass at most, to bound memory
+EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory
 
 
 @dataclass(frozen=True)

@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
@@ -23,19 +22,7 @@ from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.hardware import fast_dtype, keep_freed_memory
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
-
-
-@dataclass(frozen=True)
-class Status:
-    """Where a run stands, for a progress display."""
-
-    step: int
-    progress: float
-    loss: float
-    density: float
-    tokens_per_second: float
-    seconds_left: float
-    val_loss: float | None
+from sparsecircuits.training.status import Status
 
 
 def train(
