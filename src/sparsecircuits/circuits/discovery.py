@@ -34,31 +34,36 @@ def prune(
 ) -> Circuit:
     """Find the smallest circuit that holds a task loss (Gao et al. 2025, section 2.2).
 
-    Gates are learned on the task's training split; the size is chosen on the validation split; the
-    circuit's `losses` are those of the held-out split. Nodes outside are frozen at their mean over
-    pretraining text: `means` [nodes], or computed from `tokens` (1-d ids), or from the corpus that the
-    model was trained on. report(share done, what is going on) many times.
+    Gates are learned on the task's training split; the size is chosen so that both the training and the
+    validation split hold the target with a margin; the circuit's `losses` are those of the held-out split.
+    Nodes outside are frozen at their mean over pretraining text: `means` [nodes], or computed from `tokens`
+    (1-d ids), or from the corpus that the model was trained on. report(share done, what is going on) many
+    times.
 
     Raises TaskTooHard when the whole model misses the target, UserError for a target out of range.
     """
     began, config = time.perf_counter(), config or PruneConfig()
     if not 0 < target_loss < 0.6931:
         raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
-    batch = task.batch("validation", config.eval_pairs, config.seed)
+    splits = [task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
+    batch, goal = splits[1], config.margin * target_loss
     full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
     if full > target_loss:
         raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
     if means is None:
         means = pretraining_means(model, _training_tokens(model) if tokens is None else tokens)
     tell = report or (lambda share, details: None)
-    evaluate = Evaluator(model, means, batch)
+    evaluate = Evaluator(model, means, *splits)
     tau = learn_gates(model, task, means, config, lambda *state: tell(*_learning(config, *state)))
     tell(0.8, "choosing the size")
-    size = smallest_prefix(tau, evaluate, target_loss)
+    size = smallest_prefix(tau, evaluate, goal) or smallest_prefix(tau, evaluate, target_loss)
     if size is None:
         raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task.name}")
     kept = drop_needless(
-        top_nodes(tau, size), evaluate, target_loss, report=lambda n: tell(0.9, f"dropping the needless of {n} nodes")
+        top_nodes(tau, size),
+        evaluate,
+        max(goal, evaluate(top_nodes(tau, size)).loss),
+        report=lambda n: tell(0.9, f"dropping the needless of {n} nodes"),
     )
     found_by = {
         "method": "learned gates, bisection, leave-one-out",

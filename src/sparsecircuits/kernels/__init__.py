@@ -6,6 +6,7 @@ Each is one torch.library operator with a plain-PyTorch reference and a fast CPU
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
 from sparsecircuits.kernels.attention import attention_pattern, attention_reference, causal_attention, split_heads
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
+from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 
@@ -16,6 +17,7 @@ __all__ = [
     "attention_pattern",
     "attention_reference",
     "causal_attention",
+    "gate_channels",
     "linear_cross_entropy",
     "project_topk_",
     "sparse_linear",

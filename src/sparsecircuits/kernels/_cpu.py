@@ -195,3 +195,15 @@ def zero_below(scores, weights, threshold, ties):
                 weights[i] = 0
         elif scores[i] < threshold:
             weights[i] = 0
+
+
+@njit(nogil=True, parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+def gate_backward(grad, x, gate, frozen, dx, partial, chunks):
+    """dx = grad * gate; partial[chunk] = Σ over the chunk's rows of grad * (x - frozen). All [rows, n]."""
+    rows, n = grad.shape
+    for c in prange(chunks):
+        total = partial[c]
+        for r in range(c * rows // chunks, (c + 1) * rows // chunks):
+            for j in range(n):
+                dx[r, j] = grad[r, j] * gate[j]
+                total[j] += grad[r, j] * (x[r, j] - frozen[j])

@@ -20,15 +20,17 @@ class PruneConfig:
     lr_warmup_frac: float = 5e-2
     heaviside_temp: float = 1.0
     steps: int = 300
-    pairs: int = 64
+    pairs: int = 32
     """Pairs a step."""
     clip: float = 1.0
     """Largest norm of the gates' gradient."""
     eval_pairs: int = 128
     """Pairs on which sizes are compared."""
+    margin: float = 0.7
+    """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "one_minus_beta2", "heaviside_temp", "clip", "steps", "pairs", "eval_pairs"):
+        for name in ("lr", "one_minus_beta2", "heaviside_temp", "clip", "steps", "pairs", "eval_pairs", "margin"):
             if getattr(self, name) <= 0:
                 raise UserError(f"prune.{name} must be positive, got {getattr(self, name)}")

@@ -28,25 +28,29 @@ class Score:
 
 
 class Evaluator:
-    """Scores node sets: kept nodes run, all others are frozen. Calls are counted."""
+    """Scores node sets: kept nodes run, all others are frozen. Calls are counted.
 
-    def __init__(self, model: SparseTransformer, frozen: Float[Tensor, "nodes"], batch: PairBatch) -> None:
-        self.model, self.frozen, self.batch = model, frozen, batch
+    With several batches (say, of different splits) one calibration is fitted to all their prompts, and the
+    loss is the worst batch's: what holds on one kind of prompt alone is not good enough.
+    """
+
+    def __init__(self, model: SparseTransformer, frozen: Float[Tensor, "nodes"], *batches: PairBatch) -> None:
+        self.model, self.frozen, self.batches = model, frozen, batches
         self.space = NodeSpace.of(model.config)
-        self.correct = correct_of(batch, model.device)
         self.calls = 0
 
-    def logits(self, kept: Bool[Tensor, "nodes"]) -> Float[Tensor, "n 2"]:
-        """Candidate logits, not calibrated."""
+    def logits(self, kept: Bool[Tensor, "nodes"]) -> list[Float[Tensor, "n 2"]]:
+        """Candidate logits of each batch, not calibrated."""
         self.calls += 1
         with gated(self.model, self.space, kept.float(), self.frozen):
-            return all_candidate_logits(self.model, self.batch)
+            return [all_candidate_logits(self.model, batch).cpu() for batch in self.batches]
 
     def __call__(self, kept: Bool[Tensor, "nodes"]) -> Score:
-        """The calibrated loss."""
-        logits = self.logits(kept)
-        calibration = calibrate(logits, self.correct)
-        return Score(task_loss(calibration(logits), self.correct).item(), calibration)
+        """The worst calibrated loss."""
+        logits, correct = self.logits(kept), [correct_of(batch) for batch in self.batches]
+        calibration = calibrate(torch.cat(logits), torch.cat(correct))
+        losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
+        return Score(max(losses), calibration)
 
 
 def top_nodes(tau: Float[Tensor, "nodes"], k: int) -> Bool[Tensor, "nodes"]:

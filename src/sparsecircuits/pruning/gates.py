@@ -13,6 +13,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.data import validation_batches
+from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import node_sites, split_node, split_site
@@ -70,13 +71,12 @@ def gated(model: SparseTransformer, space: NodeSpace, gates: Tensor, frozen: Ten
     gates, frozen: [nodes], in the node space; gates may be learned (the hooks are differentiable).
     """
 
-    def freeze(gate: Tensor, constant: Tensor) -> Callable[[Tensor], Tensor]:
-        return lambda x: torch.addcmul(constant, x, gate)
+    on, constants = space.split(gates.to(model.device, torch.float32)), space.split(frozen.to(model.device))
 
-    gates = gates.to(model.device, torch.float32)
-    constants = space.split(frozen.to(model.device) * (1 - gates))
-    by_site = space.split(gates)
-    return intervene(model, {site: freeze(by_site[site], constants[site]) for site in space.slices})
+    def freeze(site: str) -> Callable[[Tensor], Tensor]:
+        return lambda x: gate_channels(x, on[site], constants[site])
+
+    return intervene(model, {site: freeze(site) for site in space.slices})
 
 
 @torch.no_grad()

@@ -52,12 +52,12 @@ def names(rng: random.Random, split: str, n: int) -> list[str]:
     return rng.sample(NAMES[split], n)
 
 
-def phrase(rng: random.Random, split: str, low: int = 1, high: int = 6) -> str:
+def phrase(rng: random.Random, split: str, low: int = 1, high: int = 8) -> str:
     """A few words, as they stand in a message."""
     return " ".join(rng.choice(WORDS[split]) for _ in range(rng.randint(low, high)))
 
 
-def context(rng: random.Random, split: str, most: int = 3) -> str:
+def context(rng: random.Random, split: str, most: int = 4) -> str:
     """0 to `most` lines of plain code without strings, as what stands before a prompt."""
     lines = []
     for _ in range(rng.randint(0, most)):

@@ -108,10 +108,11 @@ def nano() -> TrainConfig:
     """2 layers, d_model 256, 2% of the weights: minutes on two CPU cores."""
     return TrainConfig(
         model=ModelConfig(n_layer=2, d_model=256, n_ctx=128),
-        sparsity=SparsityConfig(density=0.02),
-        optimizer=OptimizerConfig(lr=2e-2),
-        batch_size=32,
-        steps=1_500,
+        sparsity=SparsityConfig(density=0.02, anneal="log"),
+        optimizer=OptimizerConfig(lr=5e-2),
+        bigram_init="counts",
+        batch_size=16,
+        steps=1_800,
     )
 
 
@@ -119,9 +120,10 @@ def micro() -> TrainConfig:
     """4 layers, d_model 512, 1% of the weights: a night on a laptop, minutes on a GPU."""
     return TrainConfig(
         model=ModelConfig(n_layer=4, d_model=512, n_ctx=256),
-        sparsity=SparsityConfig(density=0.01),
-        optimizer=OptimizerConfig(lr=2e-2),
-        batch_size=64,
+        sparsity=SparsityConfig(density=0.01, anneal="log"),
+        optimizer=OptimizerConfig(lr=3e-2),
+        bigram_init="counts",
+        batch_size=32,
         steps=10_000,
     )
 
