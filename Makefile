@@ -11,7 +11,7 @@ OPEN ?=
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (about 10 minutes)
+quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (about 11 minutes)
 	$(BIN)/sparsecircuits quickstart --out quickstart $(OPEN)
 
 test: $(VENV)/.dev browser ## Run the tests

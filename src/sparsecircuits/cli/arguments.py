@@ -36,7 +36,7 @@ class Quickstart(Common):
     function: ClassVar[str] = "quickstart"
     out: Path = Path("quickstart")
     """Run directory to make; an earlier quickstart there is replaced once this one succeeds."""
-    minutes: float = 7.0
+    minutes: float = 8.0
     """Minutes of training."""
     seed: int = 0
     open: bool = True

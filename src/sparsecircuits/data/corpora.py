@@ -30,7 +30,7 @@ __all__ = [
 DEFAULT_SPEC = "stdlib+tinypython"
 TINYPYTHON_FILES = 1100
 """Files of a bare "tinypython": about 2 MB."""
-TINYPYTHON_SHARE = 0.4
+TINYPYTHON_SHARE = 0.45
 """Share of the bytes that a bare "tinypython" has in a mix."""
 ALLOWED = 'a corpus is "stdlib", "tinypython", "tinypython:N", a folder, or several joined by "+"'
 
@@ -108,7 +108,7 @@ def load_sources(spec: str, *, seed: int = 0) -> dict[str, list[SourceFile]]:
 def load_corpus(spec: str = DEFAULT_SPEC, *, seed: int = 0) -> list[SourceFile]:
     """All files of a spec. `seed` chooses the generated files; files read from disk do not depend on it.
 
-    In a mix, a bare "tinypython" is generated until it holds two fifths of the bytes.
+    In a mix, a bare "tinypython" is generated until it holds 45% of the bytes.
     Raises UserError for a spec that names nothing, a missing folder, or a folder without Python.
     """
     return [file for files in load_sources(spec, seed=seed).values() for file in files]

@@ -9,6 +9,7 @@ from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
+from sparsecircuits.kernels.warm_up import warm_up
 
 __all__ = [
     "Linear",
@@ -23,4 +24,5 @@ __all__ = [
     "sparse_linear",
     "split_heads",
     "topk_mask_reference",
+    "warm_up",
 ]

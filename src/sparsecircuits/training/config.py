@@ -108,11 +108,14 @@ def nano() -> TrainConfig:
     """2 layers, d_model 256, 2% of the weights: minutes on two CPU cores."""
     return TrainConfig(
         model=ModelConfig(n_layer=2, d_model=256, n_ctx=128),
-        sparsity=SparsityConfig(density=0.02, anneal="log"),
+        sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02),
         optimizer=OptimizerConfig(lr=5e-2),
         bigram_init="counts",
         batch_size=16,
-        steps=1_800,
+        steps=2_000,
+        eval_every=500,
+        eval_tokens=32_768,
+        checkpoint_every=500,
     )
 
 

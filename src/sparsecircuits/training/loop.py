@@ -12,6 +12,7 @@ from torch import Tensor
 
 from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.errors import UserError
+from sparsecircuits.kernels import warm_up
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.sparsity.projection import Projector
@@ -99,6 +100,7 @@ class _Run:
         restored = self._restore() if resume else False
         write_config(self.config.model, self.out, self._about())
         log = MetricsLog(self.out, self.step if restored else None)
+        warm_up()
         began, before = time.perf_counter(), self.seconds
         try:
             while (progress := self._progress()) < 1:

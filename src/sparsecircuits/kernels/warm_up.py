@@ -1,0 +1,27 @@
+"""Compile every CPU kernel before a clock starts (Numba compiles on first use, and caches on disk)."""
+
+import torch
+
+from sparsecircuits.kernels.abstopk import abstopk
+from sparsecircuits.kernels.attention import causal_attention
+from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
+from sparsecircuits.kernels.gate import gate_channels
+from sparsecircuits.kernels.project import project_topk_
+from sparsecircuits.kernels.sparse_linear import sparse_linear
+
+
+def warm_up() -> None:
+    """Run each kernel once, forward and backward, on a tiny input. Draws no random numbers."""
+    with torch.enable_grad():
+        x = torch.linspace(-1, 1, 64).view(1, 4, 16).requires_grad_()
+        weight = torch.zeros(16, 16)
+        weight[0, 0] = 1.0  # sparse enough for the sparse product
+        y = sparse_linear(abstopk(x, 4), weight, torch.zeros(16))
+        y = gate_channels(causal_attention(y, y, y, 2), torch.ones(16, requires_grad=True), torch.zeros(16))
+        ids = torch.arange(4)
+        for unembedding in (weight, torch.ones(16, 16)):
+            table = torch.zeros(16, 16, requires_grad=True)
+            loss = linear_cross_entropy(y.flatten(0, 1), unembedding, torch.zeros(16), ids, table, ids)
+            loss.backward(retain_graph=True)
+    for dim in (0, 1):
+        project_topk_(torch.arange(256.0).view(16, 16), 100, 2, dim)
