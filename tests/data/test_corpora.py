@@ -5,7 +5,13 @@ from pathlib import Path
 import pytest
 
 from sparsecircuits.data import stdlib
-from sparsecircuits.data.corpora import corpus_fingerprint, folder_files, load_corpus, load_sources
+from sparsecircuits.data.corpora import (
+    TINYPYTHON_SHARE,
+    corpus_fingerprint,
+    folder_files,
+    load_corpus,
+    load_sources,
+)
 from sparsecircuits.data.duplicates import drop_near_duplicates, jaccard, shingles
 from sparsecircuits.data.source import SourceFile
 from sparsecircuits.data.tinypython import generate_file
@@ -61,7 +67,8 @@ def test_mix_keeps_tinypython_the_smaller_share(folder: Path) -> None:
     (folder / "big.py").write_text("".join(generate_file(seed) for seed in range(50, 90)))
     sources = load_sources(f"{folder}+tinypython")
     sizes = {name: sum(len(file.text) for file in files) for name, files in sources.items()}
-    assert 0.2 < sizes["tinypython"] / sum(sizes.values()) < 0.35
+    assert sizes["tinypython"] / sum(sizes.values()) == pytest.approx(TINYPYTHON_SHARE, abs=0.05)
+    assert sizes["tinypython"] < sizes[str(folder)]
     assert list(sources) == [str(folder), "tinypython"]
 
 

@@ -98,8 +98,8 @@ class Tasks(Common):
     corpus: Path | None = None
     """With --model: score it on real code under this folder (single_double_quote)."""
     split: Literal["train", "validation", "held_out"] = "held_out"
-    n: int = 4
-    """Pairs to show (256 when scoring, unless given)."""
+    n: int | None = None
+    """Pairs: by default 4 to show, 256 to score."""
     seed: int = 0
 
 

@@ -129,7 +129,10 @@ def tasks(command: args.Tasks) -> None:
         {"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen
     ]
     if command.name:
-        pairs = [dataclasses.asdict(pair) for pair in chosen[0].pairs(command.split, command.n, command.seed)]
+        pairs = [
+            dataclasses.asdict(pair)
+            for pair in chosen[0].pairs(command.split, 4 if command.n is None else command.n, command.seed)
+        ]
         records[0] |= {"split": command.split, "pairs": pairs}
     if command.json:
         print_json({"tasks": records})
@@ -158,8 +161,12 @@ def _score(command: args.Tasks, names: list[str]) -> None:
         else:
             print_table("closing quotes of calls in real code", ["", ""], [[k, v] for k, v in result.items()], (1,))
         return
-    n = command.n if command.n != args.Tasks.n else 256
-    rows = [score_on_task(model, get_task(name, model.tokenizer), command.split, n, command.seed) for name in names]
+    rows = [
+        score_on_task(
+            model, get_task(name, model.tokenizer), command.split, 256 if command.n is None else command.n, command.seed
+        )
+        for name in names
+    ]
     if command.json:
         print_json({"tasks": rows})
     else:

@@ -29,12 +29,7 @@ def topk_mask_reference(
 
 @torch.library.custom_op("sparsecircuits::project_topk_", mutates_args=("weight",))
 def _project(weight: Tensor, k: int, floor: int, dim: int) -> None:
-    if floor == 0 and weight.is_cuda:
-        kept = weight.abs().flatten().topk(k, sorted=False).indices
-        mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device).index_fill_(0, kept, True)
-        weight.mul_(mask.view_as(weight))
-    else:
-        weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
+    weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
 
 
 @_project.register_kernel("cpu")
