@@ -114,6 +114,20 @@ def test_minutes_end_in_time_and_sparse(tokens, tmp_path):
     assert int(model.wte.weight.count_nonzero()) == budget(model.wte.weight, 0.25)
 
 
+def test_bfloat16_trains_too(tokens, tmp_path):
+    sc.train(dataclasses.replace(TINY, steps=30, dtype="bfloat16"), tmp_path / "run", tokens=tokens)
+    losses = [line["loss"] for line in read_metrics(tmp_path / "run" / "metrics.jsonl") if "loss" in line]
+    assert losses[-1] < losses[0] - 0.3
+
+
+@pytest.mark.parametrize("fast", [torch.float32, torch.bfloat16])
+def test_auto_settles_on_a_type_and_records_it(tokens, tmp_path, monkeypatch, fast):
+    monkeypatch.setattr(loop, "fast_dtype", lambda *_: fast)
+    sc.train(dataclasses.replace(TINY, steps=2, dtype="auto"), tmp_path / "run", tokens=tokens)
+    settled = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["dtype"]
+    assert settled == "float32" if fast is torch.float32 else settled in ("float32", "bfloat16")
+
+
 def command(out, corpus, *more):
     return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), *more, "--data", str(corpus), *FLAGS]
 

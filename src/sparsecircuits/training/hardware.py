@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -19,15 +20,20 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
+def shortest_time(function: Callable[[], object], calls: int = 3) -> float:
+    """Seconds of the shortest of some calls, after one to warm up."""
+    function()
+    times = []
+    for _ in range(calls):
+        start = time.perf_counter()
+        function()
+        times.append(time.perf_counter() - start)
+    return min(times)
+
+
 def _seconds(dtype: torch.dtype, rows: int, width: int) -> float:
     x, w = torch.randn(rows, width).to(dtype), torch.randn(4 * width, width).to(dtype)
-    x @ w.T
-    times = []
-    for _ in range(5):
-        start = time.perf_counter()
-        x @ w.T
-        times.append(time.perf_counter() - start)
-    return sorted(times)[2]
+    return shortest_time(lambda: x @ w.T)
 
 
 def fast_dtype(device: torch.device, rows: int = 2048, width: int = 256) -> torch.dtype:
