@@ -32,6 +32,25 @@ def test_budget_floor_and_reference(rows, columns, density, floor, dim, seed, ti
     assert torch.equal(kept, weight * topk_mask_reference(weight, k, floor, dim))
 
 
+@pytest.mark.parametrize("pattern", ["normal", "heavy tail", "periodic", "two values", "mostly zero"])
+@pytest.mark.parametrize("floor", [0, 3])
+@pytest.mark.parametrize("dim", [0, 1])
+def test_large_matrices_whatever_a_sample_of_them_says(pattern, floor, dim):
+    torch.manual_seed(0)
+    weight = torch.randn(300, 257)
+    if pattern == "heavy tail":
+        weight = weight**9
+    elif pattern == "periodic":  # entries that a regular sample sees are all tiny
+        weight.view(-1)[9::18] *= 1e-20
+    elif pattern == "two values":
+        weight = weight.sign() * (1 + (weight > 1))
+    elif pattern == "mostly zero":
+        weight *= torch.rand_like(weight) < 0.01
+    for k in (1000, 5000, 50_000):
+        kept = project_topk_(weight.clone(), k, floor, dim)
+        assert torch.equal(kept, weight * topk_mask_reference(weight, k, floor, dim))
+
+
 def test_without_a_floor_the_largest_survive():
     weight = torch.randn(50, 70)
     kept = project_topk_(weight.clone(), 100)

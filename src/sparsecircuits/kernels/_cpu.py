@@ -13,7 +13,6 @@ LOCK = threading.Lock()
 
 i32 = np.int32
 ABS = np.int32(0x7FFFFFFF)
-TOP = np.int32(0x7FFFFFFF)
 
 
 @njit(nogil=True, inline="always")
@@ -32,7 +31,7 @@ def _row_threshold(row, n, k, guess):
     is one vectorised count. The neighbouring row's threshold is a good first guess.
     """
     low, count_low = i32(0), n  # at least k entries reach `low`
-    high, count_high = TOP, 0  # fewer than k entries reach `high`, or it is the largest pattern
+    high, count_high = ABS, 0  # fewer than k entries reach `high`, or it is the largest pattern
     threshold, step = guess, 0
     while high - low > 1:
         count = _count_at_least(row, n, threshold)
@@ -47,7 +46,7 @@ def _row_threshold(row, n, k, guess):
         jump = np.int64(1) << np.int64(min(18 + 2 * step, 30))
         if low == 0:
             following = np.int64(high) - min(jump, gap // 2)
-        elif high == TOP:
+        elif high == ABS:
             following = np.int64(low) + min(jump, gap // 2)
         elif step % 3 == 0:
             following = np.int64(low) + gap // 2
@@ -91,110 +90,15 @@ def abstopk(bits, out, mask, k, chunks):
 
 
 @njit(nogil=True, parallel=True, cache=True)
-def masked_copy(grad, mask, out, chunks):
-    """out = grad where mask, else 0; flat float32 arrays."""
-    n = grad.shape[0]
-    for c in prange(chunks):
-        for i in range(c * n // chunks, (c + 1) * n // chunks):
-            out[i] = grad[i] if mask[i] else np.float32(0)
+def masked_copy(bits, mask, out, chunks):
+    """out = bits where mask (0 or 1), else 0; flat arrays: int32 bit patterns, mask uint8.
 
-
-@njit(nogil=True, cache=True)
-def _protect_rows(scores, floor, start, stop):
-    """Give the `floor` largest entries of each row the top score (ties: first by index)."""
-    n = scores.shape[1]
-    for r in range(start, stop):
-        row = scores[r]
-        for _ in range(floor):
-            best, where = i32(-1), 0
-            for j in range(n):
-                if row[j] > best and row[j] != TOP:
-                    best, where = row[j], j
-            row[where] = TOP
-
-
-@njit(nogil=True, cache=True)
-def _protect_columns(scores, floor, start, stop):
-    """As `_protect_rows` for columns [start, stop), row by row so that memory is read in order."""
-    rows, width = scores.shape[0], stop - start
-    best = np.full((floor, width), i32(-1), dtype=np.int32)
-    where = np.zeros((floor, width), dtype=np.int32)
-    for r in range(rows):
-        for j in range(width):
-            score = scores[r, start + j]
-            if score > best[floor - 1, j]:
-                slot = floor - 1
-                while slot > 0 and score > best[slot - 1, j]:
-                    best[slot, j], where[slot, j] = best[slot - 1, j], where[slot - 1, j]
-                    slot -= 1
-                best[slot, j], where[slot, j] = score, i32(r)
-    for f in range(floor):
-        for j in range(width):
-            scores[where[f, j], start + j] = TOP
-
-
-@njit(nogil=True, parallel=True, cache=True)
-def protect(scores, floor, dim, chunks):
-    """Mark the `floor` largest entries along `dim` of int32 scores as unbeatable, in place."""
-    units = scores.shape[1 - dim]
-    for c in prange(chunks):
-        if dim == 1:
-            _protect_rows(scores, floor, c * units // chunks, (c + 1) * units // chunks)
-        else:
-            _protect_columns(scores, floor, c * units // chunks, (c + 1) * units // chunks)
-
-
-@njit(nogil=True, parallel=True, cache=True)
-def magnitudes(bits, scores, chunks):
-    """scores = |weights| as bit patterns, below the reserved top pattern; flat int32 arrays."""
+    Without a branch: a random mask would be mispredicted every few entries.
+    """
     n = bits.shape[0]
     for c in prange(chunks):
         for i in range(c * n // chunks, (c + 1) * n // chunks):
-            scores[i] = min(bits[i] & ABS, TOP - i32(1))
-
-
-@njit(nogil=True, parallel=True, cache=True)
-def _histogram(scores, prefix, prefix_shift, shift, mask, counts):
-    """Per chunk, count the digit (score >> shift) & mask among scores whose higher bits equal prefix."""
-    chunks, n = counts.shape[0], scores.shape[0]
-    for c in prange(chunks):
-        local = counts[c]
-        for i in range(c * n // chunks, (c + 1) * n // chunks):
-            if (scores[i] >> prefix_shift) == prefix:
-                local[(scores[i] >> shift) & mask] += 1
-
-
-@njit(nogil=True, cache=True)
-def kth_largest(scores, k, chunks):
-    """Radix search: the k-th largest of non-negative int32 scores and how many of its ties to keep."""
-    prefix, prefix_shift, left = i32(0), 31, k
-    for shift, bits in ((20, 11), (10, 10), (0, 10)):
-        counts = np.zeros((chunks, 1 << bits), dtype=np.int64)
-        _histogram(scores, prefix, prefix_shift, shift, (1 << bits) - 1, counts)
-        digit = (1 << bits) - 1
-        while True:
-            here = counts[:, digit].sum()
-            if here >= left:
-                break
-            left -= here
-            digit -= 1
-        prefix = i32((prefix << bits) | digit)
-        prefix_shift = shift
-    return prefix, left
-
-
-@njit(nogil=True, cache=True)
-def zero_below(scores, weights, threshold, ties):
-    """Zero the weights whose score is below the threshold; of the ties keep the first `ties`."""
-    left = ties
-    for i in range(scores.shape[0]):
-        if scores[i] == threshold:
-            if left > 0:
-                left -= 1
-            else:
-                weights[i] = 0
-        elif scores[i] < threshold:
-            weights[i] = 0
+            out[i] = bits[i] & -i32(mask[i])
 
 
 @njit(nogil=True, parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})

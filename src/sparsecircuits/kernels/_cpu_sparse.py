@@ -1,70 +1,94 @@
 """Numba kernels for products with a sparse matrix on the CPU.
 
-Tokens are taken in blocks of 64 and turned, so that every nonzero is one vector multiply-add over the
-block's tokens; outputs are turned back 16 at a time (one cache line).
+Tokens are taken in blocks of 64 and turned, so that every nonzero is one vector multiply-add over the block's
+tokens; outputs are turned back 16 at a time (one cache line).
 """
 
 import numpy as np
 from numba import njit, prange
 
-BLOCK, TILE = 64, 16
+from sparsecircuits.kernels._cpu_simd import WIDTH, accumulate, turn
+
+BLOCK, TILE = WIDTH, 16
 
 
 @njit(nogil=True, cache=True)
-def compress(weight, transpose):
-    """Nonzeros by row (by column when `transpose`): (starts int64[n + 1], indices int32, values float32)."""
+def _row_nonzeros(row, places):
+    found = 0
+    for c in range(row.shape[0]):
+        places[found] = c
+        found += row[c] != 0
+    return found
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def _find(weight, rows_of, columns_of, found, chunks):
     rows, columns = weight.shape
+    for chunk in prange(chunks):
+        places = np.empty(columns + 1, dtype=np.int32)
+        total = 0
+        for r in range(chunk * rows // chunks, (chunk + 1) * rows // chunks):
+            here = _row_nonzeros(weight[r], places)
+            for p in range(here):
+                rows_of[chunk, total + p] = r
+                columns_of[chunk, total + p] = places[p]
+            total += here
+        found[chunk] = total
+
+
+@njit(nogil=True, cache=True)
+def compress(weight, count, transpose, chunks):
+    """Nonzeros by row (by column when `transpose`): (starts int64[n + 1], indices int32, values float32).
+
+    count: at least the number of nonzeros.
+    """
+    rows, columns = weight.shape
+    rows_of, columns_of = np.empty((chunks, count), dtype=np.int32), np.empty((chunks, count), dtype=np.int32)
+    found = np.empty(chunks, dtype=np.int64)
+    _find(weight, rows_of, columns_of, found, chunks)
+    total = found.sum()
     units = columns if transpose else rows
     starts = np.zeros(units + 1, dtype=np.int64)
-    for r in range(rows):
-        for c in range(columns):
-            if weight[r, c] != 0:
-                starts[(c if transpose else r) + 1] += 1
+    for chunk in range(chunks):
+        for p in range(found[chunk]):
+            starts[(columns_of[chunk, p] if transpose else rows_of[chunk, p]) + 1] += 1
     for unit in range(units):
         starts[unit + 1] += starts[unit]
     place = starts[:-1].copy()
-    indices = np.empty(starts[units], dtype=np.int32)
-    values = np.empty(starts[units], dtype=np.float32)
-    for r in range(rows):
-        for c in range(columns):
-            w = weight[r, c]
-            if w != 0:
-                unit = c if transpose else r
-                indices[place[unit]] = r if transpose else c
-                values[place[unit]] = w
-                place[unit] += 1
+    indices, values = np.empty(total, dtype=np.int32), np.empty(total, dtype=np.float32)
+    for chunk in range(chunks):
+        for p in range(found[chunk]):
+            r, c = rows_of[chunk, p], columns_of[chunk, p]
+            unit = c if transpose else r
+            indices[place[unit]] = r if transpose else c
+            values[place[unit]] = weight[r, c]
+            place[unit] += 1
     return starts, indices, values
 
 
-@njit(nogil=True, cache=True, fastmath={"contract"})
-def _block(x, starts, indices, values, bias, y, first, last, turned, sums):
-    width, n_out = last - first, y.shape[1]
-    for t in range(width):
-        for i in range(x.shape[1]):
-            turned[i, t] = x[first + t, i]
+@njit(nogil=True, cache=True)
+def _block(x, starts, indices, values, bias, y, n_in, n_out, first, last, turned, sums):
+    """Tokens first..last: turn them, multiply every output's nonzeros, turn back 16 outputs at a time."""
+    width = last - first
+    turn(x, first * n_in, n_in, width, n_in, turned, 0, BLOCK)
     for tile in range(0, n_out, TILE):
-        stop = min(tile + TILE, n_out)
-        for o in range(tile, stop):
-            row, start_value = sums[o - tile], bias[o]
-            for t in range(BLOCK):
-                row[t] = start_value
-            for p in range(starts[o], starts[o + 1]):
-                w, column = values[p], turned[indices[p]]
-                for t in range(BLOCK):
-                    row[t] += w * column[t]
-        for t in range(width):
-            for o in range(tile, stop):
-                y[first + t, o] = sums[o - tile, t]
+        here = min(TILE, n_out - tile)
+        for o in range(here):
+            sums[o * BLOCK : (o + 1) * BLOCK] = bias[tile + o]
+            accumulate(sums, o * BLOCK, values, indices, starts[tile + o], starts[tile + o + 1], turned, 0, BLOCK)  # type: ignore[call-arg]  # noqa: E501
+        turn(sums, 0, BLOCK, here, width, y, first * n_out + tile, n_out)
 
 
 @njit(nogil=True, parallel=True, cache=True)
 def sparse_product(x, starts, indices, values, bias, y, chunks):
     """y[n, out] = x[n, in] · Wᵀ + bias[out], W given by its nonzeros by output."""
-    rows = x.shape[0]
+    rows, n_in, n_out = x.shape[0], x.shape[1], y.shape[1]
     blocks = (rows + BLOCK - 1) // BLOCK
+    source, target = x.reshape(-1), y.reshape(-1)
     for chunk in prange(chunks):
-        turned = np.zeros((x.shape[1], BLOCK), dtype=np.float32)
-        sums = np.zeros((TILE, BLOCK), dtype=np.float32)
+        turned = np.zeros(n_in * BLOCK, dtype=np.float32)
+        sums = np.zeros(TILE * BLOCK, dtype=np.float32)
         for b in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
             first = b * BLOCK
-            _block(x, starts, indices, values, bias, y, first, min(rows, first + BLOCK), turned, sums)
+            last = min(rows, first + BLOCK)
+            _block(source, starts, indices, values, bias, target, n_in, n_out, first, last, turned, sums)

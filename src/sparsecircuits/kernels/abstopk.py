@@ -64,9 +64,9 @@ def _(x: Tensor, mask: Tensor) -> Tensor:
     out = torch.empty_like(source)
     with _cpu.LOCK:
         _cpu.masked_copy(
-            source.reshape(-1).numpy(),
-            mask.contiguous().reshape(-1).numpy(),
-            out.reshape(-1).numpy(),
+            source.view(torch.int32).reshape(-1).numpy(),
+            mask.contiguous().view(torch.uint8).reshape(-1).numpy(),
+            out.view(torch.int32).reshape(-1).numpy(),
             torch.get_num_threads(),
         )
     return out

@@ -34,20 +34,13 @@ def _project(weight: Tensor, k: int, floor: int, dim: int) -> None:
 
 @_project.register_kernel("cpu")
 def _(weight: Tensor, k: int, floor: int, dim: int) -> None:
-    from sparsecircuits.kernels import _cpu
+    from sparsecircuits.kernels import _cpu, _cpu_project
 
     if weight.dtype != torch.float32 or not weight.is_contiguous():
         weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
         return
-    data, threads = weight.detach(), torch.get_num_threads()
-    scores = torch.empty(data.shape, dtype=torch.int32)
     with _cpu.LOCK:
-        _cpu.magnitudes(data.view(torch.int32).reshape(-1).numpy(), scores.reshape(-1).numpy(), threads)
-        if floor:
-            _cpu.protect(scores.numpy(), floor, dim, threads)
-        flat = scores.reshape(-1).numpy()
-        threshold, ties = _cpu.kth_largest(flat, k, threads)
-        _cpu.zero_below(flat, data.reshape(-1).numpy(), threshold, ties)
+        _cpu_project.project(weight.detach().view(torch.int32).numpy(), k, floor, dim, torch.get_num_threads())
 
 
 @_project.register_fake

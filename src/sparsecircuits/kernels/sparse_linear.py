@@ -53,7 +53,10 @@ class Nonzeros:
         shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
         with _cpu.LOCK:
             if transpose not in self._lists:
-                self._lists[transpose] = _cpu_sparse.compress(self._weight.numpy(), transpose)
+                count = int(self._weight.count_nonzero())
+                self._lists[transpose] = _cpu_sparse.compress(
+                    self._weight.numpy(), count, transpose, torch.get_num_threads()
+                )
             _cpu_sparse.sparse_product(  # type: ignore[call-arg]
                 source.numpy(), *self._lists[transpose], shift.numpy(), out.numpy(), torch.get_num_threads()
             )

@@ -1,0 +1,218 @@
+"""Numba kernels of the weight projection on the CPU (see `project`). Weights come as int32 bit patterns."""
+
+import numpy as np
+from numba import njit, prange
+
+from sparsecircuits.kernels._cpu import ABS, i32
+
+BLOCK = 16  # entries whose largest is compared first: one vector register or two
+SAMPLE = 4096  # entries that locate the threshold
+SAMPLE_SHIFT = 18  # their histogram's bins: the exponent and five bits of the mantissa
+BINS = 1 << (31 - SAMPLE_SHIFT)
+
+
+@njit(nogil=True, cache=True)
+def _insert(scores, places, score, place):
+    """Put a score into a descending list, after its equals; the smallest falls out."""
+    slot = scores.shape[0] - 1
+    while slot > 0 and score > scores[slot - 1]:
+        scores[slot], places[slot] = scores[slot - 1], places[slot - 1]
+        slot -= 1
+    scores[slot], places[slot] = score, place
+
+
+@njit(nogil=True, inline="always")
+def _block_reaches(row, start, threshold):
+    reaches = i32(0)
+    for j in range(BLOCK):
+        reaches |= i32((row[start + j] & ABS) > threshold)
+    return reaches != 0
+
+
+@njit(nogil=True, cache=True)
+def _protect_rows(bits, places, start, stop):
+    n, floor = bits.shape[1], places.shape[1]
+    best = np.empty(floor, dtype=np.int32)
+    for r in range(start, stop):
+        row, mine = bits[r], places[r]
+        best[:] = -1
+        whole = n - n % BLOCK
+        for block in range(0, whole, BLOCK):
+            if _block_reaches(row, block, best[floor - 1]):
+                for j in range(block, block + BLOCK):
+                    if (row[j] & ABS) > best[floor - 1]:
+                        _insert(best, mine, row[j] & ABS, r * n + j)
+        for j in range(whole, n):
+            if (row[j] & ABS) > best[floor - 1]:
+                _insert(best, mine, row[j] & ABS, r * n + j)
+
+
+@njit(nogil=True, inline="always")
+def _block_beats(row, start, smallest, first):
+    beats = i32(0)
+    for j in range(BLOCK):
+        beats |= i32((row[start + j] & ABS) > smallest[first + j])
+    return beats != 0
+
+
+@njit(nogil=True, cache=True)
+def _protect_columns(bits, places, start, stop):
+    """Row by row, so that memory is read in order."""
+    rows, n = bits.shape
+    floor, width = places.shape[1], stop - start
+    best = np.full((width, floor), i32(-1), dtype=np.int32)
+    smallest = np.full(width, i32(-1), dtype=np.int32)
+    whole = width - width % BLOCK
+    for r in range(rows):
+        row = bits[r]
+        for block in range(0, width, BLOCK):
+            if block < whole and not _block_beats(row, start + block, smallest, block):
+                continue
+            for j in range(block, min(block + BLOCK, width)):
+                score = row[start + j] & ABS
+                if score > smallest[j]:
+                    _insert(best[j], places[start + j], score, r * n + start + j)
+                    smallest[j] = best[j, floor - 1]
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def protect(bits, places, dim, chunks):
+    """places[unit, :] = flat positions of the largest entries of every unit (among equals the first).
+
+    bits: int32[rows, columns]; units are rows (dim 1) or columns (dim 0); places: int64[units, floor].
+    """
+    units = places.shape[0]
+    for c in prange(chunks):
+        if dim == 1:
+            _protect_rows(bits, places, c * units // chunks, (c + 1) * units // chunks)
+        else:
+            _protect_columns(bits, places, c * units // chunks, (c + 1) * units // chunks)
+
+
+@njit(nogil=True, cache=True)
+def _bracket(bits, k):
+    """Bit patterns (low, high) that the k-th largest magnitude very probably lies between, from a sample."""
+    n = bits.shape[0]
+    stride = max(1, n // SAMPLE)
+    counts = np.zeros(BINS, dtype=np.int32)
+    taken = 0
+    for i in range(stride // 2, n, stride):
+        counts[(bits[i] & ABS) >> SAMPLE_SHIFT] += 1
+        taken += 1
+    share = k / n
+    expected, slack = share * taken, 5.0 * np.sqrt(taken * share * (1 - share)) + 8.0
+    low, high, above = 0, BINS, 0
+    for b in range(BINS - 1, -1, -1):
+        if above + counts[b] < expected - slack:
+            high = b
+        above += counts[b]
+        if above > expected + slack:
+            low = b
+            break
+    return i32(low << SAMPLE_SHIFT), i32((high << SAMPLE_SHIFT) - 1)
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def _collect(bits, low, high, found, sizes, above, chunks):
+    """Per chunk: magnitudes in low..high into found[chunk], their number, and how many are above high."""
+    n = bits.shape[0]
+    for c in prange(chunks):
+        mine, size, over = found[c], 0, 0
+        for i in range(c * n // chunks, (c + 1) * n // chunks):
+            score = bits[i] & ABS
+            over += score > high
+            mine[size] = score
+            size += (score >= low) & (score <= high)
+        sizes[c], above[c] = size, over
+
+
+@njit(nogil=True, cache=True)
+def _select(found, sizes, k):
+    """Radix search over the collected magnitudes: (the k-th largest, how many of its equals are in the k)."""
+    prefix, prefix_shift, left = i32(0), 31, k
+    counts = np.empty(2048, dtype=np.int64)
+    for shift, width in ((20, 11), (10, 10), (0, 10)):
+        counts[:] = 0
+        for c in range(found.shape[0]):
+            for i in range(sizes[c]):
+                if (found[c, i] >> prefix_shift) == prefix:
+                    counts[(found[c, i] >> shift) & ((1 << width) - 1)] += 1
+        digit = (1 << width) - 1
+        while counts[digit] < left:
+            left -= counts[digit]
+            digit -= 1
+        prefix = i32((prefix << width) | digit)
+        prefix_shift = shift
+    return prefix, left, counts[prefix & 1023]
+
+
+@njit(nogil=True, cache=True)
+def threshold(bits, k, chunks):
+    """(the k-th largest magnitude as bits, how many of its equals are among the k largest, how many there are).
+
+    bits: flat int32, 0 < k <= size. A sample brackets the answer; one pass counts what is above the bracket
+    and collects what is in it; a radix search over that is exact. A sample that misled widens the bracket.
+    """
+    n = bits.shape[0]
+    low, high = _bracket(bits, k)
+    found = np.empty((chunks, n // chunks + 2), dtype=np.int32)
+    sizes, above = np.empty(chunks, dtype=np.int64), np.empty(chunks, dtype=np.int64)
+    while True:
+        _collect(bits, low, high, found, sizes, above, chunks)
+        over, inside = above.sum(), sizes.sum()
+        if over >= k:
+            low, high = i32(high + 1), ABS
+        elif over + inside < k:
+            low, high = i32(0), i32(low - 1)
+        else:
+            return _select(found, sizes, k - over)
+
+
+@njit(nogil=True, parallel=True, cache=True)
+def _zero_below(bits, lowest, chunks):
+    n = bits.shape[0]
+    for c in prange(chunks):
+        for i in range(c * n // chunks, (c + 1) * n // chunks):
+            bits[i] = bits[i] if (bits[i] & ABS) >= lowest else i32(0)
+
+
+@njit(nogil=True, cache=True)
+def _drop_ties(bits, tie, keep):
+    for i in range(bits.shape[0]):
+        if (bits[i] & ABS) == tie:
+            if keep == 0:
+                bits[i] = 0
+            else:
+                keep -= 1
+
+
+@njit(nogil=True, cache=True)
+def keep_largest(bits, k, chunks):
+    """Zero all but the k largest magnitudes of flat int32 `bits` in place; among equals the first stay."""
+    if k == 0:
+        bits[:] = 0
+        return
+    lowest, keep, equal = threshold(bits, k, chunks)
+    _zero_below(bits, lowest, chunks)
+    if equal > keep:
+        _drop_ties(bits, lowest, keep)
+
+
+@njit(nogil=True, cache=True)
+def project(bits, k, floor, dim, chunks):
+    """Keep k entries of int32[rows, columns] `bits` in place: the `floor` largest of every unit, then the
+    largest of the rest. The protected entries step aside while the rest compete."""
+    flat = bits.reshape(-1)
+    if floor == 0:
+        keep_largest(flat, k, chunks)
+        return
+    places = np.zeros((bits.shape[1 - dim], floor), dtype=np.int64)
+    protect(bits, places, dim, chunks)
+    spots = places.reshape(-1)
+    kept = np.empty(spots.shape[0], dtype=np.int32)
+    for i in range(spots.shape[0]):
+        kept[i] = flat[spots[i]]
+        flat[spots[i]] = 0
+    keep_largest(flat, k - spots.shape[0], chunks)
+    for i in range(spots.shape[0]):
+        flat[spots[i]] = kept[i]

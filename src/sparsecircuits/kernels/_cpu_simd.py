@@ -1,0 +1,119 @@
+"""Two building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
+
+Arrays are flat float32 with offsets in entries. LLVM lowers the vectors to what the CPU has (AVX, SSE, NEON).
+Nothing here checks bounds.
+"""
+
+from typing import Any
+
+from llvmlite import ir
+from numba import njit, types
+from numba.core import cgutils
+from numba.extending import intrinsic
+
+LANES = 8
+WIDTH = 64  # entries that `accumulate` works on: as many as stay in eight registers of eight
+
+_i64 = ir.IntType(64)
+_vector = ir.VectorType(ir.FloatType(), LANES)
+
+
+def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+    """Pointer to an array's first entry."""
+    return context.make_array(kind)(context, builder, array).data
+
+
+def _at(builder: Any, data: Any, offset: Any) -> Any:
+    """Pointer to eight entries from an offset on."""
+    return builder.bitcast(builder.gep(data, [offset]), _vector.as_pointer())
+
+
+def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes))
+
+
+def _turned(builder: Any, rows: list[Any]) -> list[Any]:
+    """An 8x8 transpose in registers: pairs, then fours, then halves change places."""
+    low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
+    pairs = [_shuffle(builder, rows[k], rows[k + 1], lanes) for k in range(0, 8, 2) for lanes in (low, high)]
+    low, high = [0, 1, 8, 9, 4, 5, 12, 13], [2, 3, 10, 11, 6, 7, 14, 15]
+    fours = [
+        _shuffle(builder, pairs[k + side], pairs[k + side + 2], lanes)
+        for k in (0, 4)
+        for side in (0, 1)
+        for lanes in (low, high)
+    ]
+    low, high = [0, 1, 2, 3, 8, 9, 10, 11], [4, 5, 6, 7, 12, 13, 14, 15]
+    return [_shuffle(builder, fours[k], fours[k + 4], lanes) for lanes in (low, high) for k in range(4)]
+
+
+@intrinsic
+def _turn_8x8(typingctx, source, start, stride, target, target_start, target_stride):  # type: ignore[no-untyped-def]
+    """target[target_start + i * target_stride + j] = source[start + j * stride + i] for i, j in 0..7."""
+    signature = types.void(source, types.int64, types.int64, target, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        source, start, stride, target, target_start, target_stride = arguments
+        read = _data(context, builder, signature.args[0], source)
+        write = _data(context, builder, signature.args[3], target)
+
+        def offset(first: Any, step: Any, k: int) -> Any:
+            return builder.add(first, builder.mul(step, ir.Constant(_i64, k)))
+
+        rows = [builder.load(_at(builder, read, offset(start, stride, j)), align=4) for j in range(LANES)]
+        for i, column in enumerate(_turned(builder, rows)):
+            builder.store(column, _at(builder, write, offset(target_start, target_stride, i)), align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def accumulate(typingctx, out, o, values, indices, first, last, rows, start, stride):  # type: ignore[no-untyped-def]
+    """out[o : o + 64] += Σ_p values[p] * rows[start + stride * indices[p] :][:64], first <= p < last.
+
+    The 64 sums stay in registers: one load for each multiply-add. indices: int32.
+    """
+    signature = types.void(out, types.int64, values, indices, types.int64, types.int64, rows, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        out, o, values, indices, first, last, rows, start, stride = arguments
+        kinds = signature.args
+        write = _data(context, builder, kinds[0], out)
+        factors, places = _data(context, builder, kinds[2], values), _data(context, builder, kinds[3], indices)
+        read = _data(context, builder, kinds[6], rows)
+        multiply_add = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fmuladd.v{LANES}f32"
+        )
+        targets = [_at(builder, write, builder.add(o, ir.Constant(_i64, LANES * k))) for k in range(WIDTH // LANES)]
+        sums = [cgutils.alloca_once_value(builder, builder.load(target, align=4)) for target in targets]
+        with cgutils.for_range(builder, builder.sub(last, first)) as loop:
+            p = builder.add(first, loop.index)
+            factor = builder.load(builder.gep(factors, [p]))
+            lanes = builder.insert_element(ir.Constant(_vector, ir.Undefined), factor, ir.Constant(_i64, 0))
+            factor = _shuffle(builder, lanes, lanes, [0] * LANES)
+            place = builder.sext(builder.load(builder.gep(places, [p])), _i64)
+            base = builder.add(start, builder.mul(stride, place))
+            for k, held in enumerate(sums):
+                entry = builder.load(_at(builder, read, builder.add(base, ir.Constant(_i64, LANES * k))), align=4)
+                builder.store(builder.call(multiply_add, [factor, entry, builder.load(held)]), held)
+        for target, held in zip(targets, sums, strict=True):
+            builder.store(builder.load(held), target, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@njit(nogil=True, cache=True)
+def turn(source, start, stride, rows, columns, target, target_start, target_stride):
+    """target[target_start + c * target_stride + r] = source[start + r * stride + c] for all r, c: whole 8x8 tiles in
+    registers, what is left over one by one."""
+    whole_rows, whole_columns = rows - rows % LANES, columns - columns % LANES
+    for c in range(0, whole_columns, LANES):
+        for r in range(0, whole_rows, LANES):
+            _turn_8x8(  # type: ignore[call-arg]
+                source, start + r * stride + c, stride, target, target_start + c * target_stride + r, target_stride
+            )
+    for r in range(rows):
+        for c in range(whole_columns if r < whole_rows else 0, columns):
+            target[target_start + c * target_stride + r] = source[start + r * stride + c]
