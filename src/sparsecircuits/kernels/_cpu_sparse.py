@@ -75,7 +75,7 @@ def _block(x, starts, indices, values, bias, y, n_in, n_out, first, last, turned
         here = min(TILE, n_out - tile)
         for o in range(here):
             sums[o * BLOCK : (o + 1) * BLOCK] = bias[tile + o]
-            accumulate(sums, o * BLOCK, values, indices, starts[tile + o], starts[tile + o + 1], turned, 0, BLOCK)  # type: ignore[call-arg]  # noqa: E501
+            accumulate(sums, o * BLOCK, values, indices, starts[tile + o], starts[tile + o + 1], turned, 0, BLOCK)  # type: ignore[call-arg]
         turn(sums, 0, BLOCK, here, width, y, first * n_out + tile, n_out)
 
 
