@@ -63,6 +63,8 @@ class TrainConfig:
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
+    logger: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics go beside metrics.jsonl: one or more loggers (extra: logging)."""
 
     def __post_init__(self) -> None:
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
