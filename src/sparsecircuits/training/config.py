@@ -67,6 +67,7 @@ class TrainConfig:
     """Where metrics go beside metrics.jsonl: one or more loggers (extra: logging)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")
