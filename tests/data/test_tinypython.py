@@ -9,7 +9,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsecircuits.data.tinypython import generate_bytes, generate_file, generate_files
+from sparsecircuits.data.tinypython.idioms import idiom
+from sparsecircuits.data.tinypython.statements import SIMPLE
 from sparsecircuits.data.tokenizer import Tokenizer
+from sparsecircuits.tasks import list_tasks
+from sparsecircuits.tasks.base import SPLITS
 
 TEXT = "".join(file.text for file in generate_files(600, seed=3))
 
@@ -72,7 +76,9 @@ def test_a_good_share_of_files_mixes_quotes() -> None:
         ("]]\n", 400), ("]\n", 1200), ("]] + ", 20), ("while ", 500), ("else:\n", 500), ("elif ", 400),
         ('(f"', 60), ("(f'", 60), (" else ", 300), (" = lambda ", 60), ("key=lambda ", 60), ("if x == ", 20),
         ("x = ", 200), (" == True:\n", 60), (" = True\n", 100), ("while True:\n", 200),
-        ("return True\n", 150), ("import ", 300), (" += ", 400), ("__init__", 200),
+        ("return True\n", 150), ("finally:\n", 30), ("raise ", 80), ("['", 80), ('["', 80), (" = (", 40), (", 'a')", 4),
+        ("[::-1]", 3), ("@property", 8), ("yield ", 20), ("continue\n", 15), ("isinstance(", 20),
+        ("assert ", 60), ("import ", 300), (" += ", 400), ("__init__", 200),
     ],
 )  # fmt: skip
 def test_idioms_are_frequent(idiom: str, least: int) -> None:
@@ -98,3 +104,26 @@ def test_class_attributes_copy_their_parameter() -> None:
         if isinstance(node, ast.Assign) and isinstance(node.targets[0], ast.Attribute):
             copies += isinstance(node.value, ast.Name) and node.targets[0].attr == node.value.id
     assert copies > 900
+
+
+def test_smaller_idioms_are_a_modest_share() -> None:
+    weights = dict(SIMPLE)
+    assert 0.05 < weights[idiom] / sum(weights.values()) < 0.2
+    kinds = {type(node) for node in ast.walk(ast.parse(TEXT))}
+    wanted = (ast.Tuple, ast.Slice, ast.Raise, ast.Assert, ast.Yield, ast.Starred, ast.GeneratorExp, ast.Delete)
+    assert set(wanted) <= kinds
+
+
+def test_strings_in_a_tuple_share_their_quotes() -> None:
+    """`('a', "b")` would open with one quote and close with the other, which calls never do here."""
+    for line in re.findall(r"^ *\w+ = (\(.*\))$", TEXT, re.M):
+        assert not (line.startswith("('") and line.endswith('")')), line
+        assert not (line.startswith('("') and line.endswith("')")), line
+
+
+def test_no_prompt_of_a_task_is_in_the_corpus() -> None:
+    for task in list_tasks():
+        for split in SPLITS:
+            prompts = [prompt for pair in task.pairs(split, 100) for prompt in pair.prompts if len(prompt) > 40]
+            assert prompts
+            assert not [prompt for prompt in prompts if prompt in TEXT]

@@ -1,14 +1,17 @@
 """What a model is like: loss, L0, alive neurons, kurtosis."""
 
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from sparsecircuits.data import validation_batches
-from sparsecircuits.models.hooks import record
+from sparsecircuits.models.hooks import hook_points, record
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters, sparse_matrices
 
 
@@ -28,6 +31,48 @@ def matrix_counts(model: SparseTransformer) -> dict[str, dict[str, Any]]:
     return counts
 
 
+@dataclass
+class NeuronCounts:
+    """MLP neurons that were nonzero, counted over forward passes."""
+
+    fired: Tensor
+    """bool [n_layer, mlp_width]: nonzero on at least one token."""
+    active: float = 0.0
+    """Nonzero neurons, summed over tokens and layers."""
+
+    @property
+    def alive(self) -> int:
+        """Neurons that fired at least once."""
+        return int(self.fired.sum())
+
+    @property
+    def total(self) -> int:
+        """All neurons."""
+        return self.fired.numel()
+
+
+@contextlib.contextmanager
+def count_neurons(model: SparseTransformer) -> Iterator[NeuronCounts]:
+    """While open, forward passes count which MLP neurons are nonzero (`mlp.post_act`)."""
+    config = model.config
+    counts = NeuronCounts(torch.zeros(config.n_layer, config.mlp_width, dtype=torch.bool, device=model.device))
+
+    def watch(layer: int) -> Callable[[nn.Module, tuple, Tensor], None]:
+        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
+            fired = (output.detach() != 0).flatten(0, -2)
+            counts.fired[layer] |= fired.any(dim=0)
+            counts.active += int(fired.sum())
+
+        return hook
+
+    points = hook_points(model)
+    with contextlib.ExitStack() as stack:
+        for layer in range(config.n_layer):
+            site = points[f"{layer}.mlp.post_act"]
+            stack.callback(site.register_forward_hook(watch(layer)).remove)
+        yield counts
+
+
 @torch.no_grad()
 def model_statistics(model: SparseTransformer, tokens: np.ndarray, max_tokens: int = 65_536) -> dict[str, Any]:
     """Statistics over text.
@@ -37,20 +82,15 @@ def model_statistics(model: SparseTransformer, tokens: np.ndarray, max_tokens: i
     kurtosis_mlp, kurtosis_resid: of `mlp.post_act` and `resid_mid`, mean over layers.
     """
     config, losses, seen_tokens = model.config, 0.0, 0
-    alive = torch.zeros(config.n_layer, config.mlp_width, dtype=torch.bool)
-    active = 0.0
     first_batch: dict[str, Tensor] = {}
-    for inputs, targets in validation_batches(tokens, config.n_ctx, 32, max_tokens):
-        with record(model, r"\d+\.(mlp\.post_act|resid_mid)") as seen:
-            logits = model(torch.from_numpy(inputs).to(model.device))
-        wanted = torch.from_numpy(targets).to(model.device).flatten()
-        losses += F.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="sum").item()
-        seen_tokens += targets.size
-        for layer in range(config.n_layer):
-            fired = (seen[f"{layer}.mlp.post_act"] != 0).flatten(0, 1).cpu()
-            alive[layer] |= fired.any(dim=0)
-            active += fired.sum().item()
-        first_batch = first_batch or dict(seen)
+    with count_neurons(model) as neurons:
+        for inputs, targets in validation_batches(tokens, config.n_ctx, 32, max_tokens):
+            with record(model, r"\d+\.(mlp\.post_act|resid_mid)") as seen:
+                logits = model(torch.from_numpy(inputs).to(model.device))
+            wanted = torch.from_numpy(targets).to(model.device).flatten()
+            losses += F.cross_entropy(logits.float().flatten(0, 1), wanted, reduction="sum").item()
+            seen_tokens += targets.size
+            first_batch = first_batch or dict(seen)
     parameters, nonzeros = count_parameters(model)
     layers = range(config.n_layer)
     return {
@@ -59,9 +99,9 @@ def model_statistics(model: SparseTransformer, tokens: np.ndarray, max_tokens: i
         "parameters": parameters,
         "l0": nonzeros,
         "density": nonzeros / parameters,
-        "alive_neurons": int(alive.sum()),
-        "neurons": alive.numel(),
-        "active_neurons_per_token": active / seen_tokens,
+        "alive_neurons": neurons.alive,
+        "neurons": neurons.total,
+        "active_neurons_per_token": neurons.active / seen_tokens,
         "kurtosis_mlp": float(np.mean([kurtosis(first_batch[f"{i}.mlp.post_act"]) for i in layers])),
         "kurtosis_resid": float(np.mean([kurtosis(first_batch[f"{i}.resid_mid"]) for i in layers])),
         "matrices": matrix_counts(model),

@@ -63,8 +63,11 @@ class TrainConfig:
     checkpoint_every: int = 250
     """Steps between checkpoints."""
     keep_checkpoints: int = 2
+    logger: tuple[Literal["tensorboard", "trackio", "wandb"], ...] = ()
+    """Where metrics go beside metrics.jsonl: one or more loggers (extra: logging)."""
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")

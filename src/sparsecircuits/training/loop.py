@@ -15,6 +15,7 @@ from torch import Tensor
 from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import warm_up
+from sparsecircuits.models.statistics import count_neurons
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.sparsity.projection import Projector
@@ -23,6 +24,7 @@ from sparsecircuits.training.bigram import bigram_log_frequencies
 from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.hardware import fast_dtype, keep_freed_memory, shortest_time
+from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
 from sparsecircuits.training.status import Status
@@ -51,6 +53,7 @@ def train(
         config = saved_config(out)
     elif (out / CONFIG_NAME).exists():
         raise UserError(f"{out} already holds a run: choose another --out, or go on with --resume")
+    require_loggers(config.logger)
     tokenizer = Tokenizer.default()
     tokens = tokens if tokens is not None else prepare_tokens(config.data, tokenizer)
     run = _Run(config, out, tokens, tokenizer, torch.device(device or _default_device()))
@@ -126,7 +129,9 @@ class _Run:
     def train(self, resume: bool, report: Callable[[Status], None] | None) -> SparseTransformer:
         restored = self._restore() if resume else False
         write_config(self.config.model, self.out, self._about())
-        log = MetricsLog(self.out, self.step if restored else None)
+        resume_step = self.step if restored else None
+        loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
+        log = MetricsLog(self.out, resume_step, loggers)
         warm_up()
         began, before = time.perf_counter(), self.seconds
         try:
@@ -136,7 +141,8 @@ class _Run:
                 if not math.isfinite(loss):
                     self._diverged(loss)
                 self.step += 1
-                self._evaluate_when_due(log)
+                if self.step % self.config.eval_every == 0:
+                    self._evaluate(log)
                 speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 self.seconds = before + time.perf_counter() - began
                 status = self._status(progress, loss, speed)
@@ -147,8 +153,7 @@ class _Run:
                 if self.step % self.config.checkpoint_every == 0:
                     self._checkpoint()
             self.projector(1.0)
-            self.val_loss = self.evaluate()
-            log.write(step=self.step, val_loss=self.val_loss, seconds=round(self.seconds, 3), done=True)
+            self._evaluate(log, done=True)
         finally:
             log.close()
         self._checkpoint()
@@ -186,18 +191,21 @@ class _Run:
         return autocast_loss(self.model, x, y, self.config.dtype == "bfloat16")
 
     @torch.no_grad()
-    def evaluate(self) -> float:
-        """Validation loss in nats a token."""
+    def evaluate(self) -> dict[str, float]:
+        """Validation loss in nats a token, and how many of the MLP neurons were ever nonzero on that text."""
         batches = validation_batches(
             self.tokens.val, self.config.model.n_ctx, self.config.batch_size, self.config.eval_tokens
         )
-        losses = [(self.loss(x, y).item(), y.size) for x, y in batches]
-        return sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
+        with count_neurons(self.model) as neurons:
+            losses = [(self.loss(x, y).item(), y.size) for x, y in batches]
+        mean = sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
+        return {"val_loss": mean, "alive_neurons": neurons.alive, "neurons": neurons.total}
 
-    def _evaluate_when_due(self, log: MetricsLog) -> None:
-        if self.step % self.config.eval_every == 0:
-            self.val_loss = self.evaluate()
-            log.write(step=self.step, val_loss=self.val_loss)
+    def _evaluate(self, log: MetricsLog, **more: bool) -> None:
+        measured = self.evaluate()
+        self.val_loss = measured["val_loss"]
+        tokens = self.step * self.config.tokens_per_step
+        log.write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
 
     def _status(self, progress: float, loss: float, speed: float) -> Status:
         done = self._progress()

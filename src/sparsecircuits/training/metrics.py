@@ -1,8 +1,9 @@
 """`metrics.jsonl`: one JSON object a line, flushed as it is written."""
 
 import json
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, Protocol
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
@@ -10,26 +11,42 @@ from sparsecircuits.files import write_text
 METRICS_NAME = "metrics.jsonl"
 
 
+class Logger(Protocol):
+    """Somewhere else that metrics go, as they are written."""
+
+    def log(self, step: int, values: dict[str, float]) -> None:
+        """Take the numbers of a step."""
+
+    def close(self) -> None:
+        """Finish."""
+
+
 class MetricsLog:
     """Append metrics of a run; on resume, drop the lines that are later than the checkpoint."""
 
-    def __init__(self, directory: Path, resume_step: int | None = None) -> None:
+    def __init__(self, directory: Path, resume_step: int | None = None, loggers: Sequence[Logger] = ()) -> None:
+        self.loggers = loggers
         self.path = Path(directory) / METRICS_NAME
         kept = [] if resume_step is None else [m for m in read_metrics(self.path) if m["step"] <= resume_step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
         self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
 
     def write(self, **values: Any) -> None:
-        """Append one line."""
+        """Append one line, and pass its numbers on to the loggers."""
         try:
             self._file.write(json.dumps(values) + "\n")
             self._file.flush()
         except OSError as error:
             raise UserError(f"cannot write {self.path}: {error.strerror}") from error
+        numbers = {name: value for name, value in values.items() if name != "step" and not isinstance(value, bool)}
+        for logger in self.loggers:
+            logger.log(values["step"], numbers)
 
     def close(self) -> None:
-        """Close the file."""
+        """Close the file and the loggers."""
         self._file.close()
+        for logger in self.loggers:
+            logger.close()
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:

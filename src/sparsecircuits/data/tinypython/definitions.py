@@ -37,6 +37,8 @@ def parameters(w: Writer, names: list[str]) -> str:
             else w.pick((number(w), "True", "False", word(w), w.quote() * 2, "None"))
         )
         shown.append(f"{name}{hint} = {default}" if hint else f"{name}={default}")
+    if names and w.chance(0.03):
+        shown += w.pick((["*args"], ["**kwargs"], ["*args", "**kwargs"]))
     return ", ".join(shown)
 
 
@@ -60,7 +62,10 @@ def _docstring(w: Writer) -> list[str]:
 
 def _ending(w: Writer, scope: Scope) -> list[str]:
     roll = w.random()
-    if roll < 0.24:
+    if roll < 0.03:
+        item = w.variable()
+        return [f"for {item} in {w.known(scope, 'list') or w.plural()}:", f"    yield {item}"]
+    if roll < 0.22:
         return []
     if roll < 0.36:
         item, group = w.variable(), w.known(scope, "list") or w.plural()
@@ -163,4 +168,18 @@ def _method(w: Writer, attributes: tuple[str, ...]) -> list[str]:
         ]
     if roll < 0.44:
         return [f"def {w.function()}(self):", f"    {string_call(w, Scope())}"]
+    if roll < 0.5:
+        other = w.pick(attributes)
+        test = f"self.{name} {w.pick(('==', '==', '<'))} other.{name}"
+        return w.pick(
+            (
+                ["@property", f"def {name}(self):", f"    return self._{name}"],
+                ["@property", f"def {w.function()}(self):", f"    return len(self.{name})"],
+                ["@staticmethod", f"def {w.function()}({name}):", f"    return {call(w, Scope())}"],
+                ["@classmethod", f"def from_{name}(cls, {name}):", f"    return cls({name})"],
+                ["def __len__(self):", f"    return len(self.{name})"],
+                ["def __eq__(self, other):", f"    return {test}"],
+                [f"def {w.function()}(self):", f"    self.{name} += {number(w)}", f"    return self.{other}"],
+            )
+        )
     return function(w, method=True, attributes=attributes)

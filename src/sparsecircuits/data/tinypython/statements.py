@@ -22,6 +22,7 @@ from sparsecircuits.data.tinypython.expressions import (
     ternary,
 )
 from sparsecircuits.data.tinypython.file_use import with_open
+from sparsecircuits.data.tinypython.idioms import idiom
 from sparsecircuits.data.tinypython.strings import called, string_call, string_value, word
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
 
@@ -166,7 +167,12 @@ def for_loop(w: Writer, scope: Scope, depth: int) -> list[str]:
     inner = scope.copy()
     for name in header[4 : header.index(" in ")].split(", "):
         inner.add("num" if "range" in header else "obj", name)
-    return [header, *indent(block(w, inner, depth + 1, w.pick((1, 1, 2, 2, 3))))]
+    body = block(w, inner, depth + 1, w.pick((1, 1, 2, 2, 3)))
+    if w.chance(0.06):
+        body = [f"if {condition(w, inner)}:", "    continue", *body]
+    elif w.chance(0.04):
+        body += [f"if {condition(w, inner)}:", "    break"]
+    return [header, *indent(body)]
 
 
 def while_loop(w: Writer, scope: Scope, depth: int) -> list[str]:
@@ -208,14 +214,18 @@ def if_chain(w: Writer, scope: Scope, depth: int) -> list[str]:
 
 
 def try_block(w: Writer, scope: Scope, depth: int) -> list[str]:
-    """try and except."""
-    bound = w.pick(("", "", " as e", " as error"))
-    lines = [
-        "try:",
-        *indent(block(w, scope.copy(), depth + 1, 1)),
-        f"except {w.pick(words.EXCEPTIONS)}{bound}:",
-    ]
-    return lines + indent([w.pick((string_call(w, scope), "pass", "return None", "return False", "raise"))])
+    """try with except, else and finally as they come."""
+    lines = ["try:", *indent(block(w, scope.copy(), depth + 1, 1))]
+    closing = w.pick((f"{w.pick(words.HANDLES)}.close()", called(w, word(w)), f"{w.skewed(words.FLAGS)} = False"))
+    if w.chance(0.1):
+        return [*lines, "finally:", *indent([closing])]
+    for error in w.many(words.EXCEPTIONS[:-1], w.pick((1, 1, 1, 1, 2))):
+        bound = w.pick(("", "", " as e", " as error"))
+        lines += [f"except {error}{bound}:"]
+        lines += indent([w.pick((string_call(w, scope), "pass", "return None", "return False", "raise"))])
+    if w.chance(0.12):
+        lines += ["else:", *indent(block(w, scope.copy(), depth + 1, 1))]
+    return [*lines, "finally:", *indent([closing])] if w.chance(0.18) else lines
 
 
 def text_call(w: Writer, scope: Scope) -> list[str]:
@@ -304,10 +314,10 @@ def comment(w: Writer, scope: Scope) -> list[str]:
 
 
 SIMPLE = (
-    (assign, 20), (literal, 11), (text_call, 15), (text_use, 9), (swap, 4), (augment, 5), (accumulators, 5),
-    (with_open, 5), (functional, 4), (comprehension, 2), (plain_call, 7), (method_use, 5),
+    (assign, 22), (literal, 16), (text_call, 20), (text_use, 12), (swap, 5), (augment, 5), (accumulators, 7),
+    (with_open, 6), (functional, 6), (comprehension, 2), (plain_call, 7), (method_use, 5), (idiom, 13),
 )  # fmt: skip
-COMPOUND = ((for_loop, 8), (while_loop, 5), (if_chain, 10), (try_block, 1))
+COMPOUND = ((for_loop, 10), (while_loop, 6), (if_chain, 12), (try_block, 2))
 _SIMPLE = [function for function, weight in SIMPLE for _ in range(weight)]
 _COMPOUND = [function for function, weight in COMPOUND for _ in range(weight)]
 
