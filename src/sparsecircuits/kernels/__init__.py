@@ -7,6 +7,7 @@ from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
 from sparsecircuits.kernels.attention import attention_pattern, attention_reference, causal_attention, split_heads
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
+from sparsecircuits.kernels.gelu import gelu_abstopk
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 from sparsecircuits.kernels.warm_up import warm_up
@@ -19,6 +20,7 @@ __all__ = [
     "attention_reference",
     "causal_attention",
     "gate_channels",
+    "gelu_abstopk",
     "linear_cross_entropy",
     "project_topk_",
     "sparse_linear",

@@ -24,7 +24,7 @@ def _count_at_least(row, n, threshold):
 
 
 @njit(nogil=True, cache=True)
-def _row_threshold(row, n, k, guess):
+def row_threshold(row, n, k, guess):
     """The k-th largest |row|, as bits, and whether exactly k entries reach it.
 
     A bracketing search (interpolation with a bisection every third step) over bit patterns: each step
@@ -57,28 +57,33 @@ def _row_threshold(row, n, k, guess):
 
 
 @njit(nogil=True, cache=True)
+def keep_row(row, out, mask, n, k, threshold, exact):
+    """out = row where it is among the k largest magnitudes, as `row_threshold` found them, else 0."""
+    if exact:
+        for j in range(n):
+            keep = (row[j] & ABS) >= threshold
+            out[j] = row[j] if keep else i32(0)
+            mask[j] = keep
+        return
+    left = k  # ties at the threshold: the first ones by index survive
+    for j in range(n):
+        keep = (row[j] & ABS) > threshold
+        mask[j] = keep
+        left -= keep
+    for j in range(n):
+        if left > 0 and (row[j] & ABS) == threshold:
+            mask[j] = True
+            left -= 1
+        out[j] = row[j] if mask[j] else i32(0)
+
+
+@njit(nogil=True, cache=True)
 def _abstopk_rows(bits, out, mask, k, start, stop):
     n = bits.shape[1]
     threshold = i32(0x3F800000)
     for r in range(start, stop):
-        row, out_row, mask_row = bits[r], out[r], mask[r]
-        threshold, exact = _row_threshold(row, n, k, max(i32(1), threshold))
-        if exact:
-            for j in range(n):
-                keep = (row[j] & ABS) >= threshold
-                out_row[j] = row[j] if keep else i32(0)
-                mask_row[j] = keep
-            continue
-        left = k  # ties at the threshold: the first ones by index survive
-        for j in range(n):
-            keep = (row[j] & ABS) > threshold
-            mask_row[j] = keep
-            left -= keep
-        for j in range(n):
-            if left > 0 and (row[j] & ABS) == threshold:
-                mask_row[j] = True
-                left -= 1
-            out_row[j] = row[j] if mask_row[j] else i32(0)
+        threshold, exact = row_threshold(bits[r], n, k, max(i32(1), threshold))
+        keep_row(bits[r], out[r], mask[r], n, k, threshold, exact)
 
 
 @njit(nogil=True, parallel=True, cache=True)

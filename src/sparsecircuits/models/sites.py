@@ -1,8 +1,11 @@
 """Sites: the places where nodes live. One small module each, so that everything else is a forward hook."""
 
+from typing import Literal
+
+import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsecircuits.kernels import abstopk
+from sparsecircuits.kernels import abstopk, gelu_abstopk
 
 # Sites whose channels can be nodes of a circuit (method: Gao et al. 2025, section 2.2), in order of
 # computation within a layer. `final_resid` follows the last layer.
@@ -22,16 +25,19 @@ FINAL_SITE = "final_resid"
 class Site(nn.Module):
     """Applies AbsTopK to the last dimension where the config says so, and otherwise passes through.
 
-    Its output is the activation that papers call by the site's name; recording, ablating and gating are
-    forward hooks on it.
+    activation: the function that comes before, at the site that follows one (`mlp.post_act`). The site's output
+    is the activation that papers call by its name; recording, ablating and gating are forward hooks on it.
     """
 
-    def __init__(self, k: int | None = None) -> None:
+    def __init__(self, k: int | None = None, activation: Literal["gelu", "relu"] | None = None) -> None:
         super().__init__()
-        self.k = k
+        self.k, self.activation = k, activation
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width], same shape out."""
+        if self.activation == "gelu":
+            return F.gelu(x) if self.k is None else gelu_abstopk(x, self.k)
+        x = F.relu(x) if self.activation == "relu" else x
         return x if self.k is None else abstopk(x, self.k)
 
     def extra_repr(self) -> str:

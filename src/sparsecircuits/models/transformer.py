@@ -80,20 +80,19 @@ class Attention(nn.Module):
 
 
 class MLP(nn.Module):
-    """Two linear maps around an activation function, AbsTopK on the neurons."""
+    """Two linear maps around an activation function (in the site `post_act`), AbsTopK on the neurons."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.c_fc = Linear(config.d_in, config.mlp_width, bias=config.bias)
         self.c_proj = Linear(config.mlp_width, config.d_model, bias=config.bias)
-        self.activation = F.gelu if config.activation == "gelu" else F.relu
         self.act_in = Site(config.abstopk_k("mlp.act_in"))
-        self.post_act = Site(config.abstopk_k("mlp.post_act"))
+        self.post_act = Site(config.abstopk_k("mlp.post_act"), config.activation)
         self.resid_delta = Site(config.abstopk_k("mlp.resid_delta"))
 
     def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
-        hidden = self.post_act(self.activation(self.c_fc(self.act_in(x))))
+        hidden = self.post_act(self.c_fc(self.act_in(x)))
         return self.resid_delta(self.c_proj(hidden))
 
 

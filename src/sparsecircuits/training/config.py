@@ -112,7 +112,7 @@ def nano() -> TrainConfig:
     return TrainConfig(
         model=ModelConfig(n_layer=2, d_model=256, n_ctx=128),
         sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02),
-        optimizer=OptimizerConfig(lr=5e-2),
+        optimizer=OptimizerConfig(lr=8e-2),
         bigram_init="counts",
         batch_size=16,
         steps=2_000,
