@@ -141,9 +141,9 @@ class _Run:
                 if not math.isfinite(loss):
                     self._diverged(loss)
                 self.step += 1
+                speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 if self.step % self.config.eval_every == 0:
                     self._evaluate(log)
-                speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 self.seconds = before + time.perf_counter() - began
                 status = self._status(progress, loss, speed)
                 if self.step % self.config.log_every == 0 or self.step == 1:
