@@ -66,7 +66,7 @@ class Eval(Common):
     function: ClassVar[str] = "evaluate"
     model: Annotated[Path, tyro.conf.Positional]
     data: str | None = None
-    """stdlib, tinypython, a folder, or several joined by +; by default what the model was trained on."""
+    """A corpus, as for train; by default what the model was trained on."""
     tokens: int = 65_536
     """Validation tokens to read."""
 
