@@ -66,7 +66,7 @@ class Eval(Common):
     function: ClassVar[str] = "evaluate"
     model: Annotated[Path, tyro.conf.Positional]
     data: str | None = None
-    """stdlib, tinypython, a folder, or several joined by +; by default what the model was trained on."""
+    """A corpus, as for train; by default what the model was trained on."""
     tokens: int = 65_536
     """Validation tokens to read."""
 
@@ -142,6 +142,19 @@ class View(Common):
 
 
 @dataclass(kw_only=True)
+class Plot(Common):
+    """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
+
+    function: ClassVar[str] = "plot"
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories."""
+    out: Path = Path("plot.png")
+    """A .png, or an .html page (offline; curves can be read off and runs hidden)."""
+    x: Literal["steps", "tokens", "minutes"] = "steps"
+    """The horizontal axis."""
+
+
+@dataclass(kw_only=True)
 class Bench(Common):
     """Time the kernels and the training step against named baselines, interleaved in one run."""
 
@@ -161,6 +174,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "plot": Plot,
     "bench": Bench,
 }
 DESCRIPTION = "Train transformers whose weights are almost all zero, and find, prove and look at their circuits."

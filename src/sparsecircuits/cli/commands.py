@@ -308,6 +308,18 @@ def circuit_files(path: Path) -> list[Path]:
     return found
 
 
+def plot(command: args.Plot) -> None:
+    """Draw runs' curves."""
+    from sparsecircuits.plots import plot_runs
+
+    drawn = plot_runs(command.runs, command.out, axis=command.x)
+    if command.json:
+        runs = [str(run) for run in command.runs]
+        print_json({"path": str(command.out), "runs": runs, "panels": [panel.key for panel in drawn]})
+    else:
+        print_text(f"{command.out}: {', '.join(panel.title.lower() for panel in drawn)}")
+
+
 def bench(command: args.Bench) -> None:
     """Time against baselines."""
     from sparsecircuits.benchmarks import run_benchmarks
