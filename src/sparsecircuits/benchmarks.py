@@ -151,6 +151,7 @@ def _train_scale_cases() -> Iterator[Case]:
     """A step's cost over width and density: 2 layers, 8 sequences of 128 tokens; the baseline is dense.
 
     Density 1 keeps AbsTopK and drops only the zeros, so its row shows what the activations' sparsity costs.
+    The floor shrinks where a row of the narrow models has no room for four nonzeros.
     """
     for width in SCALE_WIDTHS:
         nano = preset("nano")
