@@ -159,7 +159,9 @@ class Bench(Common):
     """Time the kernels and the training step against named baselines, interleaved in one run."""
 
     function: ClassVar[str] = "bench"
-    name: Annotated[Literal["abstopk", "project", "sparse-linear", "train-step"] | None, tyro.conf.Positional] = None
+    name: Annotated[
+        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale"] | None, tyro.conf.Positional
+    ] = None
     """One benchmark; all when left out."""
     rounds: int = 15
     """Interleaved rounds; figures are medians."""
