@@ -10,7 +10,7 @@ class PruneConfig:
     """Hyperparameters of pruning; the defaults of the first eight are the paper's centres, except k_coef and
     lr, which suit a few hundred steps on a small model."""
 
-    k_coef: float = 1e-3
+    k_coef: float = 1e-2
     """Weight of the number of active nodes in the loss."""
     init_noise_scale: float = 1e-2
     init_noise_bias: float = 1e-1
