@@ -42,7 +42,7 @@ def measure(
     """Losses of the circuit alone, the whole model, nothing, and all but the circuit, on one split.
 
     Deterministic: the same arguments give the same numbers in any process. Raises UserError when the
-    circuit belongs to another model.
+    circuit belongs to another model. A task file with fewer pairs gives all it has.
     """
     circuit.check_model(model)
     batch = task.batch(split, n_pairs, seed)
@@ -53,7 +53,7 @@ def measure(
     ablated = frozen_logits(model, circuit, batch, circuit.kept(space))
     return Losses(
         split=split,
-        n_pairs=n_pairs,
+        n_pairs=len(batch.last) // 2,
         seed=seed,
         circuit=task_loss(alone, correct).item(),
         full=task_loss(full, correct).item(),

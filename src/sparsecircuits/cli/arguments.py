@@ -93,6 +93,8 @@ class Tasks(Common):
     function: ClassVar[str] = "tasks"
     name: Annotated[str | None, tyro.conf.Positional] = None
     """A task; all when left out."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     model: Path | None = None
     """Score this model: loss and accuracy."""
     corpus: Path | None = None
@@ -112,6 +114,8 @@ class Prune(Common):
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     all: Annotated[bool, Flag] = False
     """All tasks; those that the model cannot do are skipped with the reason."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     out: Path | None = None
     """Folder for <task>/circuit.json; by default circuits/ in the run directory."""
     target_loss: float = 0.15

@@ -37,9 +37,9 @@ def heaviside(tau: Tensor, temperature: float) -> Tensor:
 
 def _batches(task: Task, config: PruneConfig) -> list[PairBatch]:
     """A pool of training pairs, cut into batches of similar length so that little is padding."""
-    wanted = min(config.steps, 16) * config.pairs
-    pairs = sorted(task.pairs("train", wanted, config.seed), key=lambda pair: len(pair.left))
-    return [task.encode(pairs[start : start + config.pairs]) for start in range(0, wanted, config.pairs)]
+    pool = task.pairs("train", min(config.steps, 16) * config.pairs, config.seed)
+    pairs = sorted(pool, key=lambda pair: len(pair.left))
+    return [task.encode(pairs[start : start + config.pairs]) for start in range(0, len(pairs), config.pairs)]
 
 
 def learn_gates(

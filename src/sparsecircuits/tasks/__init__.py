@@ -16,13 +16,31 @@ from sparsecircuits.tasks.files import WITH_AS, WITH_OPEN
 from sparsecircuits.tasks.fstrings import FSTRING_BRACE
 from sparsecircuits.tasks.indentation import INDENT_FOR, WHILE_RETURN_TRUE
 from sparsecircuits.tasks.loops import ENUMERATE_RANGE, FOR_WHILE
+from sparsecircuits.tasks.own import load_task_file, write_task_file
 from sparsecircuits.tasks.quotes import SINGLE_DOUBLE_QUOTE
 from sparsecircuits.tasks.swaps import VAR_SWAP
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from sparsecircuits.data.tokenizer import Tokenizer
 
-__all__ = ["SPLITS", "Pair", "PairBatch", "Task", "get_task", "list_tasks"]
+__all__ = [
+    "SPLITS",
+    "TASK_FILE",
+    "Pair",
+    "PairBatch",
+    "Task",
+    "get_task",
+    "list_tasks",
+    "load_task_file",
+    "own_task",
+    "task_of_circuit",
+    "write_task_file",
+]
+
+TASK_FILE = "task.jsonl"
+"""The pairs of a task of one's own, beside the circuit that was found for it."""
 
 _TASKS = {
     task.name: task
@@ -63,8 +81,32 @@ def get_task(name: str, tokenizer: "Tokenizer | None" = None) -> Task:
     """
     if name not in _TASKS:
         raise UserError(f"no task {name!r}; there are {', '.join(_TASKS)}")
-    if tokenizer is None:
-        from sparsecircuits.data.tokenizer import Tokenizer
+    return _TASKS[name].bind(tokenizer or _default_tokenizer())
 
-        tokenizer = Tokenizer.default()
-    return _TASKS[name].bind(tokenizer)
+
+def own_task(path: "str | Path", tokenizer: "Tokenizer | None" = None) -> Task:
+    """The task of a task file (see `load_task_file`), bound to a tokenizer (by default the shipped one).
+
+    Raises UserError, with the line, for what is wrong with the file, for a name that is taken, and for a pair
+    that the tokenizer cannot express.
+    """
+    task = load_task_file(path)
+    if task.name in _TASKS:
+        raise UserError(f"{path}: the name {task.name} is taken by a shipped task: choose another")
+    return task.bind(tokenizer or _default_tokenizer())
+
+
+def task_of_circuit(name: str, folder: "Path", tokenizer: "Tokenizer | None" = None) -> Task:
+    """The task that a circuit in `folder` was found for: a shipped one, or the task file beside it.
+
+    That file is data only: nothing in it is executed.
+    """
+    if name not in _TASKS and (folder / TASK_FILE).exists():
+        return own_task(folder / TASK_FILE, tokenizer)
+    return get_task(name, tokenizer)
+
+
+def _default_tokenizer() -> "Tokenizer":
+    from sparsecircuits.data.tokenizer import Tokenizer
+
+    return Tokenizer.default()

@@ -61,7 +61,7 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
 def _shown_pairs(task: Task) -> PairBatch:
     """The shortest of some held-out pairs: what a person can read at a glance."""
     pairs = sorted(task.pairs("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
-    return task.encode(pairs[4 : 4 + SHOWN_PAIRS])
+    return task.encode(pairs[4 : 4 + SHOWN_PAIRS] or pairs[:SHOWN_PAIRS])
 
 
 def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
