@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -16,19 +16,14 @@ REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0
 def circuit_logits(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, calibrated: bool = True
 ) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the circuit alone: every node outside is frozen."""
-    space = NodeSpace.of(model.config)
-    kept = circuit.kept(space).float()
-    with gated(model, space, kept, circuit.frozen_values(space)):
-        logits = all_candidate_logits(model, batch)
+    """Candidate logits of the circuit alone: every node and edge outside is ablated."""
+    logits = all_candidate_logits(model, batch, circuit.gating(model))
     return circuit.calibration(logits) if calibrated else logits
 
 
 def frozen_logits(model: SparseTransformer, circuit: Circuit, batch: PairBatch, off: Tensor) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the whole model with only the nodes in the mask `off` frozen, not calibrated."""
-    space = NodeSpace.of(model.config)
-    with gated(model, space, 1 - off.float(), circuit.frozen_values(space)):
-        return all_candidate_logits(model, batch)
+    """Candidate logits of the whole model with only the nodes in the mask `off` ablated, not calibrated."""
+    return all_candidate_logits(model, batch, circuit.without(model, off))
 
 
 def measure(
