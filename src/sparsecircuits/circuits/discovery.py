@@ -61,15 +61,16 @@ def prune(
     tell = report or (lambda share, details: None)
     frozen = ablation_values(config.ablation, means)
     evaluate = Evaluator(model, frozen, *splits, ablation=config.ablation)
-    tau = rank_nodes(model, task, frozen, config, lambda *state: tell(*_learning(config, *state)))
-    tell(0.8, "choosing the size")
-    size = smallest_prefix(tau, evaluate, goal) or smallest_prefix(tau, evaluate, target_loss)
-    if size is None:
-        raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task.name}")
-    goal = max(goal, evaluate(top_nodes(tau, size)).loss)
-    kept = drop_needless(
-        top_nodes(tau, size), evaluate, goal, report=lambda n: tell(0.85, f"dropping the needless of {n} nodes")
-    )
+    nothing = torch.zeros(evaluate.space.size, dtype=torch.bool)
+    if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
+        tau, size, kept = torch.zeros(evaluate.space.size), 0, nothing
+    else:
+        tau = rank_nodes(model, task, frozen, config, lambda *state: tell(*_learning(config, *state)))
+        tell(0.8, "choosing the size")
+        size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
+        kept = drop_needless(
+            top_nodes(tau, size), evaluate, goal, report=lambda n: tell(0.85, f"dropping the needless of {n} nodes")
+        )
     everything = edges_between(model, evaluate.space, kept)
     edges = everything
     if config.prune_edges:
@@ -85,6 +86,14 @@ def prune(
     circuit = _build(model, task, target_loss, found, tau, evaluate, found_by, began)
     tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
     return circuit
+
+
+def _smallest(tau: torch.Tensor, evaluate: Evaluator, goal: float, target_loss: float, task: str) -> tuple[int, float]:
+    """The smallest prefix of a ranking that holds the goal, or else the target itself; and the loss to hold."""
+    size = smallest_prefix(tau, evaluate, goal) or smallest_prefix(tau, evaluate, target_loss)
+    if size is None:
+        raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task}")
+    return size, max(goal, evaluate(top_nodes(tau, size)).loss)
 
 
 @dataclass(frozen=True)

@@ -200,26 +200,61 @@ def _chosen_tasks(
 
 
 def prune(command: args.Prune) -> None:
-    """Find circuits and save each with its report."""
-    from sparsecircuits.interop.loading import load_model
+    """Find circuits and save each with its report; for several, a table and a plot."""
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.circuits.table import summary, write_table
 
     if bool(command.tasks or command.task_file) == command.all:
         sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
         raise SystemExit(2)
-    model = load_model(command.model)
-    chosen, skipped = _chosen_tasks(model, list(command.tasks), command.task_file)
-    run = command.model if command.model.is_dir() else command.model.parent
-    found = [_prune_one(model, task, command, command.out or run / "circuits") for task in chosen]
-    found += [{"task": r["name"], "target_loss": command.target_loss, "skipped": r["skipped"]} for r in skipped]
-    if command.json:
-        print_json({"circuits": found})
-        return
-    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
-    rows = [[record.get(column) for column in columns] for record in found]
-    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    models = (command.model, *command.beside)
+    folders = _circuit_folders(command, models)
+    found: list[dict[str, Any]] = []
+    for path, folder in folders.items():
+        found += [{"model": str(path), **record} for record in _prune_model(path, folder, command)]
+    curves: dict[str, dict[str, list]] = {str(path): {} for path in models}
     for record in found:
         if "path" in record:
-            print_text(record["path"])
+            circuit = Circuit.load(record["path"])
+            curves[record["model"]][circuit.task] = circuit.found_by["curve"]
+    written = []
+    if command.all or command.beside:
+        written = write_table(command.out or folders[command.model], found, curves, command.target_loss)
+    if command.json:
+        shown = found if command.beside else [{k: v for k, v in r.items() if k != "model"} for r in found]
+        more = {"summary": summary(curves, command.target_loss), "files": [str(path) for path in written]}
+        print_json({"circuits": shown, **(more if written else {})})
+        return
+    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
+    columns = ["model", *columns] if command.beside else columns
+    rows = [[record.get(column) for column in columns] for record in found]
+    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    for mean in summary(curves, command.target_loss) if written else []:
+        edges = mean["geometric_mean_edges"]
+        if edges is not None:
+            print_text(f"{mean['model']}: geometric mean of edges over {len(mean['tasks'])} tasks: {edges:.3g}")
+    for path in [record["path"] for record in found if "path" in record] + written:
+        print_text(str(path))
+
+
+def _circuit_folders(command: args.Prune, models: tuple[Path, ...]) -> dict[Path, Path]:
+    """Where each model's circuits go. Raises UserError when two would go to one place."""
+    if command.out is None:
+        folders = {path: (path if path.is_dir() else path.parent) / "circuits" for path in models}
+    else:
+        folders = {path: command.out / path.resolve().name if command.beside else command.out for path in models}
+    if len(set(folders.values())) < len(models):
+        raise UserError("two of the models have the same name: their circuits would overwrite each other")
+    return folders
+
+
+def _prune_model(path: Path, folder: Path, command: args.Prune) -> list[dict[str, Any]]:
+    from sparsecircuits.interop.loading import load_model
+
+    model = load_model(path)
+    chosen, skipped = _chosen_tasks(model, list(command.tasks), command.task_file)
+    found = [_prune_one(model, task, command, folder) for task in chosen]
+    return found + [{"task": r["name"], "target_loss": command.target_loss, "skipped": r["skipped"]} for r in skipped]
 
 
 def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
