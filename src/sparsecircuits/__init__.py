@@ -18,6 +18,10 @@ _EXPORTS = {
     "TrainConfig": "sparsecircuits.training.config",
     "get_task": "sparsecircuits.tasks",
     "list_tasks": "sparsecircuits.tasks",
+    "own_task": "sparsecircuits.tasks",
+    "write_task_file": "sparsecircuits.tasks",
+    "Task": "sparsecircuits.tasks",
+    "Pair": "sparsecircuits.tasks",
     "prune": "sparsecircuits.circuits.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.circuits.faithfulness",
@@ -37,8 +41,12 @@ if TYPE_CHECKING:
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.tasks import Pair as Pair
+    from sparsecircuits.tasks import Task as Task
     from sparsecircuits.tasks import get_task as get_task
     from sparsecircuits.tasks import list_tasks as list_tasks
+    from sparsecircuits.tasks import own_task as own_task
+    from sparsecircuits.tasks import write_task_file as write_task_file
     from sparsecircuits.training.config import TrainConfig as TrainConfig
     from sparsecircuits.training.loop import train as train
 

@@ -1,6 +1,7 @@
 """Hyperparameters of pruning. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sparsecircuits.errors import UserError
 
@@ -28,9 +29,32 @@ class PruneConfig:
     """Pairs on which sizes are compared."""
     margin: float = 0.7
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
+    method: Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"] = "learned"
+    """How nodes are ranked: learned gates, or a baseline."""
+    ablation: Literal["mean", "zero", "resample"] = "mean"
+    """What a node outside the circuit carries: its mean over pretraining text, zero, or what it is on the
+    pair's other prompt."""
+    tied_qk: bool = False
+    """One gate for a query channel and the key channel that it is multiplied with."""
+    prune_edges: bool = True
+    """After the nodes, remove edges too while the target holds."""
+    edge_steps: int = 100
+    """Steps of learning gates on edges, where there are more than 100."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "one_minus_beta2", "heaviside_temp", "clip", "steps", "pairs", "eval_pairs", "margin"):
+        for name in (
+            "lr",
+            "one_minus_beta2",
+            "heaviside_temp",
+            "clip",
+            "steps",
+            "pairs",
+            "eval_pairs",
+            "edge_steps",
+            "margin",
+        ):
             if getattr(self, name) <= 0:
                 raise UserError(f"prune.{name} must be positive, got {getattr(self, name)}")
+        if self.tied_qk and self.method != "learned":
+            raise UserError(f"tied_qk ties learned gates; the method {self.method} has none")
