@@ -142,6 +142,18 @@ class View(Common):
 
 
 @dataclass(kw_only=True)
+class Convert(Common):
+    """Write a model in another format: native, openai (the released format) or hf (Hugging Face)."""
+
+    function: ClassVar[str] = "convert"
+    source: Annotated[str, tyro.conf.Positional]
+    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """A folder that is new or empty."""
+    to: Literal["native", "openai", "hf"]
+
+
+@dataclass(kw_only=True)
 class Bench(Common):
     """Time the kernels and the training step against named baselines, interleaved in one run."""
 
@@ -161,6 +173,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "convert": Convert,
     "bench": Bench,
 }
 DESCRIPTION = "Train transformers whose weights are almost all zero, and find, prove and look at their circuits."
