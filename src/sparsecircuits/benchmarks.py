@@ -143,9 +143,31 @@ def _train_step_cases() -> Iterator[Case]:
         )
 
 
+SCALE_WIDTHS = (128, 256, 512)
+SCALE_DENSITIES = (1.0, 0.1, 0.02, 0.01)
+
+
+def _train_scale_cases() -> Iterator[Case]:
+    """A step's cost over width and density: 2 layers, 8 sequences of 128 tokens; the baseline is dense.
+
+    Density 1 keeps AbsTopK and drops only the zeros, so its row shows what the activations' sparsity costs.
+    The floor shrinks where a row of the narrow models has no room for four nonzeros.
+    """
+    for width in SCALE_WIDTHS:
+        nano = preset("nano")
+        model = replace(nano.model, d_model=width)
+        base = replace(nano, model=model, batch_size=8, steps=1000, dtype="float32", bigram_init="uniform")
+        dense = _Step(dense_twin(base))
+        for density in SCALE_DENSITIES:
+            sparsity = replace(base.sparsity, density=density, floor=min(base.sparsity.floor, int(density * width)))
+            step = _Step(replace(base, sparsity=sparsity))
+            yield Case(f"training step, d_model {width}, {density:.0%} nonzero, CPU", step, "dense step", dense)
+
+
 BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
     "abstopk": _abstopk_cases,
     "project": _project_cases,
     "sparse-linear": _sparse_linear_cases,
     "train-step": _train_step_cases,
+    "train-scale": _train_scale_cases,
 }

@@ -88,7 +88,7 @@ def _training_tokens(model: SparseTransformer) -> np.ndarray:
 
     if model.corpus is None:
         raise UserError("the model does not say what text it was trained on: give prune its tokens or means")
-    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).train
+    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).sample()
 
 
 def _build(

@@ -66,7 +66,7 @@ class Eval(Common):
     function: ClassVar[str] = "evaluate"
     model: Annotated[Path, tyro.conf.Positional]
     data: str | None = None
-    """stdlib, tinypython, a folder, or several joined by +; by default what the model was trained on."""
+    """A corpus, as for train; by default what the model was trained on."""
     tokens: int = 65_536
     """Validation tokens to read."""
 
@@ -154,11 +154,26 @@ class Convert(Common):
 
 
 @dataclass(kw_only=True)
+class Plot(Common):
+    """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
+
+    function: ClassVar[str] = "plot"
+    runs: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Run directories."""
+    out: Path = Path("plot.png")
+    """A .png, or an .html page (offline; curves can be read off and runs hidden)."""
+    x: Literal["steps", "tokens", "minutes"] = "steps"
+    """The horizontal axis."""
+
+
+@dataclass(kw_only=True)
 class Bench(Common):
     """Time the kernels and the training step against named baselines, interleaved in one run."""
 
     function: ClassVar[str] = "bench"
-    name: Annotated[Literal["abstopk", "project", "sparse-linear", "train-step"] | None, tyro.conf.Positional] = None
+    name: Annotated[
+        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale"] | None, tyro.conf.Positional
+    ] = None
     """One benchmark; all when left out."""
     rounds: int = 15
     """Interleaved rounds; figures are medians."""
@@ -174,6 +189,7 @@ COMMANDS: dict[str, type[Common]] = {
     "report": Report,
     "view": View,
     "convert": Convert,
+    "plot": Plot,
     "bench": Bench,
 }
 DESCRIPTION = "Train transformers whose weights are almost all zero, and find, prove and look at their circuits."

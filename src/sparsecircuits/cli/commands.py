@@ -321,6 +321,18 @@ def convert(command: args.Convert) -> None:
         print_text(f"{command.destination}: {tensors} tensors of {model.name} in the {command.to} format")
 
 
+def plot(command: args.Plot) -> None:
+    """Draw runs' curves."""
+    from sparsecircuits.plots import plot_runs
+
+    drawn = plot_runs(command.runs, command.out, axis=command.x)
+    if command.json:
+        runs = [str(run) for run in command.runs]
+        print_json({"path": str(command.out), "runs": runs, "panels": [panel.key for panel in drawn]})
+    else:
+        print_text(f"{command.out}: {', '.join(panel.title.lower() for panel in drawn)}")
+
+
 def bench(command: args.Bench) -> None:
     """Time against baselines."""
     from sparsecircuits.benchmarks import run_benchmarks

@@ -1,10 +1,11 @@
 """From Python source to tokens: corpora, the tinypython generator, the tokenizer, token shards, batches.
 
-`prepare_tokens` turns a corpus spec into cached train and validation tokens; `BatchSampler` serves them.
+`prepare_tokens` turns a corpus spec into cached train and validation tokens; `open_sampler` serves them.
 """
 
 from sparsecircuits.data.batches import BatchSampler, validation_batches
 from sparsecircuits.data.corpora import DEFAULT_SPEC, load_corpus
+from sparsecircuits.data.mix import open_sampler
 from sparsecircuits.data.shards import TokenData, prepare_tokens
 from sparsecircuits.data.source import SourceFile
 from sparsecircuits.data.tokenizer import Tokenizer
@@ -16,6 +17,7 @@ __all__ = [
     "TokenData",
     "Tokenizer",
     "load_corpus",
+    "open_sampler",
     "prepare_tokens",
     "validation_batches",
 ]

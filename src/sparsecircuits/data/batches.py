@@ -22,7 +22,7 @@ def _check(tokens: np.ndarray, n_ctx: int, batch_size: int) -> None:
         )
 
 
-def _windows(tokens: np.ndarray, starts: np.ndarray, n_ctx: int) -> Batch:
+def cut_windows(tokens: np.ndarray, starts: np.ndarray, n_ctx: int) -> Batch:
     """(inputs, targets), int64 [len(starts), n_ctx]; targets are the inputs one token later."""
     rows = np.stack([tokens[start : start + n_ctx + 1] for start in starts.tolist()]).astype(np.int64)
     return rows[:, :-1], rows[:, 1:]
@@ -55,8 +55,12 @@ class BatchSampler:
 
     def next(self) -> Batch:
         """The next batch: (inputs, targets), int64 [batch_size, n_ctx] each."""
+        return self.take(self.batch_size)
+
+    def take(self, count: int) -> Batch:
+        """The next `count` windows: (inputs, targets), int64 [count, n_ctx] each."""
         parts: list[np.ndarray] = []
-        missing = self.batch_size
+        missing = count
         while missing:
             if self.position == len(self._starts):
                 self._start_epoch(self.epoch + 1)
@@ -64,7 +68,7 @@ class BatchSampler:
             self.position += len(taken)
             missing -= len(taken)
             parts.append(taken)
-        return _windows(self.tokens, np.concatenate(parts), self.n_ctx)
+        return cut_windows(self.tokens, np.concatenate(parts), self.n_ctx)
 
     def __iter__(self) -> Iterator[Batch]:
         while True:
@@ -109,4 +113,4 @@ def validation_batches(
     count = (len(tokens) - 1) // n_ctx
     wanted = count if max_tokens is None else min(count, max(1, max_tokens // n_ctx))
     starts = n_ctx * (np.arange(wanted) * count // wanted)
-    return (_windows(tokens, starts[begin : begin + batch_size], n_ctx) for begin in range(0, wanted, batch_size))
+    return (cut_windows(tokens, starts[begin : begin + batch_size], n_ctx) for begin in range(0, wanted, batch_size))

@@ -1,19 +1,21 @@
 """What a model is trained on: the standard library, generated files, a folder, or a mix of them.
 
-A corpus is named by a spec: "stdlib", "tinypython", "tinypython:N" (N files), a folder's path, or several of
-these joined by "+".
+A corpus is named by a spec (`spec.py`): "stdlib", "tinypython", "tinypython:N" (N files), a folder's path,
+"hf:NAME", or several of these joined by "+", with or without weights.
 """
 
 from __future__ import annotations
 
 import hashlib
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sparsecircuits.data import stdlib, tinypython
 from sparsecircuits.data.duplicates import drop_near_duplicates
+from sparsecircuits.data.hub import HubSource, fingerprint_rows
 from sparsecircuits.data.source import SourceFile
+from sparsecircuits.data.spec import ALLOWED, Part, parse_spec
 from sparsecircuits.errors import UserError
 
 __all__ = [
@@ -32,7 +34,6 @@ TINYPYTHON_FILES = 1100
 """Files of a bare "tinypython": about 2 MB."""
 TINYPYTHON_SHARE = 0.45
 """Share of the bytes that a bare "tinypython" has in a mix."""
-ALLOWED = 'a corpus is "stdlib", "tinypython", "tinypython:N", a folder, or several joined by "+"'
 
 
 def _read(pairs: Iterable[tuple[str, Path]], prefix: str) -> list[SourceFile]:
@@ -60,57 +61,45 @@ def folder_files(path: str | Path) -> list[SourceFile]:
     return files
 
 
-def _generated(part: str) -> bool:
-    return part == "tinypython" or part.startswith("tinypython:")
-
-
-def _parts(spec: str) -> list[str]:
-    """The sources of a spec, checked. A folder whose path holds a "+" wins over a mix."""
-    if spec not in ("stdlib", "tinypython") and spec and Path(spec).expanduser().is_dir():
-        return [spec]
-    parts = [part.strip() for part in spec.split("+")]
-    for part in parts:
-        head, colon, count = part.partition(":")
-        if part in ("stdlib", "tinypython"):
-            continue
-        if head == "tinypython" and colon:
-            if not (count.isascii() and count.isdigit() and int(count) > 0):
-                raise UserError(f'"{part}": the number of files must be a whole number above 0, as in "tinypython:500"')
-        elif not part or not Path(part).expanduser().is_dir():
-            raise UserError(f'unknown corpus "{part}" (no such folder either): {ALLOWED}')
-    if len(set(parts)) < len(parts):
-        raise UserError(f'"{spec}" names the same corpus twice')
-    return parts
-
-
-def _generate(part: str, other_bytes: int, seed: int) -> list[SourceFile]:
-    if ":" in part:
-        return tinypython.generate_files(int(part.partition(":")[2]), seed)
+def _generate(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) -> list[SourceFile]:
+    """Generated files: a given number, or as many bytes as the part's share of all sources on disk asks for."""
+    if ":" in part.source:
+        return tinypython.generate_files(int(part.source.partition(":")[2]), seed)
     if not other_bytes:
         return tinypython.generate_files(TINYPYTHON_FILES, seed)
-    wanted = other_bytes * TINYPYTHON_SHARE / (1 - TINYPYTHON_SHARE)
-    return tinypython.generate_bytes(int(wanted), seed)
+    if part.weight is None:
+        return tinypython.generate_bytes(int(other_bytes * TINYPYTHON_SHARE / (1 - TINYPYTHON_SHARE)), seed)
+    others = sum(other.weight or 0 for other in parts if not other.generated and not other.streamed)
+    return tinypython.generate_bytes(int(other_bytes * part.weight / others), seed)
 
 
 def load_sources(spec: str, *, seed: int = 0) -> dict[str, list[SourceFile]]:
-    """The files of each source of a spec, in the spec's order. Raises UserError for an unknown source."""
-    parts = _parts(spec)
+    """The files of each source of a spec that is not streamed, in the spec's order.
+
+    Raises UserError for an unknown source.
+    """
+    parts = [part for part in parse_spec(spec) if not part.streamed]
     sources: dict[str, list[SourceFile]] = {}
     for part in parts:
-        if part == "stdlib":
-            sources[part] = stdlib_files()
-        elif not _generated(part):
-            sources[part] = folder_files(part)
+        if part.source == "stdlib":
+            sources[part.source] = stdlib_files()
+        elif not part.generated:
+            sources[part.source] = folder_files(part.source)
     other = sum(len(file.text.encode()) for files in sources.values() for file in files)
-    return {part: sources[part] if part in sources else _generate(part, other, seed) for part in parts}
+    return {
+        part.source: sources[part.source] if part.source in sources else _generate(part, parts, other, seed)
+        for part in parts
+    }
 
 
 def load_corpus(spec: str = DEFAULT_SPEC, *, seed: int = 0) -> list[SourceFile]:
     """All files of a spec. `seed` chooses the generated files; files read from disk do not depend on it.
 
-    In a mix, a bare "tinypython" is generated until it holds 45% of the bytes.
-    Raises UserError for a spec that names nothing, a missing folder, or a folder without Python.
+    In a mix without weights, a bare "tinypython" is generated until it holds 45% of the bytes.
+    Raises UserError for a spec that names nothing, a missing folder, a folder without Python, or a stream.
     """
+    if any(part.streamed for part in parse_spec(spec)):
+        raise UserError(f'"{spec}" is streamed and has no list of files: use prepare_tokens')
     return [file for files in load_sources(spec, seed=seed).values() for file in files]
 
 
@@ -131,12 +120,14 @@ def corpus_fingerprint(spec: str, *, seed: int = 0) -> str:
     It covers names, sizes and times of the files on disk, the interpreter, the seed and this package's code.
     """
     rows: list[str] = [spec, str(seed), sys.version]
-    for part in _parts(spec):
-        if part == "stdlib":
+    for part in parse_spec(spec):
+        if part.source == "stdlib":
             rows += _listing(stdlib.walk(stdlib.stdlib_root(), tests=False))
-        elif not _generated(part):
-            rows += [str(Path(part).expanduser().resolve())]
-            rows += _listing(stdlib.walk(Path(part).expanduser(), tests=True))
+        elif part.streamed:
+            rows += fingerprint_rows(HubSource.parse(part.source))
+        elif not part.generated:
+            rows += [str(Path(part.source).expanduser().resolve())]
+            rows += _listing(stdlib.walk(Path(part.source).expanduser(), tests=True))
     code = Path(__file__).parent
     for source in sorted([*code.glob("tinypython/*.py"), *code.glob("*.py")]):
         rows.append(hashlib.sha256(source.read_bytes()).hexdigest())

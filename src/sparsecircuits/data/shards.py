@@ -14,7 +14,7 @@ import shutil
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,8 @@ import numpy as np
 
 from sparsecircuits.data.corpora import corpus_fingerprint, load_sources
 from sparsecircuits.data.source import SourceFile
+from sparsecircuits.data.spec import Part, parse_spec
+from sparsecircuits.data.streams import read_head
 from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import sha256
@@ -40,13 +42,22 @@ class TokenData:
     """The tokens of a corpus.
 
     `train` and `val` are one-dimensional read-only memory maps of token ids; `manifest` says what they are;
-    `cached` whether they were found rather than made.
+    `cached` whether they were found rather than made. For a mix by weight `val` has the weights' shares, and
+    `manifest["mix"]` says how training draws (`open_sampler`); of a stream `train` is the beginning alone.
     """
 
     train: np.ndarray
     val: np.ndarray
     manifest: dict[str, Any]
     cached: bool
+
+    def sample(self) -> np.ndarray:
+        """Training tokens in which every source has its share: all of `train`, for a mix its sources cut short."""
+        mix = self.manifest.get("mix")
+        if not mix or len(mix) == 1:
+            return self.train
+        total = min((part["stop"] - part["start"]) / part["weight"] for part in mix)
+        return np.concatenate([self.train[p["start"] : p["start"] + int(total * p["weight"])] for p in mix])
 
 
 def default_cache_dir() -> Path:
@@ -85,45 +96,110 @@ def split_files(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[Sou
     return train, [file for file in files if file.name in held]
 
 
-def split_sources(sources: dict[str, list[SourceFile]]) -> dict[str, list[SourceFile]]:
-    """{"train": files, "val": files}, every source split by itself so that each is in both."""
-    splits: dict[str, list[SourceFile]] = {"train": [], "val": []}
-    for files in sources.values():
-        train, val = split_files(files)
-        splits["train"] += train
-        splits["val"] += val
+Groups = dict[str, dict[str, list[SourceFile]]]
+"""Files by split and then by source."""
+
+
+def split_sources(sources: dict[str, list[SourceFile]]) -> Groups:
+    """{"train": {source: files}, "val": {source: files}}, every source split by itself so that each is in both."""
+    splits: Groups = {"train": {}, "val": {}}
+    for name, files in sources.items():
+        splits["train"][name], splits["val"][name] = split_files(files)
     return splits
+
+
+def _add_streams(splits: Groups, parts: Sequence[Part], tokenizer: Tokenizer) -> dict[str, dict[str, Any]]:
+    """Put the beginning of each streamed source into the splits, in the spec's order; what reading on needs."""
+    streams = {}
+    for part in parts:
+        if part.streamed:
+            head = read_head(part.source, tokenizer)
+            streams[part.source] = head.about
+            for name, texts in (("train", head.train), ("val", head.val)):
+                splits[name][part.source] = [SourceFile(f"{part.source}/{i}", text) for i, text in enumerate(texts)]
+    for name in SPLITS:
+        splits[name] = {part.source: splits[name][part.source] for part in parts}
+    return streams
+
+
+def _encoded(
+    files: Sequence[SourceFile], tokenizer: Tokenizer, dtype: np.dtype, report: Callable[[int], None]
+) -> Iterator[np.ndarray]:
+    """The tokens of each file, end-of-text first."""
+    for start in range(0, len(files), CHUNK):
+        part = files[start : start + CHUNK]
+        for ids in tokenizer.encode_batch(file.text for file in part):
+            yield np.array([tokenizer.eot_id, *ids], dtype)
+        report(len(part))
 
 
 def _write_shard(
     path: Path,
-    files: Sequence[SourceFile],
+    groups: dict[str, list[SourceFile]],
     tokenizer: Tokenizer,
     dtype: np.dtype,
     report: Callable[[int], None],
 ) -> dict[str, Any]:
-    """Encode the files into one shard and say what it holds."""
-    tokens = size = 0
+    """Encode the files into one shard, source after source, and say what it holds."""
+    counts = dict.fromkeys(groups, 0)
     with open(path, "wb") as out:
-        for start in range(0, len(files), CHUNK):
-            part = files[start : start + CHUNK]
-            for ids in tokenizer.encode_batch(file.text for file in part):
-                out.write(np.array([tokenizer.eot_id, *ids], dtype).tobytes())
-                tokens += len(ids) + 1
-            size += sum(len(file.text.encode("utf-8", "replace")) for file in part)
-            report(len(part))
+        for source, files in groups.items():
+            for ids in _encoded(files, tokenizer, dtype, report):
+                out.write(ids.tobytes())
+                counts[source] += len(ids)
         out.flush()
         os.fsync(out.fileno())
-    return {"tokens": tokens, "files": len(files), "bytes": size, "sha256": sha256(path)}
+    return _summary(path, groups, counts)
+
+
+def _write_weighted_shard(
+    path: Path,
+    groups: dict[str, list[SourceFile]],
+    weights: dict[str, float],
+    tokenizer: Tokenizer,
+    dtype: np.dtype,
+    report: Callable[[int], None],
+) -> dict[str, Any]:
+    """As `_write_shard`, but each source is cut to its share of the tokens: what validation is measured on."""
+    encoded = {
+        source: np.concatenate([np.empty(0, dtype), *_encoded(files, tokenizer, dtype, report)])
+        for source, files in groups.items()
+    }
+    total = min(len(ids) / weights[source] for source, ids in encoded.items())
+    counts = {source: int(total * weights[source]) for source in encoded}
+    with open(path, "wb") as out:
+        for source, ids in encoded.items():
+            out.write(ids[: counts[source]].tobytes())
+        out.flush()
+        os.fsync(out.fileno())
+    return _summary(path, groups, counts)
+
+
+def _summary(path: Path, groups: dict[str, list[SourceFile]], counts: dict[str, int]) -> dict[str, Any]:
+    files = [file for group in groups.values() for file in group]
+    size = sum(len(file.text.encode("utf-8", "replace")) for file in files)
+    tokens = sum(counts.values())
+    return {"tokens": tokens, "files": len(files), "bytes": size, "sha256": sha256(path), "by_source": counts}
+
+
+def _mix(parts: Sequence[Part], counts: dict[str, int], streams: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """How training draws from the sources: weights, and where each lies in the training shard."""
+    mix, start = [], 0
+    for part in parts:
+        row = {"source": part.source, "weight": part.weight, "start": start, "stop": start + counts[part.source]}
+        mix.append({**row, "stream": streams[part.source]} if part.source in streams else row)
+        start += counts[part.source]
+    return mix
 
 
 def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, progress: Progress | None) -> None:
     """Write shards and manifest into an existing empty folder."""
     if progress:
         progress(0, 1, f"reading {spec}")
-    sources = load_sources(spec, seed=seed)
-    splits = split_sources(sources)
-    total, done = sum(map(len, splits.values())), 0
+    parts = parse_spec(spec)
+    splits = split_sources(load_sources(spec, seed=seed))
+    streams = _add_streams(splits, parts, tokenizer)
+    total, done = sum(len(files) for groups in splits.values() for files in groups.values()), 0
 
     def report(count: int) -> None:
         nonlocal done
@@ -132,7 +208,12 @@ def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, p
             progress(done, total, f"tokenizing {spec}")
 
     dtype = np.dtype("<u2" if tokenizer.vocab_size <= 1 << 16 else "<u4")
-    shards = {name: _write_shard(folder / f"{name}.bin", splits[name], tokenizer, dtype, report) for name in SPLITS}
+    weights = {part.source: part.weight for part in parts if part.weight is not None}
+    train = _write_shard(folder / "train.bin", splits["train"], tokenizer, dtype, report)
+    if weights:
+        val = _write_weighted_shard(folder / "val.bin", splits["val"], weights, tokenizer, dtype, report)
+    else:
+        val = _write_shard(folder / "val.bin", splits["val"], tokenizer, dtype, report)
     manifest = {
         "format": FORMAT,
         "key": key,
@@ -141,9 +222,11 @@ def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, p
         "dtype": dtype.str,
         "tokenizer": tokenizer.content_hash,
         "vocab_size": tokenizer.vocab_size,
-        "sources": {name: len(files) for name, files in sources.items()},
-        "splits": shards,
+        "sources": {part.source: sum(len(splits[name][part.source]) for name in SPLITS) for part in parts},
+        "splits": {"train": train, "val": val},
     }
+    if weights:
+        manifest["mix"] = _mix(parts, train["by_source"], streams)
     (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
 
 

@@ -24,7 +24,7 @@ def _gelu_abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     out, slope = torch.empty_like(source), torch.empty_like(source)
     rows = [t.view(-1, source.shape[-1]).numpy() for t in (source, out, slope)]
     with _cpu.LOCK:
-        _cpu_gelu.gelu_abstopk(*rows, k, torch.get_num_threads())
+        _cpu_gelu.gelu_abstopk(*rows, k, torch.get_num_threads())  # type: ignore[call-arg]
     return out, slope
 
 

@@ -42,7 +42,11 @@ class TrainConfig:
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: str = "stdlib+tinypython"
-    """stdlib, tinypython, a folder of Python files, or several joined by +."""
+    """stdlib, tinypython, a folder of Python files, hf:NAME[:CONFIG][@REVISION][#COLUMN] (a streamed
+    Hugging Face dataset, or hf:PATH on disk), or several joined by +; 0.6*stdlib+0.4*tinypython mixes by shares
+    of the tokens."""
+    shuffle_tokens: int = 1_048_576
+    """Tokens of a streamed dataset that are held and shuffled at a time."""
     batch_size: int = 32
     """Sequences of n_ctx tokens per step."""
     steps: int | None = None
@@ -74,7 +78,7 @@ class TrainConfig:
         for name in given:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("batch_size", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+        for name in ("batch_size", "shuffle_tokens", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
 

@@ -12,7 +12,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecircuits.data import BatchSampler, TokenData, Tokenizer, prepare_tokens, validation_batches
+from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens, validation_batches
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.models.statistics import count_neurons
@@ -96,14 +96,16 @@ class _Run:
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
         self.model.corpus = config.data
         if config.bigram_init == "counts" and self.model.bigram is not None:
-            counted = bigram_log_frequencies(tokens.train, config.model.vocab_size)
+            counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)
         self.projector = Projector(self.model, config.sparsity)
         if config.dtype == "auto":
             self.config = dataclasses.replace(config, dtype=self._fastest_dtype())
         self.adam = build_adam(self.model, config.optimizer)
         self.decayed = decayed_weights(self.model)
-        self.sampler = BatchSampler(tokens.train, config.model.n_ctx, config.batch_size, config.seed)
+        self.sampler = open_sampler(
+            tokens, tokenizer, config.model.n_ctx, config.batch_size, config.seed, block_tokens=config.shuffle_tokens
+        )
         self.step, self.seconds, self.val_loss = 0, 0.0, None  # type: int, float, float | None
 
     def _fastest_dtype(self) -> Literal["float32", "bfloat16"]:
@@ -141,9 +143,9 @@ class _Run:
                 if not math.isfinite(loss):
                     self._diverged(loss)
                 self.step += 1
+                speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 if self.step % self.config.eval_every == 0:
                     self._evaluate(log)
-                speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 self.seconds = before + time.perf_counter() - began
                 status = self._status(progress, loss, speed)
                 if self.step % self.config.log_every == 0 or self.step == 1:

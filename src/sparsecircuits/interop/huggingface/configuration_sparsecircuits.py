@@ -99,8 +99,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         unknown = set(self.abstopk) - set(ABSTOPK_SITES)
         if unknown:
             raise ValueError(f"abstopk: unknown {sorted(unknown)}; known are {sorted(ABSTOPK_SITES)}")
-        kwargs.pop("tie_word_embeddings", None)
-        super().__init__(tie_word_embeddings=tied_unembed, **kwargs)
+        super().__init__(**{**kwargs, "tie_word_embeddings": tied_unembed})
 
     @property
     def concatenates_positions(self) -> bool:

@@ -59,6 +59,7 @@ class Attention(nn.Module):
         width = config.n_head * config.d_head
         self.c_attn = nn.Linear(config.d_in, 3 * width, bias=config.bias)
         self.c_proj = nn.Linear(width, config.d_model, bias=config.bias)
+        self.c_proj.writes_residual = True  # type: ignore[assignment]
         self.sink_logit = nn.Parameter(torch.zeros(config.n_head)) if config.sink else None
         self.act_in = Site(config.abstopk_k("attn.act_in", config.d_in))
         self.q, self.k, self.v = (Site(config.abstopk_k(f"attn.{name}", width)) for name in "qkv")
@@ -90,6 +91,7 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = nn.Linear(config.d_in, config.d_mlp, bias=config.bias)
         self.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
+        self.c_proj.writes_residual = True  # type: ignore[assignment]
         self.activation = F.gelu if config.activation == "gelu" else F.relu
         self.act_in = Site(config.abstopk_k("mlp.act_in", config.d_in))
         self.post_act = Site(config.abstopk_k("mlp.post_act", config.d_mlp))
@@ -146,9 +148,9 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
     def __init__(self, config: SparseCircuitsConfig) -> None:
         super().__init__(config)
         self.wte = nn.Embedding(config.vocab_size, config.d_model)
-        width = config.d_pos_emb if config.concatenates_positions else config.d_model
+        width = config.d_in - config.d_model if config.concatenates_positions else config.d_model
         self.wpe = nn.Embedding(config.n_ctx, width) if config.positions != "none" else None
-        if config.positions == "concat_sinusoidal":
+        if self.wpe is not None and config.positions == "concat_sinusoidal":
             self.wpe.weight.requires_grad_(False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = _norm(config.d_model, config.norm, config.norm_bias)
@@ -169,7 +171,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
             if module.weight.device.type != "meta" and not getattr(module.weight, "_is_hf_initialized", False):
                 module.weight.data.copy_(sinusoidal_table(*module.weight.shape))
         elif isinstance(module, nn.Linear | nn.Embedding):
-            writes = any(module in (block.attn.c_proj, block.mlp.c_proj) for block in self.blocks)
+            writes = getattr(module, "writes_residual", False)
             nn.init.normal_(module.weight, 0.0, 0.02 / math.sqrt(2 * self.config.n_layer) if writes else 0.02)
             if isinstance(module, nn.Linear) and module.bias is not None:
                 nn.init.zeros_(module.bias)
@@ -178,7 +180,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
             if getattr(module, "bias", None) is not None:
                 nn.init.zeros_(module.bias)
         elif isinstance(module, Attention) and module.sink_logit is not None:
-            nn.init.zeros_(module.sink_logit)
+            nn.init.zeros_(module.sink_logit)  # type: ignore[arg-type]
         elif module is self:
             nn.init.zeros_(self.logit_bias)
 
@@ -186,9 +188,9 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         """The token embedding."""
         return self.wte
 
-    def set_input_embeddings(self, value: nn.Embedding) -> None:
+    def set_input_embeddings(self, value: nn.Module) -> None:
         """Replace the token embedding."""
-        self.wte = value
+        self.wte = value  # type: ignore[assignment]
 
     def get_output_embeddings(self) -> nn.Module:
         """The unembedding."""
