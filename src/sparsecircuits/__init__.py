@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "load_model": "sparsecircuits.interop.loading",
+    "convert": "sparsecircuits.interop.convert",
     "record": "sparsecircuits.models.hooks",
     "intervene": "sparsecircuits.models.hooks",
     "ModelConfig": "sparsecircuits.models.config",
@@ -35,6 +36,7 @@ if TYPE_CHECKING:
     from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
     from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.models.config import ModelConfig as ModelConfig
     from sparsecircuits.models.generation import generate as generate

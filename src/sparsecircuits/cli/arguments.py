@@ -150,6 +150,18 @@ class View(Common):
 
 
 @dataclass(kw_only=True)
+class Convert(Common):
+    """Write a model in another format: native, openai (the released format) or hf (Hugging Face)."""
+
+    function: ClassVar[str] = "convert"
+    source: Annotated[str, tyro.conf.Positional]
+    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """A folder that is new or empty."""
+    to: Literal["native", "openai", "hf"]
+
+
+@dataclass(kw_only=True)
 class Plot(Common):
     """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
 
@@ -184,6 +196,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "convert": Convert,
     "plot": Plot,
     "bench": Bench,
 }

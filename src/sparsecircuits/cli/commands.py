@@ -371,6 +371,19 @@ def circuit_files(path: Path) -> list[Path]:
     return found
 
 
+def convert(command: args.Convert) -> None:
+    """Write a model in another format."""
+    from sparsecircuits.interop.convert import convert
+
+    model = convert(command.source, command.destination, command.to)
+    tensors = len(model.state_dict())
+    if command.json:
+        source = str(command.source)
+        print_json({"source": source, "path": str(command.destination), "format": command.to, "tensors": tensors})
+    else:
+        print_text(f"{command.destination}: {tensors} tensors of {model.name} in the {command.to} format")
+
+
 def plot(command: args.Plot) -> None:
     """Draw runs' curves."""
     from sparsecircuits.plots import plot_runs
