@@ -109,7 +109,7 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = (_norm(config.d_model, config.norm, config.norm_bias) for _ in range(2))
         self.ln_p1 = self.ln_p2 = None
-        if config.concatenates_positions:
+        if config.concatenates_positions and config.d_pos_emb:
             self.ln_p1, self.ln_p2 = (_norm(config.d_pos_emb, config.position_norm, config.norm_bias) for _ in range(2))
         self.attn, self.mlp = Attention(config, layer), MLP(config)
         self.residual_relu = config.residual_activation == "relu"
@@ -177,8 +177,9 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
                 nn.init.zeros_(module.bias)
         elif isinstance(module, nn.RMSNorm | nn.LayerNorm):
             nn.init.ones_(module.weight)
-            if getattr(module, "bias", None) is not None:
-                nn.init.zeros_(module.bias)
+            bias = getattr(module, "bias", None)
+            if bias is not None:
+                nn.init.zeros_(bias)
         elif isinstance(module, Attention) and module.sink_logit is not None:
             nn.init.zeros_(module.sink_logit)  # type: ignore[arg-type]
         elif module is self:
