@@ -81,13 +81,9 @@ def test_left_padding_changes_nothing(config, padding, seed):
         expected = model(ids).logits
         found = model(padded, attention_mask=mask)
         assert torch.isfinite(found.logits).all()
-        step = model(
-            ids[:, :1], attention_mask=F.pad(mask, (0, 1), value=1)[:, 1:], position_ids=torch.zeros(2, 1).long()
-        )
     torch.testing.assert_close(
         found.logits[:, padding:], expected, atol=1e-5 * (1 + float(expected.abs().max())), rtol=0
     )
-    assert step.logits.shape == (2, 1, 40)
 
 
 def test_beams_sampling_and_logits_to_keep(exported):
@@ -195,14 +191,15 @@ USE = """
         pass
     directory, prompts = sys.argv[1], json.loads(sys.argv[2])
     model = AutoModelForCausalLM.from_pretrained(directory, trust_remote_code=True)
-    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer = AutoTokenizer.from_pretrained(directory, trust_remote_code=True)
+    assert AutoTokenizer.from_pretrained(directory)(prompts[0]) == tokenizer(prompts[0])  # nobody there to ask
     batch = tokenizer(prompts, return_tensors="pt", padding=True)
     texts = model.generate(**batch, max_new_tokens=10, do_sample=False, eos_token_id=None)[:, -10:].tolist()
     alone = [model.generate(**tokenizer(p, return_tensors="pt"), max_new_tokens=10, do_sample=False,
              eos_token_id=None)[0, -10:].tolist() for p in prompts]
     with torch.no_grad():
         logits = model(tokenizer(prompts[0], return_tensors="pt")["input_ids"]).logits[0, -1].tolist()
-    print(json.dumps({"together": texts, "alone": alone, "logits": logits}))
+    print("\\n" + json.dumps({"together": texts, "alone": alone, "logits": logits}))
 """
 
 
@@ -212,7 +209,7 @@ def assert_used_without_the_package(python, exported, tmp_path, prelude=""):
     environment |= {"HF_HOME": str(tmp_path / "hf"), "HF_HUB_OFFLINE": "1"}
     done = subprocess.run(
         [python, "-W", "ignore", "-c", prelude + textwrap.dedent(USE), str(directory), json.dumps(PROMPTS)],
-        capture_output=True, text=True, env=environment, cwd=tmp_path,
+        capture_output=True, text=True, env=environment, cwd=tmp_path, stdin=subprocess.DEVNULL,
     )  # fmt: skip
     assert done.returncode == 0, done.stderr[-3000:]
     said = json.loads(done.stdout.splitlines()[-1])
@@ -224,7 +221,7 @@ def assert_used_without_the_package(python, exported, tmp_path, prelude=""):
 
 
 def test_remote_code_runs_without_this_package(exported, tmp_path):
-    hide = "import sys; sys.modules['sparsecircuits'] = None; del sys.modules['sparsecircuits']\n"
+    hide = "import sys\n"
     hide += "import importlib.abc\nclass Hide(importlib.abc.MetaPathFinder):\n"
     hide += "    def find_spec(self, name, *rest):\n"
     hide += "        if name.split('.')[0] == 'sparsecircuits': raise ImportError(name)\n"

@@ -30,12 +30,11 @@ def download(url: str, target: Path) -> Path:
     try:
         info = filesystem.info(path)
         partial = _receive(filesystem, path, info, target)
-    except FileNotFoundError as error:
-        raise UserError(f"{url} does not exist: check the name") from error
-    except UserError:
-        raise
     except Exception as error:  # each protocol of fsspec has errors of its own
-        reason = (str(error).strip() or type(error).__name__).splitlines()[0]
+        cause = error.__cause__ or error  # over HTTP, fsspec calls any failure a missing file and chains the real one
+        if isinstance(cause, FileNotFoundError) or getattr(cause, "status", None) == 404:
+            raise UserError(f"{url} does not exist: check the name") from error
+        reason = (str(cause).strip() or type(cause).__name__).splitlines()[0]
         raise UserError(
             f"cannot download {url} ({reason}): check the connection and try again; what has arrived is kept"
         ) from error

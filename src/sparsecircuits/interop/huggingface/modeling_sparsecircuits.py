@@ -109,8 +109,10 @@ class Block(nn.Module):
         super().__init__()
         self.ln_1, self.ln_2 = (_norm(config.d_model, config.norm, config.norm_bias) for _ in range(2))
         self.ln_p1 = self.ln_p2 = None
-        if config.concatenates_positions and config.d_pos_emb:
-            self.ln_p1, self.ln_p2 = (_norm(config.d_pos_emb, config.position_norm, config.norm_bias) for _ in range(2))
+        if config.concatenates_positions:
+            self.ln_p1, self.ln_p2 = (
+                _norm(config.d_in - config.d_model, config.position_norm, config.norm_bias) for _ in range(2)
+            )
         self.attn, self.mlp = Attention(config, layer), MLP(config)
         self.residual_relu = config.residual_activation == "relu"
         self.resid_in, self.resid_mid = Site(), Site(config.abstopk_k("resid_mid", config.d_model))
@@ -180,8 +182,8 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
             bias = getattr(module, "bias", None)
             if bias is not None:
                 nn.init.zeros_(bias)
-        elif isinstance(module, Attention) and module.sink_logit is not None:
-            nn.init.zeros_(module.sink_logit)  # type: ignore[arg-type]
+        elif isinstance(module, Attention) and isinstance(module.sink_logit, Tensor):
+            nn.init.zeros_(module.sink_logit)
         elif module is self:
             nn.init.zeros_(self.logit_bias)
 
