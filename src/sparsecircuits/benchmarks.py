@@ -151,8 +151,8 @@ def _plain_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_head: int, sink: torch.Tensor | None = None
 ) -> torch.Tensor:
     assert sink is None, "the presets have no sinks"
-    heads = (split_heads(x, n_head) for x in (q, k, v))
-    return F.scaled_dot_product_attention(*heads, is_causal=True).transpose(1, 2).flatten(-2)
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
 
 
 def _plain_cross_entropy(
