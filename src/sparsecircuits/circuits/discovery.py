@@ -49,15 +49,11 @@ def prune(
     Raises TaskTooHard when the whole model misses the target, UserError for a target out of range.
     """
     began, config = time.perf_counter(), config or PruneConfig()
-    if not 0 < target_loss < 0.6931:
-        raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
+    require_doable(model, task, target_loss, config)
     splits = [task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
-    batch, goal = splits[1], config.margin * target_loss
-    full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
-    if full > target_loss:
-        raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
+    goal = config.margin * target_loss
     if means is None:
-        means = pretraining_means(model, _training_tokens(model) if tokens is None else tokens)
+        means = training_means(model) if tokens is None else pretraining_means(model, tokens)
     tell = report or (lambda share, details: None)
     frozen = ablation_values(config.ablation, means)
     evaluate = Evaluator(model, frozen, *splits, ablation=config.ablation)
@@ -117,12 +113,25 @@ def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple
     return 0.8 * step / config.steps, f"step {step} · loss {loss:.3f} · {active} nodes"
 
 
-def _training_tokens(model: SparseTransformer) -> np.ndarray:
+def require_doable(model: SparseTransformer, task: Task, target_loss: float, config: PruneConfig) -> None:
+    """Raise TaskTooHard when the whole model misses the target on validation prompts, UserError for a target
+    out of range."""
+    if not 0 < target_loss < 0.6931:
+        raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
+    batch = task.batch("validation", config.eval_pairs, config.seed)
+    full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
+    if full > target_loss:
+        raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
+
+
+def training_means(model: SparseTransformer) -> torch.Tensor:
+    """Means of all nodes [nodes] over the text that the model was trained on."""
     from sparsecircuits.data import Tokenizer, prepare_tokens
 
     if model.corpus is None:
         raise UserError("the model does not say what text it was trained on: give prune its tokens or means")
-    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).sample()
+    tokens = prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).train
+    return pretraining_means(model, tokens)
 
 
 def _build(

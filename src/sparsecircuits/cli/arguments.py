@@ -123,6 +123,11 @@ class Prune(Common):
     """Folder for <task>/circuit.json (<model>/<task>/circuit.json with --beside); by default circuits/ in each
     run directory."""
     target_loss: float = 0.15
+    search: int | None = None
+    """Trials of a search over eight hyperparameters, per task; the smallest circuit wins. The same command
+    goes on with a search that was stopped."""
+    workers: str | None = None
+    """With --search: processes (by default 1), or ray for the cluster that RAY_ADDRESS names."""
     config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
 
 

@@ -207,6 +207,8 @@ def prune(command: args.Prune) -> None:
     if bool(command.tasks or command.task_file) == command.all:
         sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
         raise SystemExit(2)
+    if command.workers is not None and command.search is None:
+        raise UserError("--workers is for --search: say how many trials with --search N")
     models = (command.model, *command.beside)
     folders = _circuit_folders(command, models)
     found: list[dict[str, Any]] = []
@@ -258,21 +260,29 @@ def _prune_model(path: Path, folder: Path, command: args.Prune) -> list[dict[str
 
 
 def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
-    from sparsecircuits.circuits.discovery import prune
+    from sparsecircuits.circuits.discovery import prune, training_means
     from sparsecircuits.circuits.faithfulness import faithfulness
+    from sparsecircuits.circuits.search import search
     from sparsecircuits.tasks import TASK_FILE, write_task_file
     from sparsecircuits.tasks.own import FileTask
 
     base = {"task": task.name, "target_loss": command.target_loss}
     try:
         with progress(f"pruning {task.name}") as update:
-            circuit = prune(
-                model,
-                task,
-                command.target_loss,
-                config=command.config,
-                report=update,
-            )
+            if command.search is None:
+                circuit = prune(model, task, command.target_loss, config=command.config, report=update)
+            else:
+                circuit = search(
+                    model,
+                    task,
+                    command.target_loss,
+                    out / task.name / "search",
+                    trials=command.search,
+                    workers=command.workers or 1,
+                    config=command.config,
+                    means=training_means(model),
+                    report=update,
+                )
     except TaskTooHard as error:
         say(f"skipped {task.name}: {error}")
         return {**base, "skipped": str(error)}

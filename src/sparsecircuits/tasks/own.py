@@ -1,6 +1,7 @@
 """Tasks of one's own: a JSONL file of pairs, or a Python file that makes a `Task` (docs/tasks.md)."""
 
 import dataclasses
+import functools
 import json
 import random
 import re
@@ -107,6 +108,10 @@ def parse_task(text: str, source: str, default_name: str) -> FileTask:
     return reader.task()
 
 
+def _choose(pool: Mapping[str, tuple[Pair, ...]], rng: random.Random, split: str) -> Pair:
+    return rng.choice(pool[split])
+
+
 class _Reader:
     """Collects the lines of a task file."""
 
@@ -177,9 +182,7 @@ class _Reader:
             if not pool[split]:
                 raise UserError(f"{self.source} has no pair of split {split}: give some lines that split, or 5 lines")
 
-        def sample(rng: random.Random, split: str) -> Pair:
-            return rng.choice(pool[split])
-
+        sample = functools.partial(_choose, pool)
         return FileTask(
             self.name, self.description, self.answers, sample, None, pool, self.source, self.lines, self.answers_line
         )
