@@ -93,6 +93,8 @@ class Tasks(Common):
     function: ClassVar[str] = "tasks"
     name: Annotated[str | None, tyro.conf.Positional] = None
     """A task; all when left out."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     model: Path | None = None
     """Score this model: loss and accuracy."""
     corpus: Path | None = None
@@ -111,9 +113,15 @@ class Prune(Common):
     model: Annotated[Path, tyro.conf.Positional]
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     all: Annotated[bool, Flag] = False
-    """All tasks; those that the model cannot do are skipped with the reason."""
+    """All tasks; those that the model cannot do are skipped with the reason. Also writes table.md and
+    edges.svg (edges against target loss)."""
+    beside: tuple[Path, ...] = ()
+    """Other models to prune in the same way, for the same table and plot."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     out: Path | None = None
-    """Folder for <task>/circuit.json; by default circuits/ in the run directory."""
+    """Folder for <task>/circuit.json (<model>/<task>/circuit.json with --beside); by default circuits/ in each
+    run directory."""
     target_loss: float = 0.15
     config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
 
@@ -139,6 +147,18 @@ class View(Common):
     """Loopback port; 0 picks a free one."""
     open: bool = True
     """Open the browser."""
+
+
+@dataclass(kw_only=True)
+class Convert(Common):
+    """Write a model in another format: native, openai (the released format) or hf (Hugging Face)."""
+
+    function: ClassVar[str] = "convert"
+    source: Annotated[str, tyro.conf.Positional]
+    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """A folder that is new or empty."""
+    to: Literal["native", "openai", "hf"]
 
 
 @dataclass(kw_only=True)
@@ -176,6 +196,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "convert": Convert,
     "plot": Plot,
     "bench": Bench,
 }

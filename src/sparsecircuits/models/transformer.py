@@ -96,8 +96,8 @@ class MLP(nn.Module):
         return self.resid_delta(self.c_proj(hidden))
 
 
-def _norm(config: ModelConfig, width: int) -> nn.Module:
-    if config.norm == "rms":
+def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
+    if kind == "rms":
         return nn.RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
     return nn.LayerNorm(width, bias=config.norm_bias)
 
@@ -107,10 +107,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln_1, self.ln_2 = _norm(config, config.d_model), _norm(config, config.d_model)
-        positions = config.d_pos_emb if config.concatenates_positions else None
-        self.ln_p1 = nn.RMSNorm(positions, eps=None) if positions else None
-        self.ln_p2 = nn.RMSNorm(positions, eps=None) if positions else None
+        self.ln_1, self.ln_2 = (_norm(config, config.d_model, config.norm) for _ in range(2))
+        self.ln_p1 = self.ln_p2 = None
+        if config.concatenates_positions and config.d_pos_emb:
+            self.ln_p1, self.ln_p2 = (_norm(config, config.d_pos_emb, config.position_norm) for _ in range(2))
         self.attn, self.mlp = Attention(config), MLP(config)
         self.residual_relu = config.residual_activation == "relu"
         self.resid_in, self.resid_mid = Site(), Site(config.abstopk_k("resid_mid"))
@@ -139,7 +139,7 @@ def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
     """Fixed sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017)."""
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
     angle = torch.arange(n_ctx).unsqueeze(1) * frequency
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)[:, :width]
 
 
 class SparseTransformer(nn.Module):
@@ -152,7 +152,7 @@ class SparseTransformer(nn.Module):
         width = config.d_pos_emb if config.concatenates_positions else config.d_model
         self.wpe = nn.Embedding(config.n_ctx, width or 0) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = _norm(config, config.d_model)
+        self.ln_f = _norm(config, config.d_model, config.norm)
         self.final_resid = Site()
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_unembed:

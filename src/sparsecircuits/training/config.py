@@ -72,6 +72,7 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
+        object.__setattr__(self, "sparsity", self.sparsity.for_width(self.model.d_model))
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")
@@ -173,5 +174,5 @@ def dense_twin(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, afrac=None),
-        sparsity=dataclasses.replace(config.sparsity, density=1.0, embed_density=None),
+        sparsity=dataclasses.replace(config.sparsity, density=1.0, embed_density=None, pfrac=None, sparsifier="topk"),
     )

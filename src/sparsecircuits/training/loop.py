@@ -18,6 +18,7 @@ from sparsecircuits.kernels import warm_up
 from sparsecircuits.models.statistics import count_neurons
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
+from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.projection import Projector
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.training.bigram import bigram_log_frequencies
@@ -101,8 +102,12 @@ class _Run:
         self.projector = Projector(self.model, config.sparsity)
         if config.dtype == "auto":
             self.config = dataclasses.replace(config, dtype=self._fastest_dtype())
-        self.adam = build_adam(self.model, config.optimizer)
+        self.gates = HardConcrete(self.model, config.sparsity) if config.sparsity.sparsifier != "topk" else None
+        self.learned = [p for p in self.model.parameters() if p.requires_grad]
         self.decayed = decayed_weights(self.model)
+        if self.gates is not None:
+            self.learned, self.decayed = self.gates.learned(self.model), list(self.gates.free)
+        self.adam = build_adam(self.learned, config.optimizer)
         self.sampler = open_sampler(
             tokens, tokenizer, config.model.n_ctx, config.batch_size, config.seed, block_tokens=config.shuffle_tokens
         )
@@ -154,7 +159,7 @@ class _Run:
                     report(status)
                 if self.step % self.config.checkpoint_every == 0:
                     self._checkpoint()
-            self.projector(1.0)
+            self._settle()
             self._evaluate(log, done=True)
         finally:
             log.close()
@@ -173,12 +178,17 @@ class _Run:
         """One optimizer step; (loss, gradient root-mean-square, learning rate)."""
         settings = self.config.optimizer
         inputs, targets = self.sampler.next()
+        if self.gates is not None:
+            self.gates.prepare(seed=(self.config.seed << 32) + self.step)
         loss = self.loss(inputs, targets)
         self.adam.zero_grad(set_to_none=True)
         loss.backward()
-        rms = scale_gradients_(self.model.parameters(), settings.gradient)
+        if self.gates is not None:
+            self.gates.collect()
+        rms = scale_gradients_(self.learned, settings.gradient)
+        scheduled = self.gates is None  # gates have no schedule of L0 that the learning rate could follow
         rate = learning_rate_at(
-            progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin
+            progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin and scheduled
         )
         for group in self.adam.param_groups:
             group["lr"] = rate
@@ -203,7 +213,16 @@ class _Run:
         mean = sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
         return {"val_loss": mean, "alive_neurons": neurons.alive, "neurons": neurons.total}
 
+    def _settle(self) -> None:
+        """Bring the model's weights to what they are after training."""
+        if self.gates is None:
+            self.projector(1.0)
+        else:
+            self.gates.settle()
+
     def _evaluate(self, log: MetricsLog, **more: bool) -> None:
+        if self.gates is not None:
+            self.gates.settle()
         measured = self.evaluate()
         self.val_loss = measured["val_loss"]
         tokens = self.step * self.config.tokens_per_step
@@ -215,6 +234,7 @@ class _Run:
         if self.config.minutes is not None:
             left = 60 * self.config.minutes - self.seconds
         density = density_at(progress, self.config.sparsity.density, self.config.sparsity)
+        density = density if self.gates is None else self.gates.density
         return Status(self.step, min(1.0, done), loss, density, speed, max(0.0, left), self.val_loss)
 
     def _line(self, status: Status, rms: float, rate: float) -> dict[str, float]:
@@ -241,6 +261,7 @@ class _Run:
         state = {
             "model": self.model.state_dict(),
             "adam": self.adam.state_dict(),
+            "gates": None if self.gates is None else self.gates.state_dict(),
             "sampler": self.sampler.state_dict(),
             "seconds": self.seconds,
             "val_loss": self.val_loss,
@@ -255,6 +276,8 @@ class _Run:
         self.step, state = found
         self.model.load_state_dict(state["model"])
         self.adam.load_state_dict(state["adam"])
+        if self.gates is not None:
+            self.gates.load_state_dict(state["gates"])
         self.sampler.load_state_dict(state["sampler"])
         self.seconds, self.val_loss = state["seconds"], state["val_loss"]
         return True

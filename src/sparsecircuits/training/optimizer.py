@@ -9,10 +9,10 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.training.config import OptimizerConfig
 
 
-def build_adam(model: SparseTransformer, config: OptimizerConfig) -> torch.optim.Adam:
-    """Fused Adam over everything that learns; its moments stay dense, so that weights can come back."""
+def build_adam(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Adam:
+    """Fused Adam; its moments stay dense, so that weights can come back."""
     return torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad],
+        list(parameters),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
