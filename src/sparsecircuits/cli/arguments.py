@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from sparsecircuits import __version__
-from sparsecircuits.errors import UserError
+from sparsecircuits.cli.resuming import option_value, require_agreement, saved_config_of
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, preset
 
@@ -53,7 +53,7 @@ class Train(Common):
     preset: Literal["nano", "micro", "small", "paper"] = "nano"
     """Size of model and run; every other option overrides it."""
     resume: Annotated[bool, Flag] = False
-    """Go on from the newest checkpoint of --out, with its saved config."""
+    """Go on from the newest checkpoint of --out, with its saved config; an option that contradicts it is an error."""
     dense: Annotated[bool, Flag] = False
     """Zero nothing and use no AbsTopK: the dense baseline."""
     config: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
@@ -221,10 +221,11 @@ def parse(argv: list[str]) -> Common:
         sys.stderr.write(f"error: no command {argv[0]!r}; there are {', '.join(COMMANDS)} (--help)\n")
         raise SystemExit(2)
     kind, rest = COMMANDS[argv[0]], argv[1:]
-    default = {"default": _train_default(rest)} if kind is Train else {}
+    saved = saved_config_of(rest) if kind is Train and "resume" in _given(rest) else None
+    default = {"default": _train_default(rest, saved)} if kind is Train else {}
     command = tyro.cli(kind, args=rest, prog=f"sparsecircuits {argv[0]}", **default)  # type: ignore[call-overload]
-    if isinstance(command, Train):
-        _check_train(command, rest)
+    if isinstance(command, Train) and saved is not None:
+        require_agreement(saved, command.config, _given(rest))
     return command
 
 
@@ -251,26 +252,14 @@ def _given(rest: list[str]) -> set[str]:
     return {word.split("=", 1)[0].lstrip("-").replace("_", "-") for word in rest if word.startswith("--")}
 
 
-def _train_default(rest: list[str]) -> Train:
-    """Defaults of `train` under the preset that the arguments name."""
-    name = "nano"
-    for place, word in enumerate(rest):
-        if word == "--preset" and place + 1 < len(rest):
-            name = rest[place + 1]
-        elif word.startswith("--preset="):
-            name = word.split("=", 1)[1]
+def _train_default(rest: list[str], saved: TrainConfig | None) -> Train:
+    """Defaults of `train`: those of the preset that the arguments name, or what a resumed run was started with."""
+    given, name = _given(rest), option_value(rest, "preset") or "nano"
     config = preset(name) if name in PRESETS else TrainConfig()
-    if _given(rest) & set(LENGTHS):
+    if saved is not None and "preset" not in given:
+        config = saved
+    if given & set(LENGTHS):
         config = dataclasses.replace(config, steps=None, tokens=None, minutes=None)
-    if "dense" in _given(rest):
+    if "dense" in given:
         config = dense_twin(config)
     return Train(out=tyro.MISSING, preset=name, config=config)  # type: ignore[arg-type]
-
-
-def _check_train(command: Train, rest: list[str]) -> None:
-    if command.resume:
-        extra = _given(rest) - {"resume", "out", "json", "debug"}
-        if extra:
-            raise UserError(
-                f"--resume goes on with the saved config, which --{sorted(extra)[0]} would contradict: leave it out"
-            )

@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
-from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say
+from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.training.status import duration
 
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.tasks import Task
     from sparsecircuits.training.config import TrainConfig
+    from sparsecircuits.training.distributed import World
 
 
 def quickstart(command: args.Quickstart) -> None:
@@ -36,11 +37,13 @@ def quickstart(command: args.Quickstart) -> None:
 def train(command: args.Train) -> None:
     """Train into a run directory."""
     from sparsecircuits.models.transformer import count_parameters
-    from sparsecircuits.training.loop import saved_config
+    from sparsecircuits.training.distributed import joined
     from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 
-    config = saved_config(command.out) if command.resume else command.config
-    model = _train(config, command.out, command.resume)
+    with joined() as world:
+        model = _train(command.config, command.out, command.resume, world)
+    if not world.is_first:
+        return
     parameters, nonzeros = count_parameters(model)
     last = read_metrics(command.out / METRICS_NAME)[-1]
     result = {
@@ -60,15 +63,18 @@ def train(command: args.Train) -> None:
     )
 
 
-def _train(config: "TrainConfig", out: Path, resume: bool) -> "SparseTransformer":
+def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "SparseTransformer":
     from sparsecircuits.data import Tokenizer, prepare_tokens
     from sparsecircuits.training.loop import train
 
-    with progress("corpus  ") as update:
-        tokens = prepare_tokens(
-            config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
+    shown = progress if world.is_first else silent
+    with shown("corpus  ") as update:
+        tokens = world.first_here(
+            lambda: prepare_tokens(
+                config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
+            )
         )
-    with progress("training") as update:
+    with shown("training") as update:
         return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
 
 

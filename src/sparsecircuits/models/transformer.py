@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import Linear, attention_reference, causal_attention, linear_cross_entropy
@@ -162,6 +163,7 @@ class SparseTransformer(nn.Module):
         if config.bigram != "none":
             self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
             self.bigram.weight.requires_grad_(config.bigram == "learned")
+        self.checkpoint_activations = False  # compute a layer again in backward instead of keeping what it made
         self.tokenizer: Tokenizer | None = None
         self.name = "model"
         self.corpus: str | None = None  # what it was trained on, as `--data` names it
@@ -221,7 +223,10 @@ class SparseTransformer(nn.Module):
             else:
                 x = x + row
         for layer, block in enumerate(self.blocks):
-            x = block(x, positions, cache, layer)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, cache, layer, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, positions, cache, layer)
         return self.ln_f(self.final_resid(x))
 
     def loss(self, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
