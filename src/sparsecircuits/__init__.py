@@ -21,15 +21,20 @@ _EXPORTS = {
     "prune": "sparsecircuits.circuits.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.circuits.faithfulness",
+    "run_with": "sparsecircuits.circuits.interventions",
+    "Intervention": "sparsecircuits.circuits.changes",
+    "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from sparsecircuits.circuits.changes import Intervention as Intervention
     from sparsecircuits.circuits.circuit import Circuit as Circuit
     from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
+    from sparsecircuits.circuits.interventions import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
     from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.models.config import ModelConfig as ModelConfig
@@ -41,6 +46,7 @@ if TYPE_CHECKING:
     from sparsecircuits.tasks import list_tasks as list_tasks
     from sparsecircuits.training.config import TrainConfig as TrainConfig
     from sparsecircuits.training.loop import train as train
+    from sparsecircuits.viewer.notebook import show as show
 
 
 def __getattr__(name: str) -> Any:

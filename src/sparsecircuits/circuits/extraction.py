@@ -5,11 +5,8 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Edge, Node
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.sites import FINAL_SITE, split_node, split_site
+from sparsecircuits.models.names import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
-
-_WRITES = ("attn.resid_delta", "mlp.resid_delta")
-_READS = ("attn.act_in", "mlp.act_in")
 
 
 def nodes_of(names: list[str], config: ModelConfig, means: dict[str, Tensor]) -> list[Node]:
@@ -71,18 +68,3 @@ def edges_of(names: list[str], model: SparseTransformer) -> list[Edge]:
                     )
                 )
     return edges
-
-
-def residual_links(names: list[str], config: ModelConfig) -> list[tuple[str, str]]:
-    """(write, read) pairs of kept nodes on one residual channel: what is written is read later. Not edges:
-    the residual stream has no weights. A write reaches every later read of its channel."""
-    order = {name: place for place, name in enumerate(names)}
-    writes, reads = [], []
-    for name in names:
-        full_site, index = split_node(name)
-        site = split_site(full_site)[1]
-        if site in _WRITES:
-            writes.append((name, index))
-        elif (site in _READS and index < config.d_model) or site == FINAL_SITE:
-            reads.append((name, index))
-    return [(w, r) for w, i in writes for r, j in reads if i == j and order[r] > order[w]]
