@@ -11,7 +11,8 @@ from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.tasks import PairBatch
 
 TOLERANCE = 1e-4
@@ -152,7 +153,7 @@ def test_the_circuit_alone_is_gated_first(model, circuit, batch):
         x[..., 9] = 0
         return x
 
-    with gated(model, space, gates, frozen), sc.intervene(model, {"1.attn.v": zeroed}):
+    with Gating(space, gates, frozen).over(model, batch), sc.intervene(model, {"1.attn.v": zeroed}):
         wanted = plain_run(model, batch)
     torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
 
