@@ -21,7 +21,7 @@ _GRAIN = {torch.float32: 1, torch.bfloat16: 1 << 16, torch.float16: 1 << 13}
 
 _ABS = tl.constexpr(0x7FFFFFFF)
 _INF = tl.constexpr(0x7F800000)
-_OCTAVE = tl.constexpr(1 << 22)  # half a factor of two in bit patterns
+_HALF_OCTAVE = tl.constexpr(1 << 22)  # about a factor of √2, in bit patterns
 
 
 @triton.jit
@@ -38,9 +38,10 @@ def _kth_largest(values, n, k, log_ratio, GRAIN: tl.constexpr):
     known take the magnitudes for exponential; then interpolation, with a bisection every fourth step.
     """
     mean = tl.sum(tl.abs(values), axis=None) / n
-    low, count_low = 0, n
+    usual = (mean > 0) & (mean < float("inf"))
+    low, count_low = tl.zeros([], tl.int32), n
     high, count_high = _INF + GRAIN, 0
-    step, growth = 0, 1.0
+    step, reach = 0, 1
     guess = tl.maximum(mean * log_ratio, 0.0).to(tl.int32, bitcast=True) & _ABS
     while high - low > GRAIN:
         threshold = tl.minimum(tl.maximum(guess & -GRAIN, low + GRAIN), high - GRAIN)
@@ -53,14 +54,14 @@ def _kth_largest(values, n, k, log_ratio, GRAIN: tl.constexpr):
             high = threshold
         step += 1
         gap = high - low
-        if (low == 0) | (high > _INF):
-            change = growth * mean * tl.log((count + 0.5) / (k + 0.5))
-            wanted = tl.maximum(threshold.to(tl.float32, bitcast=True) + change, 0.0).to(tl.int32, bitcast=True) & _ABS
-            far = tl.minimum(growth, 64.0).to(tl.int32) * _OCTAVE
-            guess = threshold + tl.maximum(tl.minimum(wanted - threshold, tl.minimum(far, gap)), -tl.minimum(far, gap))
-            growth *= 2.0
-        elif step % 4 == 0:
+        if (step % 4 == 0) | ~usual:
             guess = low + gap // 2
+        elif (low == 0) | (high > _INF):
+            change = reach * mean * tl.log((count + 0.5) / (k + 0.5))
+            wanted = tl.maximum(threshold.to(tl.float32, bitcast=True) + change, 0.0).to(tl.int32, bitcast=True) & _ABS
+            far = tl.minimum(reach * _HALF_OCTAVE, gap)
+            guess = threshold + tl.maximum(tl.minimum(wanted - threshold, far), -far)
+            reach = tl.minimum(reach * 2, 64)
         else:
             share = (count_low - k + 0.5) / tl.maximum(count_low - count_high, 1)
             guess = low + tl.minimum((share * gap).to(tl.int32), gap)
@@ -98,18 +99,17 @@ def _first(words, room):
 
 
 @triton.jit
-def _abstopk(x, out, packed, n, k, log_ratio, WORDS: tl.constexpr, GRAIN: tl.constexpr):
+def _abstopk(x, out, packed, n, k, log_ratio, WORDS: tl.constexpr, GRAIN: tl.constexpr, FULL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
     word, lane = tl.arange(0, WORDS), tl.arange(0, 32)
     index = word[:, None] * 32 + lane[None, :]
-    inside = index < n
-    source = tl.load(x + row * n + index, mask=inside, other=0.0)
-    values = source.to(tl.float32)
+    inside = (index < n) | FULL
+    values = tl.load(x + row * n + index, mask=inside, other=0.0).to(tl.float32)
     threshold = _kth_largest(values, n, k, log_ratio, GRAIN).to(tl.float32, bitcast=True)
 
     bit = (tl.full([1, 32], 1, tl.uint32) << lane[None, :].to(tl.uint32)).broadcast_to(WORDS, 32)
     none = tl.zeros([WORDS, 32], tl.uint32)
-    at_least = tl.sum(tl.where((tl.abs(values) < threshold) | (index >= n), none, bit), axis=1)
+    at_least = tl.sum(tl.where((tl.abs(values) < threshold) | ~inside, none, bit), axis=1)
     above = tl.sum(tl.where(tl.abs(values) <= threshold, none, bit), axis=1)
     n_above = tl.sum(_ones(above), axis=0)
     # More than k above the largest pattern there is: those are NaN, and equal among themselves.
@@ -119,7 +119,7 @@ def _abstopk(x, out, packed, n, k, log_ratio, WORDS: tl.constexpr, GRAIN: tl.con
     words = (n + 31) // 32
     tl.store(packed + row * words + word, kept.to(tl.int32, bitcast=True), mask=word < words)
     keep = (kept[:, None] & bit) != 0
-    tl.store(out + row * n + index, tl.where(keep, source, tl.zeros_like(source)), mask=inside)
+    tl.store(out + row * n + index, tl.where(keep, values, 0.0).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
@@ -163,6 +163,7 @@ def abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
             math.log(n / max(k, 1)),
             WORDS=words,
             GRAIN=_GRAIN[x.dtype],
+            FULL=n == WORD * words,
             num_warps=min(max(words // 64, 1), 32),
         )
     return out, packed
