@@ -2,8 +2,8 @@
 
 A program holds one row in registers and searches for the k-th largest magnitude by counting. Magnitudes order
 like their bit patterns, so the search is over patterns: it is exact whatever the values are.
-The mask is packed: bit i of word j stands for channel 32 j + i. Ties are settled on the packed words, which
-are 32 times fewer than the entries.
+The mask is packed: bit i of word j stands for channel 16 j + i. Ties are settled on the packed words, which
+are 16 times fewer than the entries.
 """
 
 import math
@@ -13,7 +13,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-WORD = 32
+WORD = 16
 WIDEST = 65536  # channels: a row must fit the registers of one program
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Neighbouring values of a type lie this far apart in float32 bit patterns.
@@ -27,7 +27,9 @@ _HALF_OCTAVE = tl.constexpr(1 << 22)  # about a factor of √2, in bit patterns
 @triton.jit
 def _count_at_least(values, threshold):
     """How many |values| reach the pattern `threshold` > 0. NaN reaches everything."""
-    return tl.sum(tl.where(tl.abs(values) < threshold.to(tl.float32, bitcast=True), 0, 1), axis=None)
+    # Summed as float (exact: a row is shorter than 2^24), which is half the instructions of an integer sum.
+    reaches = tl.where(tl.abs(values) < threshold.to(tl.float32, bitcast=True), 0.0, 1.0)
+    return tl.sum(reaches, axis=None).to(tl.int32)
 
 
 @triton.jit
@@ -69,88 +71,86 @@ def _kth_largest(values, n, k, log_ratio, GRAIN: tl.constexpr):
 
 
 @triton.jit
+def _pack(reaches):
+    """[words, 16] of 0.0 and 1.0 -> [words] of 16 bits each; a float sum, exact and half the instructions."""
+    place = (1 << tl.arange(0, 16)).to(tl.float32)[None, :]
+    return tl.sum(reaches * place, axis=1).to(tl.int32)
+
+
+@triton.jit
 def _ones(words):
-    """Set bits of each uint32."""
-    words = words - ((words >> 1) & 0x55555555)
-    words = (words & 0x33333333) + ((words >> 2) & 0x33333333)
-    words = (words + (words >> 4)) & 0x0F0F0F0F
-    return ((words * 0x01010101) >> 24).to(tl.int32)
+    """How many of the 16 bits of each word are set."""
+    words = words - ((words >> 1) & 0x5555)
+    words = (words & 0x3333) + ((words >> 2) & 0x3333)
+    words = (words + (words >> 4)) & 0x0F0F
+    return (words + (words >> 8)) & 0x1F
 
 
 @triton.jit
 def _first_bits(words, room):
-    """The lowest `room` set bits of each uint32 (all when there are no more)."""
-    width = tl.zeros_like(room)
-    one = tl.full(words.shape, 1, tl.uint32)
-    for power in tl.static_range(5):
-        wider = width + (16 >> power)
-        below = (one << wider.to(tl.uint32)) - 1
-        width = tl.where(_ones(words & below) <= room, wider, width)
-    cut = words & ((one << width.to(tl.uint32)) - 1)
-    return tl.where(_ones(words) <= room, words, cut)
-
-
-@triton.jit
-def _first(words, room):
     """The first `room` set bits of a whole row of packed words."""
     here = _ones(words)
     before = tl.cumsum(here, 0) - here
-    return _first_bits(words, tl.minimum(tl.maximum(room - before, 0), 32))
+    room = tl.minimum(tl.maximum(room - before, 0), here)
+    width = tl.zeros_like(words)  # the longest run of low bits that holds no more than `room` set ones
+    for power in tl.static_range(4):
+        wider = width + (8 >> power)
+        width = tl.where(_ones(words & ((1 << wider) - 1)) <= room, wider, width)
+    return tl.where(room == here, words, words & ((1 << width) - 1))
 
 
 @triton.jit
 def _abstopk(x, out, packed, n, k, log_ratio, WORDS: tl.constexpr, GRAIN: tl.constexpr, FULL: tl.constexpr):
     row = tl.program_id(0).to(tl.int64)
-    word, lane = tl.arange(0, WORDS), tl.arange(0, 32)
-    index = word[:, None] * 32 + lane[None, :]
+    word, lane = tl.arange(0, WORDS), tl.arange(0, 16)[None, :]
+    index = word[:, None] * 16 + lane
     inside = (index < n) | FULL
     values = tl.load(x + row * n + index, mask=inside, other=0.0).to(tl.float32)
     threshold = _kth_largest(values, n, k, log_ratio, GRAIN).to(tl.float32, bitcast=True)
 
-    bit = (tl.full([1, 32], 1, tl.uint32) << lane[None, :].to(tl.uint32)).broadcast_to(WORDS, 32)
-    none = tl.zeros([WORDS, 32], tl.uint32)
-    at_least = tl.sum(tl.where((tl.abs(values) < threshold) | ~inside, none, bit), axis=1)
-    above = tl.sum(tl.where(tl.abs(values) <= threshold, none, bit), axis=1)
+    at_least = _pack(tl.where((tl.abs(values) < threshold) | ~inside, 0.0, 1.0))
+    above = _pack(tl.where(tl.abs(values) <= threshold, 0.0, 1.0))
     n_above = tl.sum(_ones(above), axis=0)
     # More than k above the largest pattern there is: those are NaN, and equal among themselves.
-    ties = tl.where(n_above > k, above, at_least & ~above)
-    kept = tl.where(n_above > k, 0, above) | _first(ties, tl.where(n_above > k, k, k - n_above))
+    surplus = n_above > k
+    kept = tl.where(surplus, 0, above)
+    kept |= _first_bits(tl.where(surplus, above, at_least & ~above), tl.where(surplus, k, k - n_above))
 
-    words = (n + 31) // 32
-    tl.store(packed + row * words + word, kept.to(tl.int32, bitcast=True), mask=word < words)
-    keep = (kept[:, None] & bit) != 0
+    words = (n + 15) // 16
+    tl.store(packed + row * words + word, kept.to(tl.int16), mask=word < words)
+    keep = (kept[:, None] & (1 << lane)) != 0
     tl.store(out + row * n + index, tl.where(keep, values, 0.0).to(out.dtype.element_ty), mask=inside)
 
 
 @triton.jit
-def _masked(x, packed, out, n, n_words, WORDS: tl.constexpr, ALIGNED: tl.constexpr):
+def _masked(x, packed, out, n, n_words, WORDS: tl.constexpr, FULL: tl.constexpr):
     word = tl.program_id(0).to(tl.int64) * WORDS + tl.arange(0, WORDS)
-    lane = tl.arange(0, 32)[None, :]
-    bits = tl.load(packed + word, mask=word < n_words, other=0).to(tl.uint32, bitcast=True)
-    if ALIGNED:  # no word spans two rows' ends: entries are as consecutive as the words
-        index = word[:, None] * 32 + lane
+    lane = tl.arange(0, 16)[None, :]
+    bits = tl.load(packed + word, mask=word < n_words, other=0).to(tl.int32)
+    if FULL:  # every row fills its last word: entries follow one another as the words do
+        index = word[:, None] * 16 + lane
         inside = (word < n_words)[:, None] & (lane >= 0)
     else:
-        per_row = (n + 31) // 32
-        channel = (word % per_row)[:, None] * 32 + lane
+        per_row = (n + 15) // 16
+        channel = (word % per_row)[:, None] * 16 + lane
         index = (word // per_row)[:, None] * n + channel
         inside = (word < n_words)[:, None] & (channel < n)
-    keep = ((bits[:, None] >> lane.to(tl.uint32)) & 1) != 0
-    # Only what survives is read.
-    tl.store(out + index, tl.load(x + index, mask=inside & keep, other=0.0), mask=inside)
+    keep = (bits[:, None] & (1 << lane)) != 0
+    values = tl.load(x + index, mask=inside, other=0.0)
+    tl.store(out + index, tl.where(keep, values, tl.zeros_like(values)), mask=inside)
 
 
 def packed_words(n: int) -> int:
-    """Words of 32 bits that hold one bit for each of n channels."""
+    """Words of 16 bits that hold one bit for each of n channels."""
     return -(-n // WORD)
 
 
 def abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """x: [..., n] of a type in DTYPES, n <= WIDEST. The kept values, and their mask: int32 [..., packed_words(n)]."""
+    """x: [..., n] of a type in DTYPES, n <= WIDEST. The kept values, and their mask: int16 [..., packed_words(n)]."""
     n = x.shape[-1]
     source, k = x.detach().contiguous(), min(k, n)
     out = torch.empty_like(source)
-    packed = torch.empty(*x.shape[:-1], packed_words(n), dtype=torch.int32, device=x.device)
+    packed = torch.empty(*x.shape[:-1], packed_words(n), dtype=torch.int16, device=x.device)
     if source.numel():
         words = triton.next_power_of_2(packed_words(n))
         # About 64 entries a thread: a row of 2048 channels is one warp, which counts without a barrier.
@@ -164,17 +164,17 @@ def abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
             WORDS=words,
             GRAIN=_GRAIN[x.dtype],
             FULL=n == WORD * words,
-            num_warps=min(max(words // 64, 1), 32),
+            num_warps=min(max(words // 128, 1), 32),
         )
     return out, packed
 
 
 def masked(x: Tensor, packed: Tensor) -> Tensor:
     """x [..., n] where its bit of `packed` (from `abstopk`) is set, else zero."""
-    n, words = x.shape[-1], 64
+    n, words = x.shape[-1], 256
     source = x.detach().contiguous()
     out = torch.empty_like(source)
     if source.numel():
         grid = (triton.cdiv(packed.numel(), words),)
-        _masked[grid](source, packed.contiguous(), out, n, packed.numel(), WORDS=words, ALIGNED=n % WORD == 0)
+        _masked[grid](source, packed.contiguous(), out, n, packed.numel(), WORDS=words, FULL=n % WORD == 0)
     return out
