@@ -88,15 +88,17 @@ def _ones(words):
 
 @triton.jit
 def _first_bits(words, room):
-    """The first `room` set bits of a whole row of packed words."""
+    """The first `room` set bits of a whole row of packed words. At most one word is kept in part."""
     here = _ones(words)
-    before = tl.cumsum(here, 0) - here
-    room = tl.minimum(tl.maximum(room - before, 0), here)
-    width = tl.zeros_like(words)  # the longest run of low bits that holds no more than `room` set ones
+    through = tl.cumsum(here, 0)
+    cut = (through > room) & (through - here < room)
+    word = tl.sum(tl.where(cut, words, 0), axis=0)
+    left = tl.sum(tl.where(cut, room - (through - here), 0), axis=0)
+    width = tl.zeros([], tl.int32)  # the longest run of low bits that holds no more than `left` set ones
     for power in tl.static_range(4):
         wider = width + (8 >> power)
-        width = tl.where(_ones(words & ((1 << wider) - 1)) <= room, wider, width)
-    return tl.where(room == here, words, words & ((1 << width) - 1))
+        width = tl.where(_ones(word & ((1 << wider) - 1)) <= left, wider, width)
+    return tl.where(through <= room, words, tl.where(cut, word & ((1 << width) - 1), 0))
 
 
 @triton.jit
