@@ -9,6 +9,7 @@ __version__ = "0.1.0"
 
 _EXPORTS = {
     "load_model": "sparsecircuits.interop.loading",
+    "convert": "sparsecircuits.interop.convert",
     "record": "sparsecircuits.models.hooks",
     "intervene": "sparsecircuits.models.hooks",
     "ModelConfig": "sparsecircuits.models.config",
@@ -18,6 +19,10 @@ _EXPORTS = {
     "TrainConfig": "sparsecircuits.training.config",
     "get_task": "sparsecircuits.tasks",
     "list_tasks": "sparsecircuits.tasks",
+    "own_task": "sparsecircuits.tasks",
+    "write_task_file": "sparsecircuits.tasks",
+    "Task": "sparsecircuits.tasks",
+    "Pair": "sparsecircuits.tasks",
     "prune": "sparsecircuits.circuits.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.circuits.faithfulness",
@@ -31,14 +36,19 @@ if TYPE_CHECKING:
     from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
     from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.models.config import ModelConfig as ModelConfig
     from sparsecircuits.models.generation import generate as generate
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.tasks import Pair as Pair
+    from sparsecircuits.tasks import Task as Task
     from sparsecircuits.tasks import get_task as get_task
     from sparsecircuits.tasks import list_tasks as list_tasks
+    from sparsecircuits.tasks import own_task as own_task
+    from sparsecircuits.tasks import write_task_file as write_task_file
     from sparsecircuits.training.config import TrainConfig as TrainConfig
     from sparsecircuits.training.loop import train as train
 

@@ -4,18 +4,21 @@ sparsecircuits bench               all of them
 sparsecircuits bench abstopk --json
 """
 
+import contextlib
 import statistics
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
+from importlib import import_module
 from typing import Any
+from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear
+from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, split_heads
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 from sparsecircuits.training.hardware import keep_freed_memory
 
@@ -70,15 +73,11 @@ def _abstopk_cases() -> Iterator[Case]:
     for rows, width in ((4096, 256), (4096, 1024)):
         x, k = torch.randn(rows, width), width // 4
 
-        def plain(x: torch.Tensor = x, k: int = k) -> torch.Tensor:
-            kept = x.abs().topk(k, dim=-1, sorted=False).indices
-            return torch.zeros_like(x).scatter_(-1, kept, x.gather(-1, kept))
-
         yield Case(
             f"AbsTopK {rows}x{width}, k = 1/4, float32, CPU",
             partial(abstopk, x, k),
             "torch.topk + scatter",
-            plain,
+            partial(_plain_abstopk, x, k),
         )
 
 
@@ -86,20 +85,19 @@ def _project_copy(weight: torch.Tensor, k: int) -> torch.Tensor:
     return project_topk_(weight.clone(), k)
 
 
+def _plain_project_copy(weight: torch.Tensor, k: int) -> torch.Tensor:
+    return _plain_project(weight.clone(), k)
+
+
 def _project_cases() -> Iterator[Case]:
     for density in (0.02, 0.3):
         weight, k = torch.randn(1024, 1024), int(density * 1024 * 1024)
-
-        def plain(weight: torch.Tensor = weight, k: int = k) -> torch.Tensor:
-            work = weight.clone()
-            threshold = work.abs().flatten().kthvalue(work.numel() - k + 1).values
-            return work.mul_(work.abs() >= threshold)
 
         yield Case(
             f"projection of 1M weights to {density:.0%}, no floor, CPU",
             partial(_project_copy, weight, k),
             "torch.kthvalue + mask",
-            plain,
+            partial(_plain_project_copy, weight, k),
         )
 
 
@@ -132,15 +130,85 @@ class _Step:
         self.run._take_step(0.75)
 
 
+class _PlainStep(_Step):
+    """The same step as anyone would write it in PyTorch: torch.topk, dense products, its own attention and
+    cross-entropy, a threshold by torch.kthvalue (and no floor)."""
+
+    def __call__(self) -> None:
+        with contextlib.ExitStack() as stack:
+            for name, function in _PLAIN.items():
+                module, _, attribute = name.rpartition(".")
+                stack.enter_context(patch.object(import_module(f"sparsecircuits.{module}"), attribute, function))
+            super().__call__()
+
+
+def _plain_abstopk(x: torch.Tensor, k: int) -> torch.Tensor:
+    kept = x.abs().topk(k, dim=-1, sorted=False).indices
+    return torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
+
+
+def _plain_attention(
+    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_head: int, sink: torch.Tensor | None = None
+) -> torch.Tensor:
+    assert sink is None, "the presets have no sinks"
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+
+
+def _plain_cross_entropy(
+    hidden: torch.Tensor,
+    weight: torch.Tensor,
+    bias: torch.Tensor,
+    targets: torch.Tensor,
+    table: torch.Tensor,
+    ids: torch.Tensor,
+) -> torch.Tensor:
+    return F.cross_entropy(F.linear(hidden, weight, bias) + F.embedding(ids, table), targets)
+
+
+def _plain_project(weight: torch.Tensor, k: int, floor: int = 0, dim: int = 1) -> torch.Tensor:
+    threshold = weight.abs().flatten().kthvalue(weight.numel() - k + 1).values
+    return weight.mul_(weight.abs() >= threshold)
+
+
+_PLAIN: dict[str, Callable[..., Any]] = {
+    "models.sites.abstopk": _plain_abstopk,
+    "models.sites.gelu_abstopk": lambda x, k: _plain_abstopk(F.gelu(x), k),
+    "models.transformer.causal_attention": _plain_attention,
+    "models.transformer.linear_cross_entropy": _plain_cross_entropy,
+    "kernels.sparse_linear.worth_it": lambda x, weight: False,
+    "sparsity.projection.project_topk_": _plain_project,
+}
+
+
 def _train_step_cases() -> Iterator[Case]:
-    for batch in (16, 32):
-        config = replace(preset("nano"), batch_size=batch, steps=1000, dtype="float32")
-        yield Case(
-            f"training step, nano, {batch} sequences, 2% nonzero, CPU",
-            _Step(config),
-            "dense step",
-            _Step(dense_twin(config)),
-        )
+    for name, batch in (("nano", 16), ("nano", 32), ("micro", 4)):
+        config = replace(preset(name), batch_size=batch, steps=1000, dtype="float32", bigram_init="uniform")
+        case = f"training step, {name}, {batch} sequences, {config.sparsity.density:.0%} nonzero, CPU"
+        step = _Step(config)
+        yield Case(case, step, "dense step", _Step(dense_twin(config)))
+        yield Case(case, step, "plain PyTorch sparse step", _PlainStep(config))
+
+
+SCALE_WIDTHS = (128, 256, 512)
+SCALE_DENSITIES = (1.0, 0.1, 0.02, 0.01)
+
+
+def _train_scale_cases() -> Iterator[Case]:
+    """A step's cost over width and density: 2 layers, 8 sequences of 128 tokens; the baseline is dense.
+
+    Density 1 keeps AbsTopK and drops only the zeros, so its row shows what the activations' sparsity costs.
+    The floor shrinks where a row of the narrow models has no room for four nonzeros.
+    """
+    for width in SCALE_WIDTHS:
+        nano = preset("nano")
+        model = replace(nano.model, d_model=width)
+        base = replace(nano, model=model, batch_size=8, steps=1000, dtype="float32", bigram_init="uniform")
+        dense = _Step(dense_twin(base))
+        for density in SCALE_DENSITIES:
+            sparsity = replace(base.sparsity, density=density, floor=min(base.sparsity.floor, int(density * width)))
+            step = _Step(replace(base, sparsity=sparsity))
+            yield Case(f"training step, d_model {width}, {density:.0%} nonzero, CPU", step, "dense step", dense)
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
@@ -148,4 +216,5 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
     "project": _project_cases,
     "sparse-linear": _sparse_linear_cases,
     "train-step": _train_step_cases,
+    "train-scale": _train_scale_cases,
 }

@@ -11,7 +11,8 @@ import sparsecircuits as sc
 from handmade import quote_model
 from sparsecircuits.data import Tokenizer, validation_batches
 from sparsecircuits.pruning.discretise import top_nodes
-from sparsecircuits.pruning.gates import NodeSpace, gated, pretraining_means
+from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
+from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, candidate_logits, task_loss
 from sparsecircuits.pruning.optimise import heaviside
 
@@ -34,10 +35,10 @@ def test_gates_on_change_nothing_and_gates_off_freeze_everything(model):
     space, task = NodeSpace.of(model.config), sc.get_task("single_double_quote")
     batch, frozen = task.batch("train", 8), torch.randn(space.size)
     full = all_candidate_logits(model, batch)
-    with gated(model, space, torch.ones(space.size), frozen):
-        torch.testing.assert_close(all_candidate_logits(model, batch), full)
-    with gated(model, space, torch.zeros(space.size), frozen), sc.record(model) as seen:
-        logits = all_candidate_logits(model, batch)
+    on, off = (Gating(space, gates, frozen) for gates in (torch.ones(space.size), torch.zeros(space.size)))
+    torch.testing.assert_close(all_candidate_logits(model, batch, on), full)
+    with torch.no_grad(), off.over(model, batch), sc.record(model) as seen:
+        logits = candidate_logits(model, batch)
     torch.testing.assert_close(logits, logits[:1].expand_as(logits))
     for site, values in space.split(frozen).items():
         torch.testing.assert_close(seen[site][0, 0], values)

@@ -18,7 +18,7 @@ from sparsecircuits.models.storage import load_tensors
 from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.projection import budget, targets
 from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
-from sparsecircuits.training import loop
+from sparsecircuits.training import loop, precision
 from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
 from sparsecircuits.training.config import OptimizerConfig, TrainConfig, dense_twin, preset
 from sparsecircuits.training.metrics import read_metrics
@@ -122,7 +122,7 @@ def test_bfloat16_trains_too(tokens, tmp_path):
 
 @pytest.mark.parametrize("fast", [torch.float32, torch.bfloat16])
 def test_auto_settles_on_a_type_and_records_it(tokens, tmp_path, monkeypatch, fast):
-    monkeypatch.setattr(loop, "fast_dtype", lambda *_: fast)
+    monkeypatch.setattr(precision, "fast_dtype", lambda *_: fast)
     sc.train(dataclasses.replace(TINY, steps=2, dtype="auto"), tmp_path / "run", tokens=tokens)
     settled = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["dtype"]
     assert settled == "float32" if fast is torch.float32 else settled in ("float32", "bfloat16")

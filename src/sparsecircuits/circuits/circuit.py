@@ -15,7 +15,9 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_text, write_text
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Ablation, Gating
 from sparsecircuits.pruning.objective import Calibration
 
 
@@ -40,7 +42,7 @@ class Node(_Strict):
 
 
 class Edge(_Strict):
-    """A nonzero weight between two kept nodes."""
+    """A nonzero weight between two kept nodes that runs; others between them carry the source's ablation value."""
 
     source: str
     target: str
@@ -54,7 +56,7 @@ class Losses(_Strict):
     n_pairs: int
     seed: int
     circuit: float
-    """All nodes outside frozen at their means (sufficiency)."""
+    """All nodes and edges outside ablated (sufficiency)."""
     full: float
     """The whole model."""
     empty: float
@@ -74,7 +76,8 @@ class Circuit(_Strict):
     model_name: str
     model_id: str
     """Content hash of the model that it belongs to."""
-    ablation: Literal["mean"] = "mean"
+    ablation: Ablation = "mean"
+    """What nodes outside carry (see `Gating`)."""
     target_loss: float
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -139,6 +142,26 @@ class Circuit(_Strict):
                 raise UserError(f"the circuit's ablation values of {site} do not fit the model")
             by_site[site] = torch.from_numpy(values.copy())
         return space.join(by_site)
+
+    def removed_edges(self, model: SparseTransformer) -> Edges:
+        """The nonzero weights between kept nodes that the circuit does without."""
+        space = NodeSpace.of(model.config)
+        everything = edges_between(model, space, self.kept(space))
+        on = {(edge.source, edge.target) for edge in self.edges}
+        names = dict(zip(self.kept(space).nonzero().flatten().tolist(), space.names(self.kept(space)), strict=True))
+        ends = zip(everything.source.tolist(), everything.target.tolist(), strict=True)
+        return everything[torch.tensor([(names[s], names[t]) not in on for s, t in ends], dtype=torch.bool)]
+
+    def gating(self, model: SparseTransformer) -> Gating:
+        """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
+        space, removed = NodeSpace.of(model.config), self.removed_edges(model)
+        off = EdgeGates(removed, torch.zeros(len(removed)))
+        return Gating(space, self.kept(space).float(), self.frozen_values(space), self.ablation, off)
+
+    def without(self, model: SparseTransformer, off: Bool[Tensor, "nodes"]) -> Gating:
+        """The whole model with only the nodes in the mask `off` ablated."""
+        space = NodeSpace.of(model.config)
+        return Gating(space, 1 - off.float(), self.frozen_values(space), self.ablation)
 
 
 def encode_frozen(space: NodeSpace, frozen: Float[Tensor, "nodes"]) -> dict[str, str]:

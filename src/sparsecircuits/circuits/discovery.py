@@ -3,22 +3,27 @@
 import dataclasses
 import time
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import numpy as np
 import torch
 
 from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
+from sparsecircuits.circuits.curve import size_curve
 from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.extraction import edges_of, nodes_of
+from sparsecircuits.circuits.extraction import edge_records, nodes_of
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
+from sparsecircuits.pruning.edge_pruning import prune_edges
+from sparsecircuits.pruning.edges import Edges, edges_between
 from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
+from sparsecircuits.pruning.gating import ablation_values
 from sparsecircuits.pruning.objective import all_candidate_logits, correct_of, task_loss
-from sparsecircuits.pruning.optimise import learn_gates
+from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.tasks import Task
 
 
@@ -36,46 +41,71 @@ def prune(
 
     Gates are learned on the task's training split; the size is chosen so that both the training and the
     validation split hold the target with a margin; the circuit's `losses` are those of the held-out split.
-    Nodes outside are frozen at their mean over pretraining text: `means` [nodes], or computed from `tokens`
-    (1-d ids), or from the corpus that the model was trained on. report(share done, what is going on) many
-    times.
+    Nodes outside carry their ablation value (`config.ablation`); their means over pretraining text are
+    `means` [nodes], or computed from `tokens` (1-d ids), or from the corpus that the model was trained on.
+    Then edges are removed too, as far as the target allows (`config.prune_edges`). report(share done, what is going on)
+    many times.
 
     Raises TaskTooHard when the whole model misses the target, UserError for a target out of range.
     """
     began, config = time.perf_counter(), config or PruneConfig()
-    if not 0 < target_loss < 0.6931:
-        raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
+    require_doable(model, task, target_loss, config)
     splits = [task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
-    batch, goal = splits[1], config.margin * target_loss
-    full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
-    if full > target_loss:
-        raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
+    goal = config.margin * target_loss
     if means is None:
-        means = pretraining_means(model, _training_tokens(model) if tokens is None else tokens)
+        means = training_means(model) if tokens is None else pretraining_means(model, tokens)
     tell = report or (lambda share, details: None)
-    evaluate = Evaluator(model, means, *splits)
-    tau = learn_gates(model, task, means, config, lambda *state: tell(*_learning(config, *state)))
-    tell(0.8, "choosing the size")
-    size = smallest_prefix(tau, evaluate, goal) or smallest_prefix(tau, evaluate, target_loss)
-    if size is None:
-        raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task.name}")
-    kept = drop_needless(
-        top_nodes(tau, size),
-        evaluate,
-        max(goal, evaluate(top_nodes(tau, size)).loss),
-        report=lambda n: tell(0.9, f"dropping the needless of {n} nodes"),
-    )
+    frozen = ablation_values(config.ablation, means)
+    evaluate = Evaluator(model, frozen, *splits, ablation=config.ablation)
+    nothing = torch.zeros(evaluate.space.size, dtype=torch.bool)
+    if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
+        tau, size, kept = torch.zeros(evaluate.space.size), 0, nothing
+    else:
+        tau = rank_nodes(model, task, frozen, config, lambda *state: tell(*_learning(config, *state)))
+        tell(0.8, "choosing the size")
+        size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
+        kept = drop_needless(
+            top_nodes(tau, size), evaluate, goal, report=lambda n: tell(0.85, f"dropping the needless of {n} nodes")
+        )
+    everything = edges_between(model, evaluate.space, kept)
+    edges = everything
+    if config.prune_edges:
+        kept, edges = prune_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
+    found = _Found(kept, edges, means)
     found_by = {
-        "method": "learned gates, bisection, leave-one-out",
+        "method": f"{config.method} ranking, bisection, leave-one-out",
         "version": __version__,
         "config": dataclasses.asdict(config),
         "ranked_size": size,
-        "evaluations": evaluate.calls,
-        "seconds": round(time.perf_counter() - began, 2),
+        "edges_before_edge_pruning": len(everything),
     }
-    circuit = _build(model, task, target_loss, kept, evaluate, found_by)
+    circuit = _build(model, task, target_loss, found, tau, evaluate, found_by, began)
     tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
     return circuit
+
+
+def _smallest(tau: torch.Tensor, evaluate: Evaluator, goal: float, target_loss: float, task: str) -> tuple[int, float]:
+    """The smallest prefix of a ranking that holds the goal, or else the target itself; and the loss to hold."""
+    size = smallest_prefix(tau, evaluate, goal) or smallest_prefix(tau, evaluate, target_loss)
+    if size is None:
+        raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task}")
+    return size, max(goal, evaluate(top_nodes(tau, size)).loss)
+
+
+@dataclass(frozen=True)
+class _Found:
+    """What pruning left: nodes as a mask, edges, and the means over pretraining text."""
+
+    kept: torch.Tensor
+    edges: Edges
+    means: torch.Tensor
+
+    def removed(self, evaluate: Evaluator) -> Edges:
+        """Nonzero weights between kept nodes that are not among the edges."""
+        between = edges_between(evaluate.model, evaluate.space, self.kept)
+        on = set(zip(self.edges.source.tolist(), self.edges.target.tolist(), strict=True))
+        ends = zip(between.source.tolist(), between.target.tolist(), strict=True)
+        return between[torch.tensor([end not in on for end in ends], dtype=torch.bool)]
 
 
 def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple[float, str]:
@@ -83,41 +113,64 @@ def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple
     return 0.8 * step / config.steps, f"step {step} · loss {loss:.3f} · {active} nodes"
 
 
-def _training_tokens(model: SparseTransformer) -> np.ndarray:
+def require_doable(model: SparseTransformer, task: Task, target_loss: float, config: PruneConfig) -> None:
+    """Raise TaskTooHard when the whole model misses the target on validation prompts, UserError for a target
+    out of range."""
+    if not 0 < target_loss < 0.6931:
+        raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
+    batch = task.batch("validation", config.eval_pairs, config.seed)
+    full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
+    if full > target_loss:
+        raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
+
+
+def training_means(model: SparseTransformer) -> torch.Tensor:
+    """Means of all nodes [nodes] over the text that the model was trained on."""
     from sparsecircuits.data import Tokenizer, prepare_tokens
 
     if model.corpus is None:
         raise UserError("the model does not say what text it was trained on: give prune its tokens or means")
-    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).sample()
+    tokens = prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).train
+    return pretraining_means(model, tokens)
 
 
 def _build(
     model: SparseTransformer,
     task: Task,
     target_loss: float,
-    kept: torch.Tensor,
+    found: _Found,
+    tau: torch.Tensor,
     evaluate: Evaluator,
     found_by: dict,
+    began: float,
 ) -> Circuit:
-    """The circuit of a kept set, with each node's importance and the held-out losses."""
-    space, score = NodeSpace.of(model.config), evaluate(kept)
-    names = space.names(kept)
+    """The circuit of a kept set, with each node's importance, the loss-size curve and the held-out losses."""
+    space, kept, removed = NodeSpace.of(model.config), found.kept, found.removed(evaluate)
+    score, names, ids = evaluate(kept, removed), space.names(kept), kept.nonzero().flatten().tolist()
     importance = {}
-    for name in names if len(names) <= 200 else []:
-        without = kept & ~space.mask([name])
-        importance[name] = evaluate(without).loss - score.loss
+    for node in ids if len(ids) <= 200 else []:
+        without = kept.clone()
+        without[node] = False
+        importance[node] = evaluate(without, removed).loss - score.loss
     nodes = [
-        node.model_copy(update={"importance": importance.get(node.name)})
-        for node in nodes_of(names, model.config, space.split(evaluate.frozen))
+        node.model_copy(update={"importance": importance.get(place)})
+        for place, node in zip(ids, nodes_of(names, model.config, space.split(found.means)), strict=True)
     ]
+    found_by |= {
+        "validation_loss": score.loss,
+        "curve": [list(point) for point in size_curve(evaluate, tau, kept, found.edges, removed, importance)],
+        "evaluations": evaluate.calls,
+        "seconds": round(time.perf_counter() - began, 2),
+    }
     circuit = Circuit(
         task=task.name,
         answers=task.answers,
         model_name=model.name,
         model_id=content_hash(model),
+        ablation=evaluate.ablation,
         target_loss=target_loss,
         nodes=tuple(nodes),
-        edges=tuple(edges_of(names, model)),
+        edges=tuple(edge_records(found.edges, space)),
         scale=score.calibration.scale,
         shift=score.calibration.shift,
         frozen=encode_frozen(space, evaluate.frozen),

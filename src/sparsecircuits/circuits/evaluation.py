@@ -6,7 +6,7 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -16,19 +16,14 @@ REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0
 def circuit_logits(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, calibrated: bool = True
 ) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the circuit alone: every node outside is frozen."""
-    space = NodeSpace.of(model.config)
-    kept = circuit.kept(space).float()
-    with gated(model, space, kept, circuit.frozen_values(space)):
-        logits = all_candidate_logits(model, batch)
+    """Candidate logits of the circuit alone: every node and edge outside is ablated."""
+    logits = all_candidate_logits(model, batch, circuit.gating(model))
     return circuit.calibration(logits) if calibrated else logits
 
 
 def frozen_logits(model: SparseTransformer, circuit: Circuit, batch: PairBatch, off: Tensor) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the whole model with only the nodes in the mask `off` frozen, not calibrated."""
-    space = NodeSpace.of(model.config)
-    with gated(model, space, 1 - off.float(), circuit.frozen_values(space)):
-        return all_candidate_logits(model, batch)
+    """Candidate logits of the whole model with only the nodes in the mask `off` ablated, not calibrated."""
+    return all_candidate_logits(model, batch, circuit.without(model, off))
 
 
 def measure(
@@ -42,7 +37,7 @@ def measure(
     """Losses of the circuit alone, the whole model, nothing, and all but the circuit, on one split.
 
     Deterministic: the same arguments give the same numbers in any process. Raises UserError when the
-    circuit belongs to another model.
+    circuit belongs to another model. A task file with fewer pairs gives all it has.
     """
     circuit.check_model(model)
     batch = task.batch(split, n_pairs, seed)
@@ -53,7 +48,7 @@ def measure(
     ablated = frozen_logits(model, circuit, batch, circuit.kept(space))
     return Losses(
         split=split,
-        n_pairs=n_pairs,
+        n_pairs=len(batch.last) // 2,
         seed=seed,
         circuit=task_loss(alone, correct).item(),
         full=task_loss(full, correct).item(),

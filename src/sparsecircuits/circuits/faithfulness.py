@@ -66,7 +66,7 @@ class Report(BaseModel):
             f"{self.n_nodes} nodes, {self.n_edges} edges; target loss {self.target_loss}"
             f" ({'held' if self.holds_target else 'missed'}).\n\n"
             f"| what runs | loss (nats) | |\n|---|---|---|\n{table}\n\n"
-            f"Nodes outside are frozen at their {self.ablation}; {2 * x.n_pairs} prompts of the "
+            f"Nodes outside are ablated ({self.ablation}); {2 * x.n_pairs} prompts of the "
             f"{x.split.replace('_', '-')} split, seed {x.seed}.{warnings}"
         )
 

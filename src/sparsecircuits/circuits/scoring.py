@@ -26,7 +26,7 @@ def score_on_task(model: SparseTransformer, task: Task, split: str, n: int, seed
         "description": task.description,
         "answers": list(task.answers),
         "split": split,
-        "pairs": n,
+        "pairs": len(batch.last) // 2,
         "loss": task_loss(logits, correct).item(),
         "accuracy": accuracy(logits, correct),
     }

@@ -9,7 +9,7 @@ from typing import Annotated, ClassVar, Literal
 import tyro
 
 from sparsecircuits import __version__
-from sparsecircuits.errors import UserError
+from sparsecircuits.cli.resuming import option_value, require_agreement, saved_config_of
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, preset
 
@@ -53,7 +53,7 @@ class Train(Common):
     preset: Literal["nano", "micro", "small", "paper"] = "nano"
     """Size of model and run; every other option overrides it."""
     resume: Annotated[bool, Flag] = False
-    """Go on from the newest checkpoint of --out, with its saved config."""
+    """Go on from the newest checkpoint of --out, with its saved config; an option that contradicts it is an error."""
     dense: Annotated[bool, Flag] = False
     """Zero nothing and use no AbsTopK: the dense baseline."""
     config: Annotated[TrainConfig, Flat] = field(default_factory=TrainConfig)
@@ -93,6 +93,8 @@ class Tasks(Common):
     function: ClassVar[str] = "tasks"
     name: Annotated[str | None, tyro.conf.Positional] = None
     """A task; all when left out."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     model: Path | None = None
     """Score this model: loss and accuracy."""
     corpus: Path | None = None
@@ -111,10 +113,21 @@ class Prune(Common):
     model: Annotated[Path, tyro.conf.Positional]
     tasks: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     all: Annotated[bool, Flag] = False
-    """All tasks; those that the model cannot do are skipped with the reason."""
+    """All tasks; those that the model cannot do are skipped with the reason. Also writes table.md and
+    edges.svg (edges against target loss)."""
+    beside: tuple[Path, ...] = ()
+    """Other models to prune in the same way, for the same table and plot."""
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     out: Path | None = None
-    """Folder for <task>/circuit.json; by default circuits/ in the run directory."""
+    """Folder for <task>/circuit.json (<model>/<task>/circuit.json with --beside); by default circuits/ in each
+    run directory."""
     target_loss: float = 0.15
+    search: int | None = None
+    """Trials of a search over eight hyperparameters, per task; the smallest circuit wins. The same command
+    goes on with a search that was stopped."""
+    workers: str | None = None
+    """With --search: processes (by default 1), or ray for the cluster that RAY_ADDRESS names."""
     config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
 
 
@@ -142,6 +155,18 @@ class View(Common):
 
 
 @dataclass(kw_only=True)
+class Convert(Common):
+    """Write a model in another format: native, openai (the released format) or hf (Hugging Face)."""
+
+    function: ClassVar[str] = "convert"
+    source: Annotated[str, tyro.conf.Positional]
+    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME."""
+    destination: Annotated[Path, tyro.conf.Positional]
+    """A folder that is new or empty."""
+    to: Literal["native", "openai", "hf"]
+
+
+@dataclass(kw_only=True)
 class Plot(Common):
     """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
 
@@ -159,7 +184,9 @@ class Bench(Common):
     """Time the kernels and the training step against named baselines, interleaved in one run."""
 
     function: ClassVar[str] = "bench"
-    name: Annotated[Literal["abstopk", "project", "sparse-linear", "train-step"] | None, tyro.conf.Positional] = None
+    name: Annotated[
+        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale"] | None, tyro.conf.Positional
+    ] = None
     """One benchmark; all when left out."""
     rounds: int = 15
     """Interleaved rounds; figures are medians."""
@@ -174,6 +201,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "convert": Convert,
     "plot": Plot,
     "bench": Bench,
 }
@@ -193,10 +221,11 @@ def parse(argv: list[str]) -> Common:
         sys.stderr.write(f"error: no command {argv[0]!r}; there are {', '.join(COMMANDS)} (--help)\n")
         raise SystemExit(2)
     kind, rest = COMMANDS[argv[0]], argv[1:]
-    default = {"default": _train_default(rest)} if kind is Train else {}
+    saved = saved_config_of(rest) if kind is Train and "resume" in _given(rest) else None
+    default = {"default": _train_default(rest, saved)} if kind is Train else {}
     command = tyro.cli(kind, args=rest, prog=f"sparsecircuits {argv[0]}", **default)  # type: ignore[call-overload]
-    if isinstance(command, Train):
-        _check_train(command, rest)
+    if isinstance(command, Train) and saved is not None:
+        require_agreement(saved, command.config, _given(rest))
     return command
 
 
@@ -223,26 +252,14 @@ def _given(rest: list[str]) -> set[str]:
     return {word.split("=", 1)[0].lstrip("-").replace("_", "-") for word in rest if word.startswith("--")}
 
 
-def _train_default(rest: list[str]) -> Train:
-    """Defaults of `train` under the preset that the arguments name."""
-    name = "nano"
-    for place, word in enumerate(rest):
-        if word == "--preset" and place + 1 < len(rest):
-            name = rest[place + 1]
-        elif word.startswith("--preset="):
-            name = word.split("=", 1)[1]
+def _train_default(rest: list[str], saved: TrainConfig | None) -> Train:
+    """Defaults of `train`: those of the preset that the arguments name, or what a resumed run was started with."""
+    given, name = _given(rest), option_value(rest, "preset") or "nano"
     config = preset(name) if name in PRESETS else TrainConfig()
-    if _given(rest) & set(LENGTHS):
+    if saved is not None and "preset" not in given:
+        config = saved
+    if given & set(LENGTHS):
         config = dataclasses.replace(config, steps=None, tokens=None, minutes=None)
-    if "dense" in _given(rest):
+    if "dense" in given:
         config = dense_twin(config)
     return Train(out=tyro.MISSING, preset=name, config=config)  # type: ignore[arg-type]
-
-
-def _check_train(command: Train, rest: list[str]) -> None:
-    if command.resume:
-        extra = _given(rest) - {"resume", "out", "json", "debug"}
-        if extra:
-            raise UserError(
-                f"--resume goes on with the saved config, which --{sorted(extra)[0]} would contradict: leave it out"
-            )

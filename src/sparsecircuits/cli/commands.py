@@ -6,14 +6,16 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
-from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say
+from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.training.status import duration
 
 if TYPE_CHECKING:
     from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.models.transformer import SparseTransformer
+    from sparsecircuits.tasks import Task
     from sparsecircuits.training.config import TrainConfig
+    from sparsecircuits.training.distributed import World
 
 
 def quickstart(command: args.Quickstart) -> None:
@@ -35,11 +37,13 @@ def quickstart(command: args.Quickstart) -> None:
 def train(command: args.Train) -> None:
     """Train into a run directory."""
     from sparsecircuits.models.transformer import count_parameters
-    from sparsecircuits.training.loop import saved_config
+    from sparsecircuits.training.distributed import joined
     from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 
-    config = saved_config(command.out) if command.resume else command.config
-    model = _train(config, command.out, command.resume)
+    with joined() as world:
+        model = _train(command.config, command.out, command.resume, world)
+    if not world.is_first:
+        return
     parameters, nonzeros = count_parameters(model)
     last = read_metrics(command.out / METRICS_NAME)[-1]
     result = {
@@ -59,15 +63,18 @@ def train(command: args.Train) -> None:
     )
 
 
-def _train(config: "TrainConfig", out: Path, resume: bool) -> "SparseTransformer":
+def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "SparseTransformer":
     from sparsecircuits.data import Tokenizer, prepare_tokens
     from sparsecircuits.training.loop import train
 
-    with progress("corpus  ") as update:
-        tokens = prepare_tokens(
-            config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
+    shown = progress if world.is_first else silent
+    with shown("corpus  ") as update:
+        tokens = world.first_here(
+            lambda: prepare_tokens(
+                config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
+            )
         )
-    with progress("training") as update:
+    with shown("training") as update:
         return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
 
 
@@ -117,18 +124,24 @@ def generate(command: args.Generate) -> None:
 
 def tasks(command: args.Tasks) -> None:
     """List tasks, sample pairs, or score a model."""
-    from sparsecircuits.tasks import get_task, list_tasks
+    from sparsecircuits.tasks import get_task, list_tasks, own_task
 
-    chosen = [get_task(command.name)] if command.name else list_tasks()
+    if command.name and command.task_file:
+        raise UserError(f"name a task or give --task-file, not both ({command.name}, {command.task_file})")
     if command.corpus is not None and command.model is None:
         raise UserError("--corpus needs --model")
     if command.model is not None:
-        _score(command, [task.name for task in chosen])
+        _score(command)
         return
+    if command.task_file:
+        chosen = [own_task(command.task_file)]
+    else:
+        chosen = [get_task(command.name)] if command.name else list_tasks()
     records: list[dict[str, Any]] = [
         {"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen
     ]
-    if command.name:
+    one = command.name or command.task_file
+    if one:
         pairs = [
             dataclasses.asdict(pair)
             for pair in chosen[0].pairs(command.split, 4 if command.n is None else command.n, command.seed)
@@ -136,24 +149,23 @@ def tasks(command: args.Tasks) -> None:
         records[0] |= {"split": command.split, "pairs": pairs}
     if command.json:
         print_json({"tasks": records})
-    elif command.name:
+    elif one:
         a, b = chosen[0].answers
         rows = [[repr(pair["left"]), repr(pair["right"])] for pair in pairs]
-        print_table(f"{command.name}: {chosen[0].description}", [f"→ {a!r}", f"→ {b!r}"], rows)
+        print_table(f"{chosen[0].name}: {chosen[0].description}", [f"→ {a!r}", f"→ {b!r}"], rows)
     else:
         rows = [[r["name"], r["description"], " · ".join(map(repr, r["answers"]))] for r in records]
         print_table("", ["task", "what to predict", "answers"], rows)
 
 
-def _score(command: args.Tasks, names: list[str]) -> None:
+def _score(command: args.Tasks) -> None:
     from sparsecircuits.circuits.scoring import score_on_corpus, score_on_task
     from sparsecircuits.interop.loading import load_model
-    from sparsecircuits.tasks import get_task
 
     assert command.model is not None
     model = load_model(command.model)
     if command.corpus is not None:
-        if command.name not in (None, "single_double_quote"):
+        if command.task_file or command.name not in (None, "single_double_quote"):
             raise UserError("--corpus scores single_double_quote alone")
         result = score_on_corpus(model, command.corpus)
         if command.json:
@@ -161,60 +173,127 @@ def _score(command: args.Tasks, names: list[str]) -> None:
         else:
             print_table("closing quotes of calls in real code", ["", ""], [[k, v] for k, v in result.items()], (1,))
         return
-    rows = [
-        score_on_task(
-            model, get_task(name, model.tokenizer), command.split, 256 if command.n is None else command.n, command.seed
-        )
-        for name in names
-    ]
+    names = [command.name] if command.name else None
+    chosen, skipped = _chosen_tasks(model, names, command.task_file)
+    n = 256 if command.n is None else command.n
+    rows = [score_on_task(model, task, command.split, n, command.seed) for task in chosen] + skipped
     if command.json:
         print_json({"tasks": rows})
     else:
-        columns = ["task", "split", "pairs", "loss", "accuracy"]
-        print_table(str(command.model), columns, [[r[c] for c in ("name", *columns[1:])] for r in rows], (2, 3, 4))
+        columns = ["name", "split", "pairs", "loss", "accuracy", "skipped"]
+        print_table(str(command.model), columns, [[r.get(c) for c in columns] for r in rows], (2, 3, 4))
+
+
+def _chosen_tasks(
+    model: "SparseTransformer", names: list[str] | None, task_file: Path | None
+) -> tuple[list["Task"], list[dict[str, str]]]:
+    """The named tasks and that of a task file, bound to the model's tokenizer; with neither, all shipped ones.
+
+    Then those that the tokenizer cannot express are not an error but the second list, with the reason.
+    """
+    from sparsecircuits.tasks import get_task, list_tasks, own_task
+
+    chosen = [own_task(task_file, model.tokenizer)] if task_file else []
+    if names or task_file:
+        return [get_task(name, model.tokenizer) for name in names or []] + chosen, []
+    skipped = []
+    for task in list_tasks():
+        try:
+            chosen.append(get_task(task.name, model.tokenizer))
+        except UserError as error:
+            skipped.append({"name": task.name, "skipped": str(error)})
+    return chosen, skipped
 
 
 def prune(command: args.Prune) -> None:
-    """Find circuits and save each with its report."""
-    from sparsecircuits.interop.loading import load_model
-    from sparsecircuits.tasks import get_task, list_tasks
+    """Find circuits and save each with its report; for several, a table and a plot."""
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.circuits.table import summary, write_table
 
-    if bool(command.tasks) == command.all:
-        sys.stderr.write("error: name at least one task, or give --all\n")
+    if bool(command.tasks or command.task_file) == command.all:
+        sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
         raise SystemExit(2)
-    names = [task.name for task in list_tasks()] if command.all else list(command.tasks)
-    model = load_model(command.model)
-    chosen = [get_task(name, model.tokenizer) for name in names]
-    run = command.model if command.model.is_dir() else command.model.parent
-    found = [_prune_one(model, task, command, command.out or run / "circuits") for task in chosen]
-    if command.json:
-        print_json({"circuits": found})
-        return
-    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
-    rows = [[record.get(column) for column in columns] for record in found]
-    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    if command.workers is not None and command.search is None:
+        raise UserError("--workers is for --search: say how many trials with --search N")
+    models = (command.model, *command.beside)
+    folders = _circuit_folders(command, models)
+    found: list[dict[str, Any]] = []
+    for path, folder in folders.items():
+        found += [{"model": str(path), **record} for record in _prune_model(path, folder, command)]
+    curves: dict[str, dict[str, list]] = {str(path): {} for path in models}
     for record in found:
         if "path" in record:
-            print_text(record["path"])
+            circuit = Circuit.load(record["path"])
+            curves[record["model"]][circuit.task] = circuit.found_by["curve"]
+    written = []
+    if command.all or command.beside:
+        written = write_table(command.out or folders[command.model], found, curves, command.target_loss)
+    if command.json:
+        shown = found if command.beside else [{k: v for k, v in r.items() if k != "model"} for r in found]
+        more = {"summary": summary(curves, command.target_loss), "files": [str(path) for path in written]}
+        print_json({"circuits": shown, **(more if written else {})})
+        return
+    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
+    columns = ["model", *columns] if command.beside else columns
+    rows = [[record.get(column) for column in columns] for record in found]
+    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    for mean in summary(curves, command.target_loss) if written else []:
+        edges = mean["geometric_mean_edges"]
+        if edges is not None:
+            print_text(f"{mean['model']}: geometric mean of edges over {len(mean['tasks'])} tasks: {edges:.3g}")
+    for path in [record["path"] for record in found if "path" in record] + written:
+        print_text(str(path))
+
+
+def _circuit_folders(command: args.Prune, models: tuple[Path, ...]) -> dict[Path, Path]:
+    """Where each model's circuits go. Raises UserError when two would go to one place."""
+    if command.out is None:
+        folders = {path: (path if path.is_dir() else path.parent) / "circuits" for path in models}
+    else:
+        folders = {path: command.out / path.resolve().name if command.beside else command.out for path in models}
+    if len(set(folders.values())) < len(models):
+        raise UserError("two of the models have the same name: their circuits would overwrite each other")
+    return folders
+
+
+def _prune_model(path: Path, folder: Path, command: args.Prune) -> list[dict[str, Any]]:
+    from sparsecircuits.interop.loading import load_model
+
+    model = load_model(path)
+    chosen, skipped = _chosen_tasks(model, list(command.tasks), command.task_file)
+    found = [_prune_one(model, task, command, folder) for task in chosen]
+    return found + [{"task": r["name"], "target_loss": command.target_loss, "skipped": r["skipped"]} for r in skipped]
 
 
 def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
-    from sparsecircuits.circuits.discovery import prune
+    from sparsecircuits.circuits.discovery import prune, training_means
     from sparsecircuits.circuits.faithfulness import faithfulness
+    from sparsecircuits.circuits.search import search
+    from sparsecircuits.tasks import TASK_FILE, write_task_file
+    from sparsecircuits.tasks.own import FileTask
 
     base = {"task": task.name, "target_loss": command.target_loss}
     try:
         with progress(f"pruning {task.name}") as update:
-            circuit = prune(
-                model,
-                task,
-                command.target_loss,
-                config=command.config,
-                report=update,
-            )
+            if command.search is None:
+                circuit = prune(model, task, command.target_loss, config=command.config, report=update)
+            else:
+                circuit = search(
+                    model,
+                    task,
+                    command.target_loss,
+                    out / task.name / "search",
+                    trials=command.search,
+                    workers=command.workers or 1,
+                    config=command.config,
+                    means=training_means(model),
+                    report=update,
+                )
     except TaskTooHard as error:
         say(f"skipped {task.name}: {error}")
         return {**base, "skipped": str(error)}
+    if isinstance(task, FileTask):
+        write_task_file(task, out / task.name / TASK_FILE)
     path = circuit.save(out / task.name / "circuit.json")
     faithfulness(model, circuit, task).save(path.with_name("report.json"))
     return circuit_record(circuit, path)
@@ -240,13 +319,13 @@ def report(command: args.Report) -> None:
     """Measure circuits and write report.json and report.md beside each."""
     from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.circuits.faithfulness import faithfulness
-    from sparsecircuits.tasks import get_task
+    from sparsecircuits.tasks import task_of_circuit
 
     reports = []
     for path in command.circuits:
         circuit = Circuit.load(path)
         model = _model_of(path, command.model)
-        card = faithfulness(model, circuit, get_task(circuit.task, model.tokenizer))
+        card = faithfulness(model, circuit, task_of_circuit(circuit.task, path.parent, model.tokenizer))
         saved = card.save(path.with_name("report.json"))
         reports.append({**card.model_dump(mode="json"), "path": str(saved)})
         if not command.json:
@@ -271,7 +350,7 @@ def _model_of(circuit_path: Path, model: Path | None) -> "SparseTransformer":
 def view(command: args.View) -> None:
     """Write and serve the pictures of one circuit or of a run's circuits."""
     from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.tasks import get_task
+    from sparsecircuits.tasks import task_of_circuit
     from sparsecircuits.viewer.payload import picture_payload
     from sparsecircuits.viewer.picture import write_picture
     from sparsecircuits.viewer.server import serve
@@ -280,7 +359,7 @@ def view(command: args.View) -> None:
     for path in circuit_files(command.path):
         circuit = Circuit.load(path)
         model = _model_of(path, None)
-        payload = picture_payload(model, circuit, get_task(circuit.task, model.tokenizer))
+        payload = picture_payload(model, circuit, task_of_circuit(circuit.task, path.parent, model.tokenizer))
         pages[circuit.task] = write_picture(path.with_name("circuit.html"), payload)
     server = serve(pages, command.port)
     if command.json:
@@ -306,6 +385,19 @@ def circuit_files(path: Path) -> list[Path]:
     if not found:
         raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
     return found
+
+
+def convert(command: args.Convert) -> None:
+    """Write a model in another format."""
+    from sparsecircuits.interop.convert import convert
+
+    model = convert(command.source, command.destination, command.to)
+    tensors = len(model.state_dict())
+    if command.json:
+        source = str(command.source)
+        print_json({"source": source, "path": str(command.destination), "format": command.to, "tensors": tensors})
+    else:
+        print_text(f"{command.destination}: {tensors} tensors of {model.name} in the {command.to} format")
 
 
 def plot(command: args.Plot) -> None:

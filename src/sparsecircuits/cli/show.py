@@ -48,6 +48,12 @@ def _cell(value: Any) -> str:
 
 
 @contextlib.contextmanager
+def silent(_label: str) -> Iterator[Callable[[float, str], None]]:
+    """What `progress` yields, showing nothing."""
+    yield lambda _share, _details: None
+
+
+@contextlib.contextmanager
 def progress(label: str) -> Iterator[Callable[[float, str], None]]:
     """Yield update(share done in 0..1, details). A bar on a terminal, else a line every few seconds."""
     if STDERR.is_terminal:

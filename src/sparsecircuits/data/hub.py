@@ -140,7 +140,7 @@ class DocumentStream:
     def __init__(self, source: HubSource, revision: str | None) -> None:
         self.source, self.revision = source, revision
         self._dataset, self.column = open_dataset(source, revision)
-        self._rows: Iterator[dict[str, Any]] | None = None
+        self.seek(None)
 
     def seek(self, state: dict[str, Any] | None) -> None:
         """Go to where `state()` was taken; None: to the first document."""
@@ -148,16 +148,14 @@ class DocumentStream:
         self._current = self._dataset.select_columns([self.column])
         if state is not None:
             self._current.load_state_dict(state)
-        self._rows = iter(self._current)
+        self._rows: Iterator[dict[str, Any]] = iter(self._current)
+        self.ended = False
 
     def read(self, count: int) -> list[str]:
         """Up to `count` rows' texts, fewer at the end; rows without text are left out.
 
         Raises UserError when the source cannot be read on.
         """
-        if self._rows is None:
-            self.seek(None)
-        assert self._rows is not None
         texts = []
         try:
             for _ in range(count):
@@ -169,8 +167,6 @@ class DocumentStream:
         except Exception as error:  # network and decoding errors of several libraries
             raise UserError(f"cannot read on in the dataset {self.source.name!r}: {_first_line(error)}") from error
         return [text for text in texts if isinstance(text, str) and text]
-
-    ended = False
 
     def state(self) -> dict[str, Any]:
         """Where it stands, as a JSON-able dict."""

@@ -152,7 +152,6 @@ class StreamSampler:
         """The block at `start`: whole chunks of documents until it is full or the dataset ends."""
         if seek:
             self._stream.seek(start)
-            self._stream.ended = False
         parts: list[np.ndarray] = []
         size = 0
         dtype = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32

@@ -10,7 +10,7 @@ import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_text, write_text
@@ -73,10 +73,14 @@ class Tokenizer:
         """Write `tokenizer.json` atomically; loading it gives the same content hash."""
         return write_text(Path(path), self._raw.to_str(pretty=False))
 
+    def to_dict(self) -> dict[str, Any]:
+        """The content of `tokenizer.json`."""
+        return json.loads(self._raw.to_str())
+
     @functools.cached_property
     def content_hash(self) -> str:
         """Hex SHA-256 of the canonical JSON: equal for equal tokenizers, however the file was laid out."""
-        canonical = json.dumps(json.loads(self._raw.to_str()), sort_keys=True, separators=(",", ":"))
+        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
         return hashlib.sha256(canonical.encode()).hexdigest()
 
     def encode(self, text: str) -> list[int]:

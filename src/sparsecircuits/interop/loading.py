@@ -4,37 +4,58 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.interop import released
+from sparsecircuits.interop import data_gym, released
+from sparsecircuits.interop.huggingface_files import is_hf, load_hf
+from sparsecircuits.interop.names import fetch, is_name
 from sparsecircuits.models import storage
 
 if TYPE_CHECKING:
+    from sparsecircuits.data.tokenizer import Tokenizer
     from sparsecircuits.models.transformer import SparseTransformer
 
 
 def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
-    """Load a model for inference: a run directory of ours, or a released checkpoint directory.
+    """Load a model for inference: a run directory of ours, a released checkpoint directory, a Hugging Face
+    directory that `convert` made, a released name (`csp_yolo2`), or `hf:OWNER/NAME` on the Hugging Face Hub.
 
-    The tokenizer of a run directory is attached as `model.tokenizer`. Raises UserError when nothing that
-    can be loaded is there, or when it is damaged. Loading never executes code.
+    A name is downloaded once into the cache. The tokenizer beside the weights is attached as
+    `model.tokenizer`. Raises UserError when nothing that can be loaded is there, or when it is damaged.
+    Loading never executes code.
     """
     directory = Path(path).expanduser()
     if not directory.exists():
-        raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
+        if not is_name(str(path)):
+            raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
+        directory = fetch(str(path))
     if directory.is_file():
         directory = directory.parent
-    if (directory / storage.CONFIG_NAME).exists():
-        model = storage.load_native(directory)
-    elif (directory / released.CONFIG_NAME).exists():
-        model = released.load_released(directory)
-    else:
-        raise UserError(f"{path} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there")
-    if (directory / "tokenizer.json").exists():
-        from sparsecircuits.data.tokenizer import Tokenizer
-
-        model.tokenizer = Tokenizer.load(directory / "tokenizer.json")
-        if model.tokenizer.vocab_size > model.config.vocab_size:
-            raise UserError(
-                f"{directory / 'tokenizer.json'} has {model.tokenizer.vocab_size} tokens, "
-                f"the model knows {model.config.vocab_size}"
-            )
+    model = _read(directory)
+    model.tokenizer = load_tokenizer(directory)
+    if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.vocab_size:
+        raise UserError(
+            f"the tokenizer in {directory} has {model.tokenizer.vocab_size} tokens, "
+            f"the model knows {model.config.vocab_size}"
+        )
     return model.to(device)
+
+
+def _read(directory: Path) -> "SparseTransformer":
+    if is_hf(directory):
+        return load_hf(directory)
+    if (directory / storage.CONFIG_NAME).exists():
+        return storage.load_native(directory)
+    if (directory / released.CONFIG_NAME).exists():
+        return released.load_released(directory)
+    raise UserError(f"{directory} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there")
+
+
+def load_tokenizer(directory: str | Path) -> "Tokenizer | None":
+    """The tokenizer in a folder: `tokenizer.json`, or `vocab.bpe` with `encoder.json`; None when there is none."""
+    from sparsecircuits.data.tokenizer import Tokenizer
+
+    directory = Path(directory)
+    if (directory / "tokenizer.json").exists():
+        return Tokenizer.load(directory / "tokenizer.json")
+    if (directory / data_gym.MERGES_NAME).exists():
+        return data_gym.load_data_gym(directory)
+    return None

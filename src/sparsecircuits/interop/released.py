@@ -1,9 +1,7 @@
-"""Read the released checkpoint format: a folder of `beeg_config.json` and `final_model.pt`."""
+"""The released checkpoint format, read and written: a folder of `beeg_config.json` and `final_model.pt`."""
 
 import json
-import pickle
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -11,12 +9,13 @@ import torch
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text
+from sparsecircuits.files import atomic_path, read_text, write_text
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.storage import fill_state
+from sparsecircuits.models.storage import build
 from sparsecircuits.models.transformer import SparseTransformer
 
 CONFIG_NAME, WEIGHTS_NAME = "beeg_config.json", "final_model.pt"
+TOKENIZER_NAME = "tinypython_2k"
 
 _DEFAULTS: dict[str, Any] = {
     "block_size": 1024,
@@ -66,13 +65,15 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
         if c["enable_bigram_table"]:
             bigram = "learned" if c["learnable_bigram_table"] else "frozen"
         sites = tuple(name for name in str(c["afrac_loctypes"] or "").split(",") if name)
+        norm = "rms" if c["rms_norm"] else "layer"
         fields = {
             **{key: c[key] for key in ("vocab_size", "n_layer", "n_head", "d_model", "d_mlp", "bias", "sink")},
             **{key: c[key] for key in ("tied_unembed", "d_pos_emb", "afrac")},
             "n_ctx": c["block_size"],
             "d_head": c["d_head"] or c["d_model"] // c["n_head"],
-            "norm": "rms" if c["rms_norm"] else "layer",
+            "norm": norm,
             "norm_bias": c["ln_bias"],
+            "position_norm": norm if c["d_pos_emb"] else "rms",
             "activation": c["activation_type"],
             "residual_activation": c["residual_activation_type"],
             "positions": positions,
@@ -84,13 +85,80 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
     return ModelConfig.from_dict(fields)
 
 
-def _rename(key: str) -> str | None:
+def config_to_released(config: ModelConfig) -> dict[str, Any]:
+    """The inverse of `config_from_released`: the published keys alone, so that any reader of the format takes
+    them. Raises UserError for an architecture that the format cannot say."""
+    if config.concatenates_positions and config.position_norm != config.norm:
+        raise UserError(
+            f"the released format has one norm for all: {config.norm} beside {config.position_norm} for the "
+            "position channels cannot be written"
+        )
+    return {
+        "block_size": config.n_ctx,
+        "vocab_size": config.vocab_size,
+        "n_layer": config.n_layer,
+        "n_head": config.heads,
+        "d_head": config.d_head,
+        "d_model": config.d_model,
+        "d_mlp": config.mlp_width,
+        "dropout": 0.0,
+        "bias": config.bias,
+        "ln_bias": config.norm_bias,
+        "rms_norm": config.norm == "rms",
+        "residual_activation_type": config.residual_activation,
+        "activation_type": config.activation,
+        "afrac": config.afrac,
+        "afrac_loctypes": ",".join(config.abstopk),
+        "tied_unembed": config.tied_unembed,
+        "tokenizer_name": TOKENIZER_NAME,
+        "d_pos_emb": config.d_pos_emb if config.concatenates_positions else None,
+        "sinusoidal_cat_pos_emb": config.positions == "concat_sinusoidal",
+        "enable_bigram_table": config.bigram != "none",
+        "learnable_bigram_table": config.bigram == "learned",
+        "sink": config.sink,
+        "flash": True,
+        "grad_checkpointing": False,
+    }
+
+
+# Names that differ, native to released; all others gain the prefix `transformer.`.
+_RENAMED = {"logit_bias": "final_logits_bias", "bigram.weight": "bigram_table", "lm_head.weight": "lm_head.weight"}
+_SINK, _RELEASED_SINK = "attn.sink_logit", "attn.attn_imp.sink_logit"
+
+
+def _to_native(key: str) -> str | None:
     if key.startswith("transformer.h.") and key.endswith(".attn.bias"):
         return None  # causal buffer of old files
-    key = key.removeprefix("transformer.").replace("attn.attn_imp.sink_logit", "attn.sink_logit")
-    if key.startswith("h."):
-        return "blocks." + key[2:]
-    return {"final_logits_bias": "logit_bias", "bigram_table": "bigram.weight"}.get(key, key)
+    for native, released in _RENAMED.items():
+        if key == released:
+            return native
+    key = key.removeprefix("transformer.").replace(_RELEASED_SINK, _SINK)
+    return "blocks." + key[2:] if key.startswith("h.") else key
+
+
+def _to_released(name: str) -> str:
+    if name in _RENAMED:
+        return _RENAMED[name]
+    name = name.replace(_SINK, _RELEASED_SINK)
+    return "transformer." + ("h." + name.removeprefix("blocks.") if name.startswith("blocks.") else name)
+
+
+def _is_no_position_table(table: Tensor) -> bool:
+    """Whether a position table is the stand-in for none: all negative zeros, the one value that added to a
+    float never changes it."""
+    return bool((table == 0).all() and table.signbit().all())
+
+
+def state_to_released(model: SparseTransformer) -> dict[str, Tensor]:
+    """A model's tensors under their released names. A model without positions gets a table of negative zeros,
+    since the format always has one."""
+    config = model.config
+    state = {_to_released(name): t.detach().cpu().contiguous().clone() for name, t in model.state_dict().items()}
+    if config.positions == "none":
+        state["transformer.wpe.weight"] = torch.full((config.n_ctx, config.d_model), -0.0)
+    if config.tied_unembed:
+        state["lm_head.weight"] = state["transformer.wte.weight"]
+    return state
 
 
 def load_released(directory: Path) -> SparseTransformer:
@@ -98,32 +166,68 @@ def load_released(directory: Path) -> SparseTransformer:
     missing, damaged, of a wrong shape, or not finite."""
     try:
         raw = json.loads(read_text(directory / CONFIG_NAME, "released config"))
-    except json.JSONDecodeError as error:
+    except (json.JSONDecodeError, RecursionError) as error:
         raise UserError(f"{directory / CONFIG_NAME} is not valid JSON: {error}") from error
     if not isinstance(raw, dict):
         raise UserError(f"{directory / CONFIG_NAME} does not hold an object")
     config = config_from_released(raw)
-    state = _load_state(directory / WEIGHTS_NAME)
-    renamed = {name: tensor for key, tensor in state.items() if (name := _rename(key)) is not None}
-    if config.tied_unembed:
-        renamed.setdefault("lm_head.weight", renamed.get("wte.weight", torch.empty(0)))
-    model = SparseTransformer(config)
-    renamed.setdefault("logit_bias", torch.zeros(config.vocab_size))
-    fill_state(model, renamed, str(directory / WEIGHTS_NAME))
-    model.name = directory.name
+    state = load_pt_tensors(directory / WEIGHTS_NAME)
+    model = build(*_fit(config, state), str(directory / WEIGHTS_NAME))
+    model.name = directory.resolve().name
     return model.eval()
 
 
-def _load_state(path: Path) -> dict[str, Tensor]:
+def _fit(config: ModelConfig, released: dict[str, Tensor]) -> tuple[ModelConfig, dict[str, Tensor]]:
+    """The config and the tensors as `build` takes them: what old files lack is filled in, what the config
+    leaves open is read off the tensors."""
+    state = {name: tensor for key, tensor in released.items() if (name := _to_native(key)) is not None}
+    fields = config.to_dict()
+    if config.tied_unembed and "wte.weight" in state:
+        state.setdefault("lm_head.weight", state["wte.weight"])
+    if "logit_bias" not in state and config.vocab_size < 2**31:
+        state["logit_bias"] = torch.zeros(config.vocab_size)
+    if config.position_norm == "layer" and config.norm_bias and "blocks.0.ln_p1.bias" not in state:
+        fields["position_norm"] = "rms"  # some files norm the position channels alone this way
+    table = state.get("wpe.weight")
+    if config.positions == "added" and table is not None and _is_no_position_table(table):
+        fields["positions"] = "none"
+        del state["wpe.weight"]
+    return ModelConfig.from_dict(fields), state
+
+
+def save_released(model: SparseTransformer, directory: Path) -> None:
+    """Write a model as a released directory: dense weights, and the tokenizer as `vocab.bpe` and
+    `encoder.json` where the model has one. `load_released` gives every tensor back bit by bit."""
+    directory = Path(directory)
+    config = config_to_released(model.config)
+    if model.tokenizer is not None:
+        from sparsecircuits.interop.data_gym import save_data_gym
+
+        save_data_gym(model.tokenizer, directory)
+    with atomic_path(directory / WEIGHTS_NAME) as temporary:
+        torch.save(state_to_released(model), temporary)
+    write_text(directory / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
+
+
+def load_pt(path: Path) -> Any:
+    """What a `.pt` file of plain data holds. Never executes code; raises UserError for a missing file and for
+    anything but plain data."""
     try:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the loader thinks of a file's protocol is no news for a user
-            state = torch.load(path, map_location="cpu", weights_only=True)
+            return torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
-    except (OSError, RuntimeError, pickle.UnpicklingError, zipfile.BadZipFile, EOFError, ValueError) as error:
+    except MemoryError as error:
+        raise UserError(f"{path} asks for more memory than there is") from error
+    except Exception as error:  # hostile bytes make the unpickler raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or not a plain weights file ({first})") from error
-    if not isinstance(state, dict) or not all(isinstance(v, Tensor) for v in state.values()):
+
+
+def load_pt_tensors(path: Path) -> dict[str, Tensor]:
+    """The state dict in a `.pt` file. Raises UserError as `load_pt` does, and for anything else in it."""
+    state = load_pt(path)
+    if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} does not hold a state dict of tensors")
-    return state
+    return dict(state)

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor
 
+from sparsecircuits.kernels._views import parameter_array
+
 
 def attention_pattern(
     q: Float[Tensor, "B H Tq K"], k: Float[Tensor, "B H Tk K"], sink: Float[Tensor, "H"] | None = None
@@ -84,7 +86,7 @@ def _(
 
 
 def _sinks(sink: Tensor | None, n_head: int):  # type: ignore[no-untyped-def]
-    return (torch.full((n_head,), -torch.inf) if sink is None else sink.detach().contiguous()).numpy()
+    return parameter_array(torch.full((n_head,), -torch.inf) if sink is None else sink.detach().contiguous())
 
 
 def _setup(ctx, inputs, output):

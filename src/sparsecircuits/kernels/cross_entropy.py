@@ -10,6 +10,7 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
+from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
 
 ROWS = 512
@@ -55,7 +56,7 @@ def _softmax_minus_target(
     with _cpu.LOCK:
         _cpu_cross_entropy.cross_entropy_rows(
             logits.numpy(),
-            bigram.numpy(),
+            parameter_array(bigram),
             ids.numpy(),
             targets.numpy(),
             1.0 / n,

@@ -9,6 +9,8 @@ import torch.nn.functional as F
 from jaxtyping import Float
 from torch import Tensor, nn
 
+from sparsecircuits.kernels._views import parameter_array
+
 # Below this density the sparse product beats the dense one on a CPU (measured: `bench sparse-linear`).
 MOST_DENSE = 0.12
 FEWEST_ROWS = 128  # fewer tokens do not pay for reading the nonzeros off the dense matrix
@@ -55,10 +57,10 @@ class Nonzeros:
             if transpose not in self._lists:
                 count = int(self._weight.count_nonzero())
                 self._lists[transpose] = _cpu_sparse.compress(
-                    self._weight.numpy(), count, transpose, torch.get_num_threads()
+                    parameter_array(self._weight), count, transpose, torch.get_num_threads()
                 )
             _cpu_sparse.sparse_product(  # type: ignore[call-arg]
-                source.numpy(), *self._lists[transpose], shift.numpy(), out.numpy(), torch.get_num_threads()
+                source.numpy(), *self._lists[transpose], parameter_array(shift), out.numpy(), torch.get_num_threads()
             )
         return out.view(*x.shape[:-1], n_out)
 

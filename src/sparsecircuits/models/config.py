@@ -47,6 +47,8 @@ class ModelConfig:
     positions: Literal["none", "added", "concat", "concat_sinusoidal"] = "none"
     """none; GPT-2's added table; or a normed table of d_pos_emb channels beside each block's input."""
     d_pos_emb: int | None = None
+    position_norm: Literal["rms", "layer"] = "rms"
+    """Norm of the concatenated position channels."""
     sink: bool = False
     """A learned logit per head in the softmax denominator."""
     bigram: Literal["none", "frozen", "learned"] = "learned"
@@ -74,8 +76,6 @@ class ModelConfig:
             raise UserError(f"model.abstopk: unknown {sorted(unknown)}; known are {sorted(ABSTOPK_SITES)}")
         if self.concatenates_positions and not self.d_pos_emb:
             raise UserError(f"model.positions {self.positions!r} needs d_pos_emb")
-        if self.positions == "concat_sinusoidal" and self.d_pos_emb and self.d_pos_emb % 2:
-            raise UserError(f"sinusoidal positions need an even d_pos_emb, got {self.d_pos_emb}")
 
     @property
     def heads(self) -> int:
@@ -120,6 +120,20 @@ class ModelConfig:
     def to_dict(self) -> dict[str, Any]:
         """JSON-able fields."""
         return dataclasses.asdict(self)
+
+    def identity(self) -> dict[str, Any]:
+        """JSON-able fields without what changes nothing: equal for configs that spell one architecture in two
+        ways (`n_head` given or derived). What content hashes are taken over."""
+        fields = self.to_dict()
+        if self.n_head is not None and self.n_head * self.d_head == self.d_model:
+            fields["n_head"] = None
+        if self.d_mlp == 4 * self.d_model:
+            fields["d_mlp"] = None
+        if not self.concatenates_positions:
+            fields["d_pos_emb"] = None
+        if not self.concatenates_positions or self.position_norm == "rms":
+            del fields["position_norm"]
+        return fields
 
     @classmethod
     def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":

@@ -2,23 +2,80 @@
 
 import contextlib
 import re
+import sys
+import threading
 from collections.abc import Callable, Iterator, Mapping
 
+import torch
 from torch import Tensor, nn
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.models.sites import Site
-from sparsecircuits.models.transformer import SparseTransformer
 
+# What torch.compile, DDP and checkpoint wrappers put into module names, and the list that the layers are in.
+_WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.)")
 _PREFIX = "blocks."
 
 
-def hook_points(model: SparseTransformer) -> dict[str, Site]:
-    """All sites by their published names: `0.attn.q`, `0.mlp.post_act`, …, `final_resid`."""
-    return {name.removeprefix(_PREFIX): module for name, module in model.named_modules() if isinstance(module, Site)}
+def hook_points(model: nn.Module) -> dict[str, nn.Module]:
+    """All sites by their published names: `0.attn.q`, `0.mlp.post_act`, …, `final_resid`. Takes our model, the
+    Hugging Face one, and either inside torch.compile, DDP or a checkpoint wrapper."""
+    return {
+        _WRAPPERS.sub("", name).removeprefix(".").removeprefix(_PREFIX): module
+        for name, module in model.named_modules()
+        if getattr(module, "is_site", False)
+    }
 
 
-def _matching(model: SparseTransformer, pattern: str) -> dict[str, Site]:
+@contextlib.contextmanager
+def record(model: nn.Module, pattern: str = ".*") -> Iterator[dict[str, Tensor]]:
+    """Yield a dict that the next forward passes of this thread fill: {name: activation [B, T, width]}.
+
+    pattern: a regular expression that a whole name must match. Tensors keep their graph (detach them, or
+    run under no_grad). A later pass overwrites an earlier one; the second pass of activation checkpointing
+    does not. While open, compiled modules run uncompiled. Raises UserError when nothing matches.
+    """
+    recorded: dict[str, Tensor] = {}
+
+    def keep(name: str) -> Callable[[Tensor], None]:
+        def function(output: Tensor) -> None:
+            if not _in_backward():
+                recorded[name] = output
+
+        return function
+
+    with _attached({site: keep(name) for name, site in _matching(model, pattern).items()}):
+        yield recorded
+
+
+@contextlib.contextmanager
+def intervene(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
+    """While open, replace activations in this thread's passes: {name: fn}, fn maps [B, T, width] to the same
+    shape.
+
+    Interventions nest (the outer one acts first) and leave nothing behind, also after an exception. Under
+    activation checkpointing, call backward() while still inside: it runs the forward pass again. While open,
+    compiled modules run uncompiled. Raises UserError for an unknown name, ValueError when a function changes
+    the shape.
+    """
+    points = hook_points(model)
+    unknown = [name for name in functions if name not in points]
+    if unknown:
+        raise UserError(f"no hook point {unknown[0]!r}; the model has {', '.join(points)}")
+
+    def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
+        def checked(output: Tensor) -> Tensor:
+            changed = function(output)
+            if changed.shape != output.shape:
+                raise ValueError(f"{name}: the function turned {tuple(output.shape)} into {tuple(changed.shape)}")
+            return changed
+
+        return checked
+
+    with _attached({points[name]: apply(name, function) for name, function in functions.items()}):
+        yield
+
+
+def _matching(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     points = hook_points(model)
     try:
         found = {name: site for name, site in points.items() if re.fullmatch(pattern, name)}
@@ -30,48 +87,66 @@ def _matching(model: SparseTransformer, pattern: str) -> dict[str, Site]:
 
 
 @contextlib.contextmanager
-def record(model: SparseTransformer, pattern: str = ".*") -> Iterator[dict[str, Tensor]]:
-    """Yield a dict that the next forward passes fill: {name: activation [B, T, width]}.
+def _attached(functions: Mapping[nn.Module, Callable[[Tensor], Tensor | None]]) -> Iterator[None]:
+    """Call functions on the outputs of modules, in passes of this thread, until closed."""
+    scope = _Scope()
 
-    pattern: a regular expression that a whole name must match. Tensors keep their graph (detach them, or
-    run under no_grad). A later pass overwrites an earlier one. Raises UserError when nothing matches.
-    """
-    recorded: dict[str, Tensor] = {}
-
-    def keep(name: str) -> Callable[[nn.Module, tuple, Tensor], None]:
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
-            recorded[name] = output
+    def hook_of(function: Callable[[Tensor], Tensor | None]) -> Callable[[nn.Module, tuple, Tensor], Tensor | None]:
+        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor | None:
+            return function(output) if scope.acts() else None
 
         return hook
 
     with contextlib.ExitStack() as stack:
-        for name, site in _matching(model, pattern).items():
-            stack.callback(site.register_forward_hook(keep(name)).remove)
-        yield recorded
+        stack.callback(scope.close)
+        stack.enter_context(_uncompiled())
+        for module, function in functions.items():
+            stack.callback(module.register_forward_hook(hook_of(function)).remove)
+        yield
+
+
+class _Scope:
+    """Whether a hook should act now: until it is closed, in the thread that opened it. A backward pass on an
+    accelerator recomputes checkpointed activations in a thread of PyTorch's own; it counts as the opener's."""
+
+    def __init__(self) -> None:
+        self._open, self._thread = True, threading.get_ident()
+
+    def acts(self) -> bool:
+        if torch.compiler.is_compiling():  # compiled inside the scope: traced by the opener
+            return self._open
+        if threading.get_ident() == self._thread:
+            return self._open
+        return self._open and _in_backward() and isinstance(threading.current_thread(), threading._DummyThread)
+
+    def close(self) -> None:
+        self._open = False
+
+
+def _in_backward() -> bool:
+    return not torch.compiler.is_compiling() and torch._C._current_graph_task_id() != -1
+
+
+_lock = threading.Lock()
+_open_scopes = 0
+_stance: contextlib.AbstractContextManager | None = None
 
 
 @contextlib.contextmanager
-def intervene(model: SparseTransformer, functions: Mapping[str, Callable[[Tensor], Tensor]]) -> Iterator[None]:
-    """While open, replace activations: {name: fn}, fn maps [B, T, width] to the same shape.
-
-    Interventions nest (the outer one acts first) and leave nothing behind, also after an exception.
-    Raises UserError for an unknown name, ValueError when a function changes the shape.
-    """
-    points = hook_points(model)
-    unknown = [name for name in functions if name not in points]
-    if unknown:
-        raise UserError(f"no hook point {unknown[0]!r}; the model has {', '.join(points)}")
-
-    def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[nn.Module, tuple, Tensor], Tensor]:
-        def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> Tensor:
-            changed = function(output)
-            if changed.shape != output.shape:
-                raise ValueError(f"{name}: the function turned {tuple(output.shape)} into {tuple(changed.shape)}")
-            return changed
-
-        return hook
-
-    with contextlib.ExitStack() as stack:
-        for name, function in functions.items():
-            stack.callback(points[name].register_forward_hook(apply(name, function)).remove)
+def _uncompiled() -> Iterator[None]:
+    """While any scope is open, compiled code runs eagerly: it would not notice a new hook, since it is not
+    guarded on hooks. Free when nothing has been compiled in this process."""
+    global _open_scopes, _stance
+    with _lock:
+        _open_scopes += 1
+        if _stance is None and "torch._dynamo" in sys.modules:
+            _stance = torch.compiler.set_stance("force_eager")
+            _stance.__enter__()
+    try:
         yield
+    finally:
+        with _lock:
+            _open_scopes -= 1
+            if _open_scopes == 0 and _stance is not None:
+                _stance.__exit__(None, None, None)
+                _stance = None

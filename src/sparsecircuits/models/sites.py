@@ -29,6 +29,8 @@ class Site(nn.Module):
     is the activation that papers call by its name; recording, ablating and gating are forward hooks on it.
     """
 
+    is_site = True  # how hooks find them, here and in the Hugging Face model
+
     def __init__(self, k: int | None = None, activation: Literal["gelu", "relu"] | None = None) -> None:
         super().__init__()
         self.k, self.activation = k, activation

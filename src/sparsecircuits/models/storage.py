@@ -1,13 +1,16 @@
 """The native format: `config.json` beside `model.safetensors`, stored at the size of its nonzeros.
 
 A tensor whose nonzeros take less room as (index, value) than the dense array is stored as two tensors
-`<name>.indices` (flat, int32 or int64, ascending) and `<name>.values`; the shape is in the header.
+`<name>.indices` (flat, int32 or int64, ascending) and `<name>.values`; the shape is in the header. Negative
+zeros (a masked negative weight) are kept, so that a round trip is exact to the bit: few of them among the
+values, many as one bit per entry in `<name>.negative_zeros`.
 """
 
 import hashlib
 import json
 from pathlib import Path
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
@@ -31,7 +34,13 @@ def pack(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[in
         if flat.numel() < 1024 or int(flat.count_nonzero()) * 2 >= flat.numel():
             packed[name] = flat.view(tensor.shape).clone()
             continue
-        indices = flat.nonzero().flatten()
+        stored = flat != 0
+        negative_zeros = ~stored & flat.signbit()
+        if 64 * int(negative_zeros.count_nonzero()) <= flat.numel():
+            stored |= negative_zeros
+        else:
+            packed[f"{name}.negative_zeros"] = torch.from_numpy(np.packbits(negative_zeros.numpy()))
+        indices = stored.nonzero().flatten()
         packed[f"{name}.values"] = flat[indices]
         packed[f"{name}.indices"] = indices.to(torch.int32 if flat.numel() < 2**31 else torch.int64)
         shapes[name] = list(tensor.shape)
@@ -39,7 +48,7 @@ def pack(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[in
 
 
 def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) -> dict[str, Tensor]:
-    """The inverse of `pack`. Raises UserError for indices out of range, repeated or unsorted."""
+    """The inverse of `pack`. Raises UserError for parts that do not fit each other or the shape."""
     state = {}
     for name, shape in shapes.items():
         values, indices = packed.pop(f"{name}.values", None), packed.pop(f"{name}.indices", None)
@@ -52,7 +61,13 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
             int(indices[0]) < 0 or int(indices[-1]) >= size or not bool((indices.diff() > 0).all())
         ):
             raise UserError(f"{where}: {name} has indices outside its shape {tuple(shape)}")
-        state[name] = torch.zeros(size, dtype=values.dtype).index_copy_(0, indices, values).view(shape)
+        dense = torch.zeros(size, dtype=values.dtype)
+        bits = packed.pop(f"{name}.negative_zeros", None)
+        if bits is not None:
+            if bits.dtype != torch.uint8 or bits.numel() != -(-size // 8):
+                raise UserError(f"{where}: {name} has negative zeros that do not fit its shape {tuple(shape)}")
+            dense[torch.from_numpy(np.unpackbits(bits.numpy(), count=size)).bool()] = -0.0
+        state[name] = dense.index_copy_(0, indices, values).view(shape)
     return {**packed, **state}
 
 
@@ -119,17 +134,32 @@ def read_config(path: Path) -> dict:
 def load_native(directory: Path) -> SparseTransformer:
     """Load a run directory. Raises UserError for anything missing, damaged or contradictory."""
     raw = read_config(directory / CONFIG_NAME)
-    model = SparseTransformer(ModelConfig.from_dict(raw["model"]))
+    config = ModelConfig.from_dict(raw["model"])
     state, _ = load_tensors(directory / WEIGHTS_NAME)
-    fill_state(model, state, str(directory / WEIGHTS_NAME))
+    model = build(config, state, str(directory / WEIGHTS_NAME))
     model.name = directory.resolve().name
     trained = raw.get("train")
     model.corpus = trained.get("data") if isinstance(trained, dict) else None
     return model.eval()
 
 
+def build(config: ModelConfig, state: dict[str, Tensor], where: str) -> SparseTransformer:
+    """A model that holds these tensors. The file is checked against the config before any memory is taken
+    for the model, so that a config of absurd sizes is a UserError like any other fault."""
+    if config.n_layer > len(state):
+        raise UserError(f"{where} holds {len(state)} tensors, too few for the config's {config.n_layer} layers")
+    try:
+        with torch.device("meta"):
+            model = SparseTransformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise UserError(f"{where}: the config's sizes are impossible ({str(error).splitlines()[0]})") from error
+    fill_state(model, state, where)
+    return model
+
+
 def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -> None:
-    """Copy tensors into a model after checking names, shapes and finiteness (UserError: the first fault)."""
+    """Put tensors into a model, as float32, after checking names, shapes and finiteness (UserError: the first
+    fault). A model without storage (on the meta device) takes over the tensors, any other one copies them."""
     expected = model.state_dict()
     for name, target in expected.items():
         if name not in state:
@@ -137,17 +167,27 @@ def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -
         tensor = state[name]
         if tensor.shape != target.shape:
             raise UserError(f"{where}: {name} has shape {tuple(tensor.shape)}, the config says {tuple(target.shape)}")
-        if not tensor.is_floating_point() or not bool(torch.isfinite(tensor).all()):
-            raise UserError(f"{where}: {name} holds values that are not finite numbers")
+        if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.is_floating_point():
+            raise UserError(f"{where}: {name} is no plain tensor of floating-point numbers")
     extra = sorted(set(state) - set(expected))
     if extra:
         raise UserError(f"{where}: unexpected tensor {extra[0]}")
-    model.load_state_dict({name: state[name].to(torch.float32) for name in expected})
+    tied = model.config.tied_unembed
+    if tied and not torch.equal(state["lm_head.weight"], state["wte.weight"]):
+        raise UserError(f"{where}: the config ties lm_head.weight to wte.weight, but the two differ")
+    plain = {name: state[name].detach().to(torch.float32).contiguous() for name in expected}
+    for name, tensor in plain.items():
+        if not bool(torch.isfinite(tensor).all()):
+            raise UserError(f"{where}: {name} holds values that are not finite numbers")
+    adopt = model.device.type == "meta"
+    model.load_state_dict(plain, assign=adopt)
+    if adopt and tied:
+        model.lm_head.weight = model.wte.weight
 
 
 def content_hash(model: SparseTransformer) -> str:
     """Hex digest of the config and every weight: the identity that circuits are tied to."""
-    digest = hashlib.sha256(json.dumps(model.config.to_dict(), sort_keys=True).encode())
+    digest = hashlib.sha256(json.dumps(model.config.identity(), sort_keys=True).encode())
     for name, tensor in sorted(model.state_dict().items()):
         digest.update(f"{name}{tuple(tensor.shape)}".encode())
         digest.update(tensor.detach().cpu().to(torch.float32).contiguous().numpy().tobytes())

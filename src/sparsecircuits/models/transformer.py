@@ -11,6 +11,7 @@ import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import Linear, attention_reference, causal_attention, linear_cross_entropy
@@ -96,8 +97,8 @@ class MLP(nn.Module):
         return self.resid_delta(self.c_proj(hidden))
 
 
-def _norm(config: ModelConfig, width: int) -> nn.Module:
-    if config.norm == "rms":
+def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
+    if kind == "rms":
         return nn.RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
     return nn.LayerNorm(width, bias=config.norm_bias)
 
@@ -107,10 +108,10 @@ class Block(nn.Module):
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
-        self.ln_1, self.ln_2 = _norm(config, config.d_model), _norm(config, config.d_model)
-        positions = config.d_pos_emb if config.concatenates_positions else None
-        self.ln_p1 = nn.RMSNorm(positions, eps=None) if positions else None
-        self.ln_p2 = nn.RMSNorm(positions, eps=None) if positions else None
+        self.ln_1, self.ln_2 = (_norm(config, config.d_model, config.norm) for _ in range(2))
+        self.ln_p1 = self.ln_p2 = None
+        if config.concatenates_positions and config.d_pos_emb:
+            self.ln_p1, self.ln_p2 = (_norm(config, config.d_pos_emb, config.position_norm) for _ in range(2))
         self.attn, self.mlp = Attention(config), MLP(config)
         self.residual_relu = config.residual_activation == "relu"
         self.resid_in, self.resid_mid = Site(), Site(config.abstopk_k("resid_mid"))
@@ -139,7 +140,7 @@ def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
     """Fixed sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017)."""
     frequency = torch.exp(torch.arange(0, width, 2) * (-math.log(10000.0) / width))
     angle = torch.arange(n_ctx).unsqueeze(1) * frequency
-    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)
+    return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)[:, :width]
 
 
 class SparseTransformer(nn.Module):
@@ -152,7 +153,7 @@ class SparseTransformer(nn.Module):
         width = config.d_pos_emb if config.concatenates_positions else config.d_model
         self.wpe = nn.Embedding(config.n_ctx, width or 0) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
-        self.ln_f = _norm(config, config.d_model)
+        self.ln_f = _norm(config, config.d_model, config.norm)
         self.final_resid = Site()
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_unembed:
@@ -162,6 +163,7 @@ class SparseTransformer(nn.Module):
         if config.bigram != "none":
             self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
             self.bigram.weight.requires_grad_(config.bigram == "learned")
+        self.checkpoint_activations = False  # compute a layer again in backward instead of keeping what it made
         self.tokenizer: Tokenizer | None = None
         self.name = "model"
         self.corpus: str | None = None  # what it was trained on, as `--data` names it
@@ -221,7 +223,10 @@ class SparseTransformer(nn.Module):
             else:
                 x = x + row
         for layer, block in enumerate(self.blocks):
-            x = block(x, positions, cache, layer)
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, cache, layer, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, positions, cache, layer)
         return self.ln_f(self.final_resid(x))
 
     def loss(self, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:

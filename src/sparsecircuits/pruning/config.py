@@ -1,6 +1,7 @@
 """Hyperparameters of pruning. Imports no torch."""
 
 from dataclasses import dataclass
+from typing import Literal
 
 from sparsecircuits.errors import UserError
 
@@ -10,7 +11,7 @@ class PruneConfig:
     """Hyperparameters of pruning; the defaults of the first eight are the paper's centres, except k_coef and
     lr, which suit a few hundred steps on a small model."""
 
-    k_coef: float = 1e-3
+    k_coef: float = 1e-2
     """Weight of the number of active nodes in the loss."""
     init_noise_scale: float = 1e-2
     init_noise_bias: float = 1e-1
@@ -28,9 +29,32 @@ class PruneConfig:
     """Pairs on which sizes are compared."""
     margin: float = 0.7
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
+    method: Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"] = "learned"
+    """How nodes are ranked: learned gates, or a baseline."""
+    ablation: Literal["mean", "zero", "resample"] = "mean"
+    """What a node outside the circuit carries: its mean over pretraining text, zero, or what it is on the
+    pair's other prompt."""
+    tied_qk: bool = False
+    """One gate for a query channel and the key channel that it is multiplied with."""
+    prune_edges: bool = True
+    """After the nodes, remove edges too while the target holds."""
+    edge_steps: int = 100
+    """Steps of learning gates on edges, where there are more than 100."""
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name in ("lr", "one_minus_beta2", "heaviside_temp", "clip", "steps", "pairs", "eval_pairs", "margin"):
+        for name in (
+            "lr",
+            "one_minus_beta2",
+            "heaviside_temp",
+            "clip",
+            "steps",
+            "pairs",
+            "eval_pairs",
+            "edge_steps",
+            "margin",
+        ):
             if getattr(self, name) <= 0:
                 raise UserError(f"prune.{name} must be positive, got {getattr(self, name)}")
+        if self.tied_qk and self.method != "learned":
+            raise UserError(f"tied_qk ties learned gates; the method {self.method} has none")

@@ -1,14 +1,16 @@
-"""From learned gates to a set of nodes: the smallest prefix of the ranking that holds the target, cleaned up."""
+"""From a ranking of nodes or edges to a set: the smallest prefix that holds the target, cleaned up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.edges import EdgeGates, Edges
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Ablation, Gating
 from sparsecircuits.pruning.objective import (
     Calibration,
     all_candidate_logits,
@@ -21,46 +23,58 @@ from sparsecircuits.tasks import PairBatch
 
 @dataclass(frozen=True)
 class Score:
-    """A node set's loss on some prompts, after the calibration that suits them best."""
+    """A set's loss on some prompts, after the calibration that suits them best."""
 
     loss: float
     calibration: Calibration
 
 
 class Evaluator:
-    """Scores node sets: kept nodes run, all others are frozen. Calls are counted.
+    """Scores sets of nodes and edges: they run, all else is frozen. Calls are counted.
 
     With several batches (say, of different splits) one calibration is fitted to all their prompts, and the
     loss is the worst batch's: what holds on one kind of prompt alone is not good enough.
     """
 
-    def __init__(self, model: SparseTransformer, frozen: Float[Tensor, "nodes"], *batches: PairBatch) -> None:
-        self.model, self.frozen, self.batches = model, frozen, batches
+    def __init__(
+        self,
+        model: SparseTransformer,
+        frozen: Float[Tensor, "nodes"],
+        *batches: PairBatch,
+        ablation: Ablation = "mean",
+    ) -> None:
+        self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space = NodeSpace.of(model.config)
         self.calls = 0
 
-    def logits(self, kept: Bool[Tensor, "nodes"]) -> list[Float[Tensor, "n 2"]]:
-        """Candidate logits of each batch, not calibrated."""
+    def logits(self, kept: Bool[Tensor, "nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
+        """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""
         self.calls += 1
-        with gated(self.model, self.space, kept.float(), self.frozen):
-            return [all_candidate_logits(self.model, batch).cpu() for batch in self.batches]
+        gating = Gating(self.space, kept.float(), self.frozen, self.ablation)
+        if removed is not None:
+            removed = removed[removed.between(kept)]
+            gating = replace(gating, edges=EdgeGates(removed, torch.zeros(len(removed))))
+        return [all_candidate_logits(self.model, batch, gating).cpu() for batch in self.batches]
 
-    def __call__(self, kept: Bool[Tensor, "nodes"]) -> Score:
+    def __call__(self, kept: Bool[Tensor, "nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
-        logits, correct = self.logits(kept), [correct_of(batch) for batch in self.batches]
+        logits, correct = self.logits(kept, removed), [correct_of(batch) for batch in self.batches]
         calibration = calibrate(torch.cat(logits), torch.cat(correct))
         losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
         return Score(max(losses), calibration)
 
 
-def top_nodes(tau: Float[Tensor, "nodes"], k: int) -> Bool[Tensor, "nodes"]:
-    """The k nodes with the largest τ (ties: first in order of computation)."""
+Scorer = Callable[[Bool[Tensor, "size"]], Score]
+
+
+def top_nodes(tau: Float[Tensor, "size"], k: int) -> Bool[Tensor, "size"]:
+    """The k nodes or edges with the largest τ (ties: first in order of computation)."""
     order = tau.sort(descending=True, stable=True).indices[:k]
     return torch.zeros(tau.numel(), dtype=torch.bool).index_fill_(0, order, True)
 
 
-def smallest_prefix(tau: Float[Tensor, "nodes"], evaluate: Evaluator, target: float) -> int | None:
-    """Bisect for the smallest k whose top-k nodes hold the target loss; None if even all nodes miss it.
+def smallest_prefix(tau: Float[Tensor, "size"], evaluate: Scorer, target: float) -> int | None:
+    """Bisect for the smallest k whose top-k set holds the target loss; None if even all of it misses.
 
     Begins at the number of gates that are on, where the answer is near.
     """
@@ -80,17 +94,17 @@ def smallest_prefix(tau: Float[Tensor, "nodes"], evaluate: Evaluator, target: fl
 
 
 def drop_needless(
-    kept: Bool[Tensor, "nodes"],
-    evaluate: Evaluator,
+    kept: Bool[Tensor, "size"],
+    evaluate: Scorer,
     target: float,
     limit: int = 200,
     report: Callable[[int], None] | None = None,
-) -> Bool[Tensor, "nodes"]:
-    """Remove nodes one at a time, the least missed first, while the target still holds.
+) -> Bool[Tensor, "size"]:
+    """Remove nodes (or edges) one at a time, the least missed first, while the target still holds.
 
     Rounds of leave-one-out: a round scores every node's removal, then removes in that order whatever can
     go. Sets of more than `limit` nodes are left alone (the rounds would cost more than they bring).
-    report(nodes left) before each round.
+    report(how many are left) before each round.
     """
     kept = kept.clone()
     while 0 < int(kept.sum()) <= limit:
@@ -109,5 +123,5 @@ def drop_needless(
     return kept
 
 
-def _without(kept: Bool[Tensor, "nodes"], node: int) -> Bool[Tensor, "nodes"]:
+def _without(kept: Bool[Tensor, "size"], node: int) -> Bool[Tensor, "size"]:
     return kept.clone().index_fill_(0, torch.tensor([node]), False)

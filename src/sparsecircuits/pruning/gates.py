@@ -1,10 +1,9 @@
-"""Gates on nodes: a node that is off is frozen at its mean, by forward hooks on the sites.
+"""The space of nodes, and their means over pretraining text.
 
 Node space: all channels of all node sites side by side, in order of computation, in one flat vector.
 """
 
-from collections.abc import Callable, Mapping
-from contextlib import AbstractContextManager
+from collections.abc import Mapping
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,9 +12,8 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.data import validation_batches
-from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.hooks import intervene, record
+from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import node_sites, split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
 
@@ -63,20 +61,6 @@ class NodeSpace:
                 raise IndexError(f"{name}: {site} has {place.stop - place.start} channels")
             mask[place.start + index] = True
         return mask
-
-
-def gated(model: SparseTransformer, space: NodeSpace, gates: Tensor, frozen: Tensor) -> AbstractContextManager[None]:
-    """While open, every node's activation is x * gate + frozen * (1 - gate), after AbsTopK.
-
-    gates, frozen: [nodes], in the node space; gates may be learned (the hooks are differentiable).
-    """
-
-    on, constants = space.split(gates.to(model.device, torch.float32)), space.split(frozen.to(model.device))
-
-    def freeze(site: str) -> Callable[[Tensor], Tensor]:
-        return lambda x: gate_channels(x, on[site], constants[site])
-
-    return intervene(model, {site: freeze(site) for site in space.slices})
 
 
 @torch.no_grad()

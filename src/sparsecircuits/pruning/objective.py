@@ -1,5 +1,6 @@
 """The task loss: cross-entropy over the two candidate tokens at the last position."""
 
+import contextlib
 import math
 from dataclasses import dataclass
 
@@ -9,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.tasks import PairBatch
 
 EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory
@@ -27,21 +29,26 @@ class Calibration:
         return self.scale * logits + torch.tensor(self.shift, dtype=logits.dtype, device=logits.device)
 
 
-def candidate_logits(model: SparseTransformer, batch: PairBatch) -> Float[Tensor, "n 2"]:
+def candidate_logits(model: SparseTransformer, batch: PairBatch, gating: Gating | None = None) -> Float[Tensor, "n 2"]:
     """Logits of the two answers after each prompt, in one forward pass; differentiable."""
     device = model.device
     tokens, last = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.last).to(device)
-    return model(tokens, last_only=last)[:, list(batch.answers)].float()
+    with gating.over(model, batch) if gating is not None else contextlib.nullcontext():
+        return model(tokens, last_only=last)[:, list(batch.answers)].float()
 
 
 @torch.no_grad()
-def all_candidate_logits(model: SparseTransformer, batch: PairBatch) -> Float[Tensor, "n 2"]:
-    """As `candidate_logits` for any number of prompts: in chunks of similar length, in the given order."""
-    order = batch.last.argsort(kind="stable")
+def all_candidate_logits(
+    model: SparseTransformer, batch: PairBatch, gating: Gating | None = None
+) -> Float[Tensor, "n 2"]:
+    """As `candidate_logits` for any number of pairs: in chunks of similar length, in the given order."""
+    longest = batch.last.reshape(-1, 2).max(axis=1)
+    order = (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()  # both sides of a pair together
     ordered = PairBatch(batch.tokens[order], batch.last[order], batch.correct[order], batch.answers)
+    step = max(2, EVALUATION_ROWS - EVALUATION_ROWS % 2)
     chunks = [
-        candidate_logits(model, ordered.rows(start, min(start + EVALUATION_ROWS, len(order))))
-        for start in range(0, len(order), EVALUATION_ROWS)
+        candidate_logits(model, ordered.rows(start, min(start + step, len(order))), gating)
+        for start in range(0, len(order), step)
     ]
     logits = torch.cat(chunks)
     return torch.empty_like(logits).index_copy_(0, torch.from_numpy(order).to(logits.device), logits)

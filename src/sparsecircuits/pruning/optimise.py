@@ -1,17 +1,22 @@
-"""Learn which nodes a task needs: a gate per node, trained through a straight-through Heaviside."""
+"""Learn which nodes, and which edges, a task needs: a gate each, trained through a straight-through Heaviside."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace, gated
+from sparsecircuits.pruning.edges import EdgeGates, Edges
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch, Task
+
+Report = Callable[[int, float, int], None]
 
 
 class _Heaviside(torch.autograd.Function):
@@ -35,11 +40,11 @@ def heaviside(tau: Tensor, temperature: float) -> Tensor:
     return _Heaviside.apply(tau, temperature)
 
 
-def _batches(task: Task, config: PruneConfig) -> list[PairBatch]:
+def training_batches(task: Task, config: PruneConfig) -> list[PairBatch]:
     """A pool of training pairs, cut into batches of similar length so that little is padding."""
-    wanted = min(config.steps, 16) * config.pairs
-    pairs = sorted(task.pairs("train", wanted, config.seed), key=lambda pair: len(pair.left))
-    return [task.encode(pairs[start : start + config.pairs]) for start in range(0, wanted, config.pairs)]
+    pool = task.pairs("train", min(config.steps, 16) * config.pairs, config.seed)
+    pairs = sorted(pool, key=lambda pair: len(pair.left))
+    return [task.encode(pairs[start : start + config.pairs]) for start in range(0, len(pairs), config.pairs)]
 
 
 def learn_gates(
@@ -47,46 +52,103 @@ def learn_gates(
     task: Task,
     frozen: Float[Tensor, "nodes"],
     config: PruneConfig,
-    report: Callable[[int, float, int], None] | None = None,
+    report: Report | None = None,
 ) -> Float[Tensor, "nodes"]:
-    """Train one gate per node, shared by all prompts and positions, and return τ.
+    """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
 
-    Loss: task loss + k_coef * number of active nodes; AdamW, gradient clipped, τ clamped to [-1, 1], the
-    learning rate warmed up, then linear to 0. report(step, task loss, active nodes) after each step.
+    With `tied_qk`, a head's query channel and the key channel that it is multiplied with share one gate.
     """
-    space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(config.seed)
-    noise = torch.randn(space.size, generator=generator)
-    start = config.init_noise_bias + config.init_noise_scale * noise
+    space, owner = NodeSpace.of(model.config), None
+    if config.tied_qk:
+        owner = tied_query_keys(space).to(model.device)
+
+    def gating(gates: Tensor) -> Gating:
+        return Gating(space, gates, frozen, config.ablation)
+
+    return _learn(model, task, space.size, gating, config, config.steps, report, owner)
+
+
+def tied_query_keys(space: NodeSpace) -> Tensor:
+    """Whose gate each node has [nodes]: its own, but for key channels that of the query channel."""
+    owner = torch.arange(space.size)
+    for site, place in space.slices.items():
+        if site.endswith("attn.k"):
+            owner[place] = owner[space.slices[site[:-1] + "q"]]
+    return owner
+
+
+def learn_edge_gates(
+    model: SparseTransformer,
+    task: Task,
+    frozen: Float[Tensor, "nodes"],
+    kept: Bool[Tensor, "nodes"],
+    edges: Edges,
+    config: PruneConfig,
+    report: Report | None = None,
+) -> Float[Tensor, "E"]:
+    """Train one gate per edge, with the nodes outside `kept` frozen, and return τ (see `_learn`)."""
+    space, on = NodeSpace.of(model.config), kept.float().to(model.device)
+
+    def gating(gates: Tensor) -> Gating:
+        return Gating(space, on, frozen, config.ablation, EdgeGates(edges, gates))
+
+    return _learn(model, task, len(edges), gating, config, config.edge_steps, report)
+
+
+def _learn(
+    model: SparseTransformer,
+    task: Task,
+    size: int,
+    gating: Callable[[Tensor], Gating],
+    config: PruneConfig,
+    steps: int,
+    report: Report | None,
+    owner: Tensor | None = None,
+) -> Float[Tensor, "size"]:
+    """Train `size` gates and return τ.
+
+    Loss: task loss + k_coef * number of gates that are on; AdamW, gradient clipped, τ clamped to [-1, 1], the
+    learning rate warmed up, then linear to 0. owner [size]: whose τ each gate uses, by default its own.
+    report(step, task loss, gates on) after each step.
+    """
+    generator = torch.Generator().manual_seed(config.seed)
+    start = config.init_noise_bias + config.init_noise_scale * torch.randn(size, generator=generator)
     tau = start.clamp(-1, 1).to(model.device).requires_grad_()
     optimiser = torch.optim.AdamW(
         [tau], lr=config.lr, betas=(0.9, 1 - config.one_minus_beta2), weight_decay=config.weight_decay
     )
-    batches = _batches(task, config)
-    learned = [p for p in model.parameters() if p.requires_grad]
-    for parameter in learned:
-        parameter.requires_grad_(False)
-    try:
-        for step in range(config.steps):
+    batches = training_batches(task, config)
+    with frozen_weights(model):
+        for step in range(steps):
             if step % len(batches) == 0:
                 order = torch.randperm(len(batches), generator=generator).tolist()
             batch = batches[order[step % len(batches)]]
-            gates = heaviside(tau, config.heaviside_temp)
-            with gated(model, space, gates, frozen):
-                loss = task_loss(candidate_logits(model, batch), correct_of(batch, model.device))
+            gates = heaviside(tau if owner is None else tau[owner], config.heaviside_temp)
+            loss = task_loss(candidate_logits(model, batch, gating(gates)), correct_of(batch, model.device))
             optimiser.zero_grad()
             (loss + config.k_coef * gates.sum()).backward()
             torch.nn.utils.clip_grad_norm_([tau], config.clip)
             for group in optimiser.param_groups:
-                group["lr"] = config.lr * _rate((step + 1) / config.steps, config.lr_warmup_frac)
+                group["lr"] = config.lr * _rate((step + 1) / steps, config.lr_warmup_frac)
             optimiser.step()
             with torch.no_grad():
                 tau.clamp_(-1, 1)
             if report is not None:
                 report(step + 1, loss.item(), int(gates.sum()))
+    return (tau if owner is None else tau[owner]).detach().cpu()
+
+
+@contextlib.contextmanager
+def frozen_weights(model: SparseTransformer) -> Iterator[None]:
+    """While open, the model's weights take no gradient."""
+    learned = [p for p in model.parameters() if p.requires_grad]
+    for parameter in learned:
+        parameter.requires_grad_(False)
+    try:
+        yield
     finally:
         for parameter in learned:
             parameter.requires_grad_(True)
-    return tau.detach().cpu()
 
 
 def _rate(progress: float, warmup: float) -> float:

@@ -25,9 +25,9 @@ def stretched(s: Tensor) -> Tensor:
     return (s * (ZETA - GAMMA) + GAMMA).clamp(0.0, 1.0)
 
 
-def sample_gate(log_alpha: Tensor) -> Tensor:
+def sample_gate(log_alpha: Tensor, generator: torch.Generator | None = None) -> Tensor:
     """A gate in [0, 1] per entry, differentiable in log_alpha."""
-    u = torch.rand_like(log_alpha).clamp(1e-6, 1 - 1e-6)
+    u = torch.rand(log_alpha.shape, generator=generator, device=log_alpha.device).clamp(1e-6, 1 - 1e-6)
     return stretched(torch.sigmoid((u.log() - (-u).log1p() + log_alpha) / BETA))
 
 
@@ -53,13 +53,20 @@ class HardConcrete(nn.Module):
         self.free = nn.ParameterList(p.detach() / OPEN**0.5 for p in self.matrices.values())
         self.log_alpha = nn.ParameterList(torch.full_like(p, start) for p in self.matrices.values())
         self._products: list[Tensor] = []
+        self.density = OPEN  # expected, as of the last `collect`
+
+    def learned(self, model: SparseTransformer) -> list[nn.Parameter]:
+        """What the optimizer moves: free weights and gates, and the model's parameters that are not gated."""
+        gated = {id(weight) for weight in self.matrices.values()}
+        return [*self.parameters(), *(p for p in model.parameters() if p.requires_grad and id(p) not in gated)]
 
     def _pairs(self) -> Iterator[tuple[nn.Parameter, nn.Parameter, nn.Parameter]]:
         return zip(self.matrices.values(), self.free, self.log_alpha, strict=True)
 
-    def prepare(self) -> None:
-        """Draw gates and put weight · gate into the model."""
-        self._products = [free * sample_gate(log_alpha) for _, free, log_alpha in self._pairs()]
+    def prepare(self, seed: int) -> None:
+        """Draw gates and put weight · gate into the model; the same gates for the same seed."""
+        generator = torch.Generator(self.log_alpha[0].device).manual_seed(seed)
+        self._products = [free * sample_gate(log_alpha, generator) for _, free, log_alpha in self._pairs()]
         with torch.no_grad():
             for (weight, _, _), product in zip(self._pairs(), self._products, strict=True):
                 weight.copy_(product)
@@ -67,8 +74,11 @@ class HardConcrete(nn.Module):
     def collect(self) -> None:
         """Hand the model's gradients on to free weights and gates, and add the penalty's."""
         weights = [weight for weight, _, _ in self._pairs()]
-        tensors = [*self._products, self.penalty()]
-        torch.autograd.backward(tensors, [*(weight.grad for weight in weights), None])
+        expected = self.expected_density()
+        torch.autograd.backward(
+            [*self._products, self.penalty(expected)], [*(weight.grad for weight in weights), torch.ones_like(expected)]
+        )
+        self.density = expected.item()
         for weight in weights:
             weight.grad = None
         self._products = []
@@ -78,9 +88,9 @@ class HardConcrete(nn.Module):
         total = sum(p.numel() for p in self.log_alpha)
         return torch.stack([open_probability(p).sum() for p in self.log_alpha]).sum() / total
 
-    def penalty(self) -> Float[Tensor, ""]:
+    def penalty(self, density: Float[Tensor, ""]) -> Float[Tensor, ""]:
         """coef · (expected density above the target)."""
-        return self.coef * (self.expected_density() - self.target).clamp_min(0.0)
+        return self.coef * (density - self.target).clamp_min(0.0)
 
     @torch.no_grad()
     def settle(self) -> None:

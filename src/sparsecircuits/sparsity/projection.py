@@ -59,7 +59,7 @@ class Projector:
     def __init__(self, model: SparseTransformer, config: SparsityConfig) -> None:
         parameters = dict(model.named_parameters())
         self.config = config
-        self.targets = [] if config.dense else targets(model, config)
+        self.targets = [] if config.dense or config.sparsifier != "topk" else targets(model, config)
         self.weights = [parameters[target.name] for target in self.targets]
 
     @torch.no_grad()

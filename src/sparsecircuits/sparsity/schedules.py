@@ -4,10 +4,12 @@ Imports no torch: the formulas are checked at known points in tests.
 """
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparsecircuits.errors import UserError
+
+BASE_WIDTH = 256  # the d_model whose expansion factor is 1
 
 
 @dataclass(frozen=True)
@@ -18,6 +20,14 @@ class SparsityConfig:
     """Share of each matrix's entries that is nonzero at the end; 1: a dense model."""
     embed_density: float | None = None
     """The same for embedding and unembedding; None: `density` (the released recipe keeps more there)."""
+    pfrac: float | None = None
+    """The released recipe instead of the two: pfrac / EF² of each matrix and pfrac / EF of the embeddings, where
+    EF is d_model / 256."""
+    sparsifier: Literal["topk", "hard_concrete"] = "topk"
+    """topk: exact projection after every step. hard_concrete: L0 regularisation by stochastic gates (the
+    paper's baseline); then there is no schedule and no floor, and `density` is where the penalty stops."""
+    l0_coef: float = 10.0
+    """hard_concrete: weight of the expected density above `density` in the loss."""
     anneal: Literal["linear", "log"] = "linear"
     """L0 falls linearly in progress, or linearly on log-log axes."""
     anneal_start: float = 0.01
@@ -34,6 +44,12 @@ class SparsityConfig:
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:
                 raise UserError(f"sparsity.{name} must be in (0, 1], got {value}")
+        if self.pfrac is not None and not 0 < self.pfrac <= 1:
+            raise UserError(f"sparsity.pfrac must be in (0, 1], got {self.pfrac}")
+        if self.l0_coef <= 0:
+            raise UserError(f"sparsity.l0_coef must be positive, got {self.l0_coef}")
+        if self.sparsifier == "hard_concrete" and (self.embed_density is not None or self.sparse_biases):
+            raise UserError("sparsity.sparsifier hard_concrete knows one density: no embed_density, no sparse_biases")
         if not 0 <= self.anneal_start <= self.anneal_end <= 1:
             raise UserError("sparsity: 0 <= anneal_start <= anneal_end <= 1 does not hold")
         if self.anneal == "log" and self.anneal_start == 0:
@@ -45,6 +61,14 @@ class SparsityConfig:
     def dense(self) -> bool:
         """Whether nothing is ever zeroed."""
         return self.density == 1 and self.embed_density in (None, 1)
+
+    def for_width(self, d_model: int) -> "SparsityConfig":
+        """With `density` and `embed_density` worked out from `pfrac`, where that is given."""
+        if self.pfrac is None:
+            return self
+        expansion = d_model / BASE_WIDTH
+        densities = [min(1.0, self.pfrac / expansion**power) for power in (2, 1)]
+        return replace(self, density=densities[0], embed_density=densities[1])
 
 
 def density_at(progress: float, target: float, config: SparsityConfig) -> float:

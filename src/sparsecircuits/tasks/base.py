@@ -91,13 +91,20 @@ class Task:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
         if n < 1:
             raise UserError(f"n must be at least 1, got {n}")
+        found = self.draw(split, n, seed)
+        if len(found) < n:
+            raise UserError(f"task {self.name} has only {len(found)} different pairs in split {split}, not {n}")
+        return found
+
+    def draw(self, split: str, most: int, seed: int = 0) -> list[Pair]:
+        """Up to `most` different pairs of a split; fewer where many draws bring no new one."""
         rng = random.Random(f"{self.name}/{split}/{seed}")
         found: dict[Pair, None] = {}
-        for _ in range(50 * n + 1000):
+        for _ in range(50 * most + 1000):
             found.setdefault(self.sample(rng, split))
-            if len(found) == n:
-                return list(found)
-        raise UserError(f"task {self.name} has only {len(found)} different pairs in split {split}, not {n}")
+            if len(found) == most:
+                break
+        return list(found)
 
     def batch(self, split: str = "train", n: int = 64, seed: int = 0) -> PairBatch:
         """n pairs as tokens. Raises UserError where the tokenizer merges an answer with its surroundings."""

@@ -1,4 +1,4 @@
-"""bracket_counting: close one or two levels of a list at the end of a line."""
+"""Brackets: bracket_counting (close one level or two), bracket_brace (inside a dict or a list)."""
 
 import random
 
@@ -34,4 +34,35 @@ BRACKET_COUNTING = Task(
     description="close a list, or a list in a list, at the end of its line",
     answers=("]\n", "]]\n"),
     sample=_sample,
+)
+
+# What stands before the opening bracket.
+LITERALS = {
+    "train": ("{a} = ", "{a}.{b} = ", "{a} = {b} or ", "{a} = [{b}, "),
+    "validation": ("{a} += ", "{a}[{n}] = ", "{a} = ({n}, "),
+    "held_out": ("{a} = {b} and ", "self.{a} = ", "{a} = {b} = ", "{a} = {b}({c}, "),
+}
+KEYS = {
+    "train": ("{c}", "{n}", "{c}.{b}"),
+    "validation": ("{c} + {n}", "{b}.{c}.{a}"),
+    "held_out": ("-{n}", "{c} - {n}", "{b} * {c}"),
+}
+CLOSERS = {"[": "]", "(": ")"}
+
+
+def _first_item(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    before = rng.choice(LITERALS[split]).format(a=a, b=b, c=c, n=rng.randint(0, 9))
+    key = rng.choice(KEYS[split]).format(a=a, b=b, c=c, n=rng.randint(0, 99))
+    still_open = CLOSERS[next(ch for ch in before if ch in CLOSERS)] if before.endswith(", ") else ""
+    value = f" {rng.randint(0, 99)}"
+    line = context(rng, split) + before
+    return Pair(f"{line}{{{key}", f"{line}[{key}", f"{value}}}{still_open}", f"{value}]{still_open}")
+
+
+BRACKET_BRACE = Task(
+    name="bracket_brace",
+    description="go on after the first item of a dict (a key) or of a list",
+    answers=(":", ","),
+    sample=_first_item,
 )

@@ -1,9 +1,9 @@
-"""if_equals: a comparison after `if`, an assignment without it."""
+"""Comparisons and assignments: if_equals (which sign), var_if (how the line ends)."""
 
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names
+from sparsecircuits.tasks.words import context, names, opener
 
 # What opens the block that the line stands in.
 TEMPLATES = {
@@ -28,4 +28,25 @@ IF_EQUALS = Task(
     description="compare after `if`, assign without it",
     answers=(" ==", " ="),
     sample=_sample,
+)
+
+VALUES = {
+    "train": ("True", "{n}", "{b}"),
+    "validation": ("False", "-{n}"),
+    "held_out": ("None", "{b} + {n}", "{b}.{c}"),
+}
+
+
+def _line_end(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    before = context(rng, split) + opener(rng, split)
+    value = rng.choice(VALUES[split]).format(b=b, c=c, n=rng.randint(0, 99))
+    return Pair(f"{before}    if {a} == {value}", f"{before}    {a} = {value}", "        pass")
+
+
+VAR_IF = Task(
+    name="var_if",
+    description="open a block after `if x == True`, end the line after `x = True`",
+    answers=(":\n", "\n"),
+    sample=_line_end,
 )

@@ -18,6 +18,20 @@ NAMES = {
     ).split(),
 }
 
+# Names that are one token with a space before them in the shipped tokenizer, for tasks whose two sides name
+# two different variables.
+SHORT_NAMES = {
+    "train": "names values items numbers results lines words letters keys text data order point cell book".split(),
+    "validation": "paths files nodes users labels options tokens headers room house store ship".split(),
+    "held_out": "errors codes args parts tags output card player team game event action".split(),
+}
+
+VERBS = {
+    "train": "get set make build find add".split(),
+    "validation": "check count draw move".split(),
+    "held_out": "show update print remove choose".split(),
+}
+
 WORDS = {
     "train": (
         "hello world the file was not found please enter your name loading data done error in line missing "
@@ -46,10 +60,22 @@ CONTEXT = {
     "held_out": ("{a} = {b} * {n}\n", "import re\n", "{a} = max({b}, {n})\n", "while {a} > {n}:\n    {a} -= {m}\n"),
 }
 
+# What opens a block; the line under test stands in it.
+OPENERS = {
+    "train": ("def {a}({b}):\n", "for {a} in {b}:\n", "if {a}:\n"),
+    "validation": ("def {a}({b}, {c}):\n", "while {a}:\n", "if {a} > {n}:\n"),
+    "held_out": ("if not {a}:\n", "for {a}, {b} in {c}:\n", "with {a}.{b} as {c}:\n"),
+}
+
 
 def names(rng: random.Random, split: str, n: int) -> list[str]:
     """n different identifiers of a split."""
     return rng.sample(NAMES[split], n)
+
+
+def short_names(rng: random.Random, split: str, n: int) -> list[str]:
+    """n different identifiers of a split, each one token after a space."""
+    return rng.sample(SHORT_NAMES[split], n)
 
 
 def phrase(rng: random.Random, split: str, low: int = 1, high: int = 8) -> str:
@@ -64,3 +90,9 @@ def context(rng: random.Random, split: str, most: int = 4) -> str:
         a, b, c = names(rng, split, 3)
         lines.append(rng.choice(CONTEXT[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99), m=rng.randint(1, 99)))
     return "".join(lines)
+
+
+def opener(rng: random.Random, split: str) -> str:
+    """A line that opens a block at the left margin."""
+    a, b, c = names(rng, split, 3)
+    return rng.choice(OPENERS[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99))

@@ -48,7 +48,16 @@ class TrainConfig:
     shuffle_tokens: int = 1_048_576
     """Tokens of a streamed dataset that are held and shuffled at a time."""
     batch_size: int = 32
-    """Sequences of n_ctx tokens per step."""
+    """Sequences of n_ctx tokens per step, over all processes."""
+    accumulate: int = 1
+    """Micro-batches that a process cuts its part of a batch in: less memory, the same step to rounding."""
+    checkpoint_activations: bool = False
+    """Keep only what enters each layer and compute the rest again in backward: less memory, more time."""
+    compile: Literal["auto", "on", "off"] = "auto"
+    """torch.compile of the layers in training; auto: on GPUs."""
+    parallel: Literal["auto", "ddp", "fsdp"] = "auto"
+    """Under torchrun with several processes: a replica in each (ddp, auto), or a shard of weights, gradients and
+    moments in each (fsdp), for models that one device cannot hold."""
     steps: int | None = None
     tokens: int | None = None
     minutes: float | None = None
@@ -72,15 +81,21 @@ class TrainConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
+        object.__setattr__(self, "sparsity", self.sparsity.for_width(self.model.d_model))
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")
         for name in given:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
-        for name in ("batch_size", "shuffle_tokens", "log_every", "eval_every", "checkpoint_every", "keep_checkpoints"):
+        for name in (
+            *("batch_size", "accumulate", "shuffle_tokens", "log_every", "eval_every", "checkpoint_every"),
+            "keep_checkpoints",
+        ):
             if getattr(self, name) < 1:
                 raise UserError(f"{name} must be at least 1, got {getattr(self, name)}")
+        if self.accumulate > self.batch_size:
+            raise UserError(f"accumulate {self.accumulate} cuts a batch of {self.batch_size} sequences into nothing")
 
     @property
     def tokens_per_step(self) -> int:
@@ -173,5 +188,5 @@ def dense_twin(config: TrainConfig) -> TrainConfig:
     return dataclasses.replace(
         config,
         model=dataclasses.replace(config.model, afrac=None),
-        sparsity=dataclasses.replace(config.sparsity, density=1.0, embed_density=None),
+        sparsity=dataclasses.replace(config.sparsity, density=1.0, embed_density=None, pfrac=None, sparsifier="topk"),
     )

@@ -1,12 +1,12 @@
 """The training loop: batches in, a weight-sparse model and a run directory out."""
 
-import copy
 import dataclasses
 import math
 import time
+import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -17,16 +17,19 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.models.statistics import count_neurons
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
-from sparsecircuits.models.transformer import SparseTransformer, count_parameters
-from sparsecircuits.sparsity.projection import Projector
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.training.bigram import bigram_log_frequencies
-from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
+from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint, sweep
 from sparsecircuits.training.config import TrainConfig
-from sparsecircuits.training.hardware import fast_dtype, keep_freed_memory, shortest_time
+from sparsecircuits.training.distributed import World, joined
+from sparsecircuits.training.engine import open_engine
+from sparsecircuits.training.hardware import keep_freed_memory
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
+from sparsecircuits.training.precision import fastest_dtype
 from sparsecircuits.training.status import Status
 
 
@@ -43,21 +46,28 @@ def train(
 
     resume: go on from the newest whole checkpoint (the saved config decides); a run resumed on the same
     machine ends with the weights of an uninterrupted one. tokens: prepared data; by default
-    `config.data` is prepared. report: called after every step.
+    `config.data` is prepared. report: called after every step. Under torchrun the processes train one model
+    together (`config.parallel`): each takes its part of every batch, and the first writes the files.
 
     Raises UserError for a directory that holds another run, a bad config, or a loss that is not finite.
     """
     keep_freed_memory()
-    out = Path(out)
+    out, tokenizer = Path(out), Tokenizer.default()
+    with joined() as world:
+        config = world.first(lambda: _checked_config(config, out, resume))
+        if tokens is None:
+            tokens = world.first_here(lambda: prepare_tokens(config.data, tokenizer))
+        run = _Run(config, out, tokens, tokenizer, world.device(device), world)
+        return run.train(resume, report)
+
+
+def _checked_config(config: TrainConfig, out: Path, resume: bool) -> TrainConfig:
     if resume:
         config = saved_config(out)
     elif (out / CONFIG_NAME).exists():
         raise UserError(f"{out} already holds a run: choose another --out, or go on with --resume")
     require_loggers(config.logger)
-    tokenizer = Tokenizer.default()
-    tokens = tokens if tokens is not None else prepare_tokens(config.data, tokenizer)
-    run = _Run(config, out, tokens, tokenizer, torch.device(device or _default_device()))
-    return run.train(resume, report)
+    return config
 
 
 def saved_config(out: Path) -> TrainConfig:
@@ -68,21 +78,17 @@ def saved_config(out: Path) -> TrainConfig:
     return TrainConfig.from_dict({**raw["train"], "model": raw["model"]})
 
 
-def _default_device() -> str:
-    return "cuda" if torch.cuda.is_available() else "cpu"
-
-
-def autocast_loss(model: SparseTransformer, inputs: Tensor, targets: Tensor, bfloat16: bool) -> Tensor:
-    """Mean cross-entropy in nats of next tokens [B, T], matrix products in bfloat16 if asked for."""
-    with torch.autocast(model.device.type, torch.bfloat16, enabled=bfloat16):
-        return model.loss(inputs, targets)
-
-
 class _Run:
     """One run's moving parts; `train` is its only entrance."""
 
     def __init__(
-        self, config: TrainConfig, out: Path, tokens: TokenData, tokenizer: Tokenizer, device: torch.device
+        self,
+        config: TrainConfig,
+        out: Path,
+        tokens: TokenData,
+        tokenizer: Tokenizer,
+        device: torch.device,
+        world: World = World(),  # noqa: B008 (frozen)
     ) -> None:
         if tokenizer.vocab_size > config.model.vocab_size:
             raise UserError(
@@ -90,7 +96,8 @@ class _Run:
             )
         if config.total_steps is None and config.minutes is None:
             raise UserError("how long? give steps, tokens or minutes")
-        self.config, self.out, self.device, self.tokens = config, out, device, tokens
+        self.out, self.device, self.tokens, self.world = out, device, tokens, world
+        self.parts = world.parts(config.batch_size, config.accumulate)
         torch.manual_seed(config.seed)
         self.model = SparseTransformer(config.model).to(device)
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
@@ -98,69 +105,80 @@ class _Run:
         if config.bigram_init == "counts" and self.model.bigram is not None:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)
-        self.projector = Projector(self.model, config.sparsity)
         if config.dtype == "auto":
-            self.config = dataclasses.replace(config, dtype=self._fastest_dtype())
-        self.adam = build_adam(self.model, config.optimizer)
+            config = dataclasses.replace(config, dtype=world.of_first(self._fastest_dtype(config)))
+        self.config = config
+        self.engine = open_engine(self.model, config, world)
+        self.projector = self.engine.projector(config.sparsity)
+        self.gates = HardConcrete(self.model, config.sparsity) if config.sparsity.sparsifier != "topk" else None
+        self.learned = [p for p in self.model.parameters() if p.requires_grad]
         self.decayed = decayed_weights(self.model)
+        if self.gates is not None:
+            self.learned, self.decayed = self.gates.learned(self.model), list(self.gates.free)
+        self.adam = build_adam(self.learned, config.optimizer)
         self.sampler = open_sampler(
             tokens, tokenizer, config.model.n_ctx, config.batch_size, config.seed, block_tokens=config.shuffle_tokens
         )
-        self.step, self.seconds, self.val_loss = 0, 0.0, None  # type: int, float, float | None
-
-    def _fastest_dtype(self) -> Literal["float32", "bfloat16"]:
-        """The autocast type that trains this model faster here.
-
-        On a CPU with fast bfloat16 both are timed on a whole forward and backward pass at the final
-        density: products over the nonzeros, in float32, may still win.
-        """
-        if fast_dtype(self.device, self.config.tokens_per_step, self.config.model.d_model) is torch.float32:
-            return "float32"
-        if self.device.type == "cuda":
-            return "bfloat16"
-        twin = copy.deepcopy(self.model)
-        Projector(twin, self.config.sparsity)(1.0)
-        size = (self.config.batch_size, self.config.model.n_ctx)
-        ids = torch.from_numpy(np.resize(np.asarray(self.tokens.train[: size[0] * size[1]], dtype=np.int64), size))
-        low, single = (
-            shortest_time(lambda use=use: autocast_loss(twin, ids, ids, use).backward())  # type: ignore[misc]
-            for use in (True, False)
+        sample = zlib.crc32(np.ascontiguousarray(tokens.train[:1_000_000]).tobytes())
+        world.require_same(
+            (sample, self.sampler.state_dict()),
+            f"the processes see different text under {config.data}: give all the same files and Python version",
         )
-        return "bfloat16" if low < single else "float32"
+        self.step, self.seconds, self.val_loss = 0, 0.0, None  # type: int, float, float | None
+        self.log: MetricsLog | None = None
+
+    def _fastest_dtype(self, config: TrainConfig) -> Literal["float32", "bfloat16"]:
+        size = (self.parts[0].stop - self.parts[0].start, config.model.n_ctx)
+        ids = np.resize(np.asarray(self.tokens.train[: size[0] * size[1]], dtype=np.int64), size)
+        return fastest_dtype(self.model, config.sparsity, torch.from_numpy(ids))
 
     def train(self, resume: bool, report: Callable[[Status], None] | None) -> SparseTransformer:
         restored = self._restore() if resume else False
-        write_config(self.config.model, self.out, self._about())
-        resume_step = self.step if restored else None
-        loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
-        log = MetricsLog(self.out, resume_step, loggers)
+        self.world.first(lambda: self._open_files(self.step if restored else None))
         warm_up()
+        self.world.wait()
         began, before = time.perf_counter(), self.seconds
         try:
             while (progress := self._progress()) < 1:
                 started = time.perf_counter()
                 loss, rms, rate = self._take_step(progress)
-                if not math.isfinite(loss):
-                    self._diverged(loss)
+                if not math.isfinite(loss) or not math.isfinite(rms):
+                    self._diverged(loss, rms)
                 self.step += 1
                 speed = self.config.tokens_per_step / (time.perf_counter() - started)
                 if self.step % self.config.eval_every == 0:
-                    self._evaluate(log)
-                self.seconds = before + time.perf_counter() - began
+                    self._evaluate()
+                self._read_clock(before + time.perf_counter() - began)
                 status = self._status(progress, loss, speed)
                 if self.step % self.config.log_every == 0 or self.step == 1:
-                    log.write(**self._line(status, rms, rate))
-                if report is not None:
+                    self._write(**self._line(status, rms, rate))
+                if report is not None and self.world.is_first:
                     report(status)
                 if self.step % self.config.checkpoint_every == 0:
                     self._checkpoint()
-            self.projector(1.0)
-            self._evaluate(log, done=True)
+            self._settle()
+            self._evaluate(done=True)
         finally:
-            log.close()
+            if self.log is not None:
+                self.log.close()
         self._checkpoint()
-        save_native(self.model.eval(), self.out, self._about())
-        return self.model
+        model = self.engine.finished().eval()
+        self.world.first(lambda: save_native(model, self.out, self._about()))
+        return model
+
+    def _open_files(self, resume_step: int | None) -> None:
+        write_config(self.config.model, self.out, self._about())
+        sweep(self.out)
+        loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
+        self.log = MetricsLog(self.out, resume_step, loggers)
+
+    def _write(self, **values: Any) -> None:
+        if self.log is not None:
+            self.log.write(**values)
+
+    def _read_clock(self, seconds: float) -> None:
+        """Set the seconds of training. The first process's clock decides, so that all stop at one step."""
+        self.seconds = self.world.total(seconds if self.world.is_first else 0.0)[0]
 
     def _progress(self) -> float:
         """Share of the run that is done, at the start of a step."""
@@ -172,25 +190,40 @@ class _Run:
     def _take_step(self, progress: float) -> tuple[float, float, float]:
         """One optimizer step; (loss, gradient root-mean-square, learning rate)."""
         settings = self.config.optimizer
-        inputs, targets = self.sampler.next()
-        loss = self.loss(inputs, targets)
+        inputs, targets = self.sampler.next()  # the whole batch: all processes draw the same one
+        if self.gates is not None:
+            self.gates.prepare(seed=(self.config.seed << 32) + self.step)
         self.adam.zero_grad(set_to_none=True)
-        loss.backward()
-        rms = scale_gradients_(self.model.parameters(), settings.gradient)
+        loss = self._gradient(inputs, targets)
+        if self.gates is not None:
+            self.gates.collect()
+        rms = scale_gradients_(self.learned, settings.gradient, self.engine.shards)
+        scheduled = self.gates is None  # gates have no schedule of L0 that the learning rate could follow
         rate = learning_rate_at(
-            progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin
+            progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin and scheduled
         )
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
         self.projector(progress)
         decay_(self.decayed, rate * settings.weight_decay)
-        return loss.item(), float(rms), rate
+        return loss, float(rms), rate
+
+    def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> float:
+        """Compute the whole batch's gradient, this process's part in micro-batches; returns its mean loss."""
+        losses = []
+        for part in self.parts:
+            share = (part.stop - part.start) / len(inputs)
+            with self.engine.waiting(more=part is not self.parts[-1]):
+                loss = self.loss(inputs[part], targets[part])
+                self.engine.backward(loss, share)
+            losses.append(loss.detach() * share)
+        return self.world.total(sum(losses).item())[0]
 
     def loss(self, inputs: np.ndarray, targets: np.ndarray) -> Tensor:
         """Mean cross-entropy in nats of next tokens; inputs and targets [B, T]."""
         x, y = torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
-        return autocast_loss(self.model, x, y, self.config.dtype == "bfloat16")
+        return self.engine.loss(x, y)
 
     @torch.no_grad()
     def evaluate(self) -> dict[str, float]:
@@ -198,16 +231,34 @@ class _Run:
         batches = validation_batches(
             self.tokens.val, self.config.model.n_ctx, self.config.batch_size, self.config.eval_tokens
         )
-        with count_neurons(self.model) as neurons:
-            losses = [(self.loss(x, y).item(), y.size) for x, y in batches]
-        mean = sum(loss * size for loss, size in losses) / sum(size for _, size in losses)
-        return {"val_loss": mean, "alive_neurons": neurons.alive, "neurons": neurons.total}
+        whole = list(batches)
+        loss, size = 0.0, 0.0
+        with self.engine.uncompiled(), count_neurons(self.model) as neurons:
+            # Every process takes its turn in every round, since sharded weights are gathered together.
+            for begin in range(0, len(whole), self.world.size):
+                mine = begin + self.world.rank
+                x, y = whole[mine % len(whole)]
+                measured = self.loss(x, y).item()
+                if mine < len(whole):
+                    loss, size = loss + measured * y.size, size + y.size
+        loss, size = self.world.total(loss, size)
+        alive = int((self.world.sum_(neurons.fired.int()) > 0).sum())
+        return {"val_loss": loss / size, "alive_neurons": alive, "neurons": neurons.total}
 
-    def _evaluate(self, log: MetricsLog, **more: bool) -> None:
+    def _settle(self) -> None:
+        """Bring the model's weights to what they are after training."""
+        if self.gates is None:
+            self.projector(1.0)
+        else:
+            self.gates.settle()
+
+    def _evaluate(self, **more: bool) -> None:
+        if self.gates is not None:
+            self.gates.settle()
         measured = self.evaluate()
         self.val_loss = measured["val_loss"]
         tokens = self.step * self.config.tokens_per_step
-        log.write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
+        self._write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
 
     def _status(self, progress: float, loss: float, speed: float) -> Status:
         done = self._progress()
@@ -215,6 +266,7 @@ class _Run:
         if self.config.minutes is not None:
             left = 60 * self.config.minutes - self.seconds
         density = density_at(progress, self.config.sparsity.density, self.config.sparsity)
+        density = density if self.gates is None else self.gates.density
         return Status(self.step, min(1.0, done), loss, density, speed, max(0.0, left), self.val_loss)
 
     def _line(self, status: Status, rms: float, rate: float) -> dict[str, float]:
@@ -224,7 +276,7 @@ class _Run:
             "progress": status.progress,
             "loss": status.loss,
             "density": status.density,
-            "nonzeros": count_parameters(self.model)[1],
+            "nonzeros": self.engine.nonzeros(),
             "lr": rate,
             "grad_rms": rms,
             "tokens_per_second": round(status.tokens_per_second, 1),
@@ -238,28 +290,29 @@ class _Run:
         return {"train": settings, "data": self.tokens.manifest}
 
     def _checkpoint(self) -> None:
+        gates = None if self.gates is None else self.gates.state_dict()
         state = {
-            "model": self.model.state_dict(),
-            "adam": self.adam.state_dict(),
             "sampler": self.sampler.state_dict(),
             "seconds": self.seconds,
             "val_loss": self.val_loss,
             "dtype": self.config.dtype,
         }
-        save_checkpoint(self.out, self.step, state, self.config.keep_checkpoints)
+        self.engine.save(self.out, self.step, self.adam, gates, state)
 
     def _restore(self) -> bool:
-        found = load_checkpoint(self.out)
+        found = self.world.first(lambda: newest_checkpoint(self.out))
         if found is None:
             return False
-        self.step, state = found
-        self.model.load_state_dict(state["model"])
-        self.adam.load_state_dict(state["adam"])
+        self.step, path = found
+        state = self.engine.load(path, self.adam)
+        if self.gates is not None:
+            self.gates.load_state_dict(state["gates"])
         self.sampler.load_state_dict(state["sampler"])
         self.seconds, self.val_loss = state["seconds"], state["val_loss"]
         return True
 
-    def _diverged(self, loss: float) -> None:
+    def _diverged(self, loss: float, rms: float) -> None:
         steps = checkpoint_steps(self.out)
         kept = f"the checkpoint of step {steps[-1]} is kept" if steps else "no checkpoint was made yet"
-        raise UserError(f"training diverged: the loss is {loss} at step {self.step + 1}; {kept}. Lower optimizer.lr")
+        what = f"the gradient is {rms}" if math.isfinite(loss) else f"the loss is {loss}"
+        raise UserError(f"training diverged: {what} at step {self.step + 1}; {kept}. Lower optimizer.lr")

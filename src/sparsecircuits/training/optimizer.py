@@ -7,12 +7,13 @@ from torch import Tensor, nn
 
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.training.config import OptimizerConfig
+from sparsecircuits.training.distributed import World, local
 
 
-def build_adam(model: SparseTransformer, config: OptimizerConfig) -> torch.optim.Adam:
-    """Fused Adam over everything that learns; its moments stay dense, so that weights can come back."""
+def build_adam(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> torch.optim.Adam:
+    """Fused Adam; its moments stay dense, so that weights can come back."""
     return torch.optim.Adam(
-        [p for p in model.parameters() if p.requires_grad],
+        list(parameters),
         lr=config.lr,
         betas=(config.beta1, config.beta2),
         eps=config.eps,
@@ -33,16 +34,19 @@ def decayed_weights(model: SparseTransformer) -> list[nn.Parameter]:
 def decay_(weights: Sequence[Tensor], amount: float) -> None:
     """weights -= amount * weights, in place."""
     if amount:
-        torch._foreach_mul_(list(weights), 1.0 - amount)
+        torch._foreach_mul_([local(weight) for weight in weights], 1.0 - amount)
 
 
 @torch.no_grad()
-def scale_gradients_(parameters: Iterable[nn.Parameter], mode: str) -> Tensor:
+def scale_gradients_(parameters: Iterable[nn.Parameter], mode: str, shards: World | None = None) -> Tensor:
     """Divide all gradients by their global root-mean-square + 1e-5 (normalise), or by it where it is above
-    1 (clip), or not at all (none). Returns the root-mean-square before."""
-    gradients = [p.grad for p in parameters if p.grad is not None]
+    1 (clip), or not at all (none). Returns the root-mean-square before. shards: the processes that each hold a
+    part of every gradient."""
+    whole = [p.grad for p in parameters if p.grad is not None]
+    gradients = [local(g) for g in whole]
     norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    rms = norm / sum(g.numel() for g in gradients) ** 0.5
+    norm = norm if shards is None else shards.sum_(norm.square()).sqrt()
+    rms = norm / sum(g.numel() for g in whole) ** 0.5
     if mode == "normalise":
         torch._foreach_mul_(gradients, float(1.0 / (rms + 1e-5)))
     elif mode == "clip" and rms > 1:

@@ -12,7 +12,6 @@ from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
-from sparsecircuits.pruning.gates import NodeSpace, gated
 from sparsecircuits.pruning.objective import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -61,7 +60,7 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
 def _shown_pairs(task: Task) -> PairBatch:
     """The shortest of some held-out pairs: what a person can read at a glance."""
     pairs = sorted(task.pairs("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
-    return task.encode(pairs[4 : 4 + SHOWN_PAIRS])
+    return task.encode(pairs[4 : 4 + SHOWN_PAIRS] or pairs[:SHOWN_PAIRS])
 
 
 def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
@@ -100,9 +99,7 @@ def _run_circuit(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch
 ) -> tuple[dict[str, list], list[dict[str, Any]]]:
     """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in."""
-    space = NodeSpace.of(model.config)
-    kept = circuit.kept(space).float()
-    with gated(model, space, kept, circuit.frozen_values(space)), record(model) as seen:
+    with circuit.gating(model).over(model, batch), record(model) as seen:
         model(torch.from_numpy(batch.tokens).to(model.device))
     lengths = (batch.last + 1).tolist()
     activations = {

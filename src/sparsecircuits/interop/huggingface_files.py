@@ -1,0 +1,80 @@
+"""Hugging Face directories, read: without transformers, and without running the code that lies in them."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_text
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.storage import build
+from sparsecircuits.models.transformer import SparseTransformer
+
+MODEL_TYPE = "sparsecircuits"
+CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME = "config.json", "model.safetensors", "model.safetensors.index.json"
+_FIELDS = tuple(ModelConfig().to_dict())
+
+
+def is_hf(directory: Path) -> bool:
+    """Whether a folder's config.json is of our Hugging Face model type."""
+    try:
+        raw = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
+    except (OSError, ValueError, RecursionError):
+        return False
+    return isinstance(raw, dict) and "model" not in raw and "model_type" in raw
+
+
+def load_hf(directory: Path) -> SparseTransformer:
+    """Load such a folder as our model, without transformers and without running its code. Raises UserError
+    for anything missing, damaged, contradictory, or of another model type."""
+    try:
+        raw = json.loads(read_text(directory / CONFIG_NAME, "model config"))
+    except (json.JSONDecodeError, RecursionError) as error:
+        raise UserError(f"{directory / CONFIG_NAME} is not valid JSON: {error}") from error
+    if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
+        raise UserError(f"{directory} holds no model of type {MODEL_TYPE!r}")
+    config = model_config(raw, str(directory / CONFIG_NAME))
+    state: dict[str, Tensor] = {}
+    for path in _weight_files(directory):
+        state.update(_read_safetensors(path))
+    if config.tied_unembed and "wte.weight" in state:
+        state.setdefault("lm_head.weight", state["wte.weight"])
+    model = build(config, state, str(directory / WEIGHTS_NAME))
+    model.name = directory.resolve().name
+    return model.eval()
+
+
+def model_config(raw: dict[str, Any], where: str) -> ModelConfig:
+    """Our config in a Hugging Face one, whose other keys are that library's. Raises UserError for a bad value."""
+    missing = [name for name in ("vocab_size", "n_ctx", "n_layer", "d_model", "d_head") if name not in raw]
+    if missing:
+        raise UserError(f"{where} has no {missing[0]}")
+    return ModelConfig.from_dict({name: raw[name] for name in _FIELDS if name in raw})
+
+
+def _weight_files(directory: Path) -> list[Path]:
+    """The safetensors files of a folder; names from an index must be plain names of files in it."""
+    if (directory / WEIGHTS_NAME).exists() or not (directory / INDEX_NAME).exists():
+        return [directory / WEIGHTS_NAME]
+    try:
+        names = set(json.loads(read_text(directory / INDEX_NAME, "index"))["weight_map"].values())
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{directory / INDEX_NAME} is damaged: {error}") from error
+    for name in names:
+        if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
+            raise UserError(f"{directory / INDEX_NAME} names {name!r}, which is no weights file of this folder")
+    return [directory / name for name in sorted(names)]
+
+
+def _read_safetensors(path: Path) -> dict[str, Tensor]:
+    from safetensors import SafetensorError
+    from safetensors.torch import load_file
+
+    try:
+        return load_file(path)
+    except FileNotFoundError as error:
+        raise UserError(f"no weights at {path}") from error
+    except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:
+        raise UserError(f"{path} is damaged: {error}") from error

@@ -1,0 +1,101 @@
+"""What runs and what is frozen while a model reads a batch of pairs: gates on nodes and edges, three ablations."""
+
+import contextlib
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Literal, get_args
+
+import numpy as np
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.kernels import gate_channels
+from sparsecircuits.models.hooks import intervene, record
+from sparsecircuits.models.sites import split_site
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.edges import EdgeGates
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.tasks import PairBatch
+
+Ablation = Literal["mean", "zero", "resample"]
+ABLATIONS: tuple[str, ...] = get_args(Ablation)
+
+
+@dataclass(frozen=True)
+class Gating:
+    """Gates on all nodes, 1 on and 0 off, and on some edges.
+
+    A node that is off carries, after AbsTopK, its ablation value: a constant per node (`frozen` [nodes]: its
+    mean over pretraining text, or zero), or for `resample` what it is on the other prompt of the pair, in the
+    whole model. There, positions of the common beginning are each other's counterparts, and so are those
+    after it counted from the end. Gates may be learned: all is differentiable in them.
+    """
+
+    space: NodeSpace
+    gates: Float[Tensor, "nodes"]
+    frozen: Float[Tensor, "nodes"]
+    ablation: Ablation = "mean"
+    edges: EdgeGates | None = None
+
+    @contextlib.contextmanager
+    def over(self, model: SparseTransformer, batch: PairBatch) -> Iterator[None]:
+        """While open, a forward pass over the batch's tokens runs gated."""
+        on = self.space.split(self.gates.to(model.device, torch.float32))
+        instead = self._instead(model, batch)
+
+        def freeze(site: str) -> Callable[[Tensor], Tensor]:
+            return lambda x: freeze_channels(x, on[site], instead(site))
+
+        with contextlib.ExitStack() as stack:
+            if self.edges is not None:
+                carried = instead if self.ablation != "resample" else lambda s: instead(_after_attention(s))
+                for module, hook in self.edges.hooks(model, self.space, carried):
+                    stack.callback(module.register_forward_hook(hook).remove)
+            stack.enter_context(intervene(model, {site: freeze(site) for site in self.space.slices}))
+            yield
+
+    def _instead(self, model: SparseTransformer, batch: PairBatch) -> Callable[[str], Tensor]:
+        if self.ablation == "resample":
+            return other_prompts(model, self.space, batch).__getitem__
+        return self.space.split(self.frozen.to(model.device)).__getitem__
+
+
+def _after_attention(site: str) -> str:
+    """Edges from v leave through the attention pattern: what c_proj reads is `attn.y`."""
+    return site.removesuffix("v") + "y" if split_site(site)[1] == "attn.v" else site
+
+
+def ablation_values(ablation: str, means: Float[Tensor, "nodes"]) -> Float[Tensor, "nodes"]:
+    """The constants of an ablation (those of `resample` are not used). Raises UserError for an unknown one."""
+    if ablation not in ABLATIONS:
+        raise UserError(f"no ablation {ablation!r}; there are {', '.join(ABLATIONS)}")
+    return means if ablation == "mean" else torch.zeros_like(means)
+
+
+def freeze_channels(x: Tensor, gate: Tensor, instead: Tensor) -> Tensor:
+    """x * gate + instead * (1 - gate); `instead` is [n], or as x."""
+    return gate_channels(x, gate, instead) if instead.dim() == 1 else torch.lerp(instead, x, gate.to(x.dtype))
+
+
+@torch.no_grad()
+def other_prompts(model: SparseTransformer, space: NodeSpace, batch: PairBatch) -> dict[str, Tensor]:
+    """Activations [2N, T, width] of all node sites, and of `attn.y`, on each row's other prompt, in place."""
+    sites = [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))]
+    with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
+        model(torch.from_numpy(batch.tokens).to(model.device))
+    place = torch.from_numpy(counterparts(batch)).to(model.device)
+    row = torch.arange(place.shape[0], device=model.device)[:, None] ^ 1
+    return {site: seen[site][row, place] for site in sites}
+
+
+def counterparts(batch: PairBatch) -> np.ndarray:
+    """The position [2N, T] on a row's other prompt (row ^ 1) that stands for each of its positions."""
+    tokens, last = batch.tokens, batch.last
+    other = np.arange(len(tokens)) ^ 1
+    common = (tokens == tokens[other]).cumprod(axis=1).sum(axis=1)
+    common = np.minimum(common, np.minimum(last, last[other]))[:, None]
+    place = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
+    from_end = np.clip(place - last[:, None] + last[other][:, None], common, None)
+    return np.minimum(np.where(place < common, place, from_end), last[other][:, None])

@@ -1,0 +1,73 @@
+"""How far the next line is indented: indent_for, while_return_true.
+
+The last space of an indentation belongs to the token of the next word, so that 8 columns are a token of 7.
+"""
+
+import random
+
+from sparsecircuits.tasks.base import Pair, Task
+from sparsecircuits.tasks.words import VERBS, context, names, short_names
+
+FUNCTIONS = {
+    "train": ("def {f}({a}):\n", "def {f}({a}, {b}):\n"),
+    "validation": ("def {f}():\n", "def {f}({a}=None):\n"),
+    "held_out": ("def {f}({a}, {b}={n}):\n", "async def {f}({a}):\n"),
+}
+GROUPS = {
+    "train": ("{b}", "{b}.{c}"),
+    "validation": ("self.{b}", "{b} or {c}"),
+    "held_out": ("{b} + {c}", "{b}.{c}.{a}", "not_{b}"),
+}
+# An ordinary line with `in`, in the place of the `for`.
+ORDINARY = {"train": ("assert", "{c} ="), "validation": ("yield", "{c} +="), "held_out": ("assert not", "{c} -=")}
+BRANCHES = {
+    "train": ("if {a}:\n", "if {a} == {n}:\n", "for {a} in {b}:\n"),
+    "validation": ("if not {a}:\n", "while {a}:\n"),
+    "held_out": ("if {a} in {b}:\n", "for {a}, {b} in {c}:\n", "with {a} as {b}:\n"),
+}
+
+
+def _function(rng: random.Random, split: str) -> str:
+    a, b = names(rng, split, 2)
+    name = f"{rng.choice(VERBS[split])}_{rng.choice(names(rng, split, 1))}"
+    return context(rng, split, 3) + rng.choice(FUNCTIONS[split]).format(f=name, a=a, b=b, n=rng.randint(0, 9))
+
+
+def _more(rng: random.Random, split: str, indent: str) -> str:
+    """0 to 2 lines of the function's body."""
+    lines = []
+    for _ in range(rng.randint(0, 2)):
+        a, b = names(rng, split, 2)
+        lines.append(f"{indent}{a} = {rng.choice((b, str(rng.randint(0, 99))))}\n")
+    return "".join(lines)
+
+
+def _indent_for(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    before = _function(rng, split) + _more(rng, split, "    ")
+    rest = f" {a} in {rng.choice(GROUPS[split]).format(a=a, b=b, c=c)}"
+    ordinary = rng.choice(ORDINARY[split]).format(c=short_names(rng, split, 1)[0])
+    return Pair(f"{before}    for{rest}:\n", f"{before}    {ordinary}{rest}\n", " pass", " pass")
+
+
+INDENT_FOR = Task(
+    name="indent_for",
+    description="indent deeper after the header of a for loop, as before after an ordinary line",
+    answers=(" " * 7, " " * 3),
+    sample=_indent_for,
+)
+
+
+def _while_return_true(rng: random.Random, split: str) -> Pair:
+    a, b, c = names(rng, split, 3)
+    branch = rng.choice(BRANCHES[split]).format(a=a, b=b, c=c, n=rng.randint(0, 9))
+    before = f"{_function(rng, split)}{_more(rng, split, '    ')}    {branch}{_more(rng, split, '        ')}        "
+    return Pair(f"{before}while True:\n", f"{before}return True\n", " pass", " pass")
+
+
+WHILE_RETURN_TRUE = Task(
+    name="while_return_true",
+    description="indent deeper after `while True:`, less after `return True`",
+    answers=(" " * 11, " " * 3),
+    sample=_while_return_true,
+)

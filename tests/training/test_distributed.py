@@ -1,0 +1,132 @@
+"""Training in several real processes (torchrun, gloo): the same model as in one."""
+
+import dataclasses
+import json
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from train_together import CONFIG
+
+import sparsecircuits as sc
+from sparsecircuits.data import Tokenizer, prepare_tokens
+from sparsecircuits.models.storage import load_tensors
+from sparsecircuits.training.checkpoints import checkpoint_steps
+from sparsecircuits.training.metrics import read_metrics
+
+HERE = Path(__file__).parent
+
+
+def torchrun(processes, *command):
+    """Run a script, or `-m MODULE`, in processes of one thread each; returns stdout."""
+    environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
+    launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
+    done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    return done.stdout
+
+
+@pytest.fixture(scope="module")
+def tokens(corpus):
+    return prepare_tokens(str(corpus), Tokenizer.default())
+
+
+@pytest.fixture(scope="module")
+def runs(tokens, corpus, tmp_path_factory):
+    """Folder of runs of CONFIG: `alone` in one process, the others in the number that their name ends in."""
+    folder = tmp_path_factory.mktemp("together")
+    sc.train(CONFIG, folder / "alone", tokens=tokens)
+    script, ddp, fsdp = HERE / "train_together.py", '{"parallel": "ddp"}', '{"parallel": "fsdp"}'
+    low_memory = '{"parallel": "fsdp", "checkpoint_activations": true, "accumulate": 2}'
+    torchrun(4, script, folder, corpus, f"ddp-4={ddp}", f"fsdp-4={fsdp}")
+    for name in ("to-one", "to-two"):
+        half_done(folder / "fsdp-4", folder / name)
+    half_done(folder / "alone", folder / "to-shards")
+    (folder / "to-shards" / "config.json").write_text((folder / "fsdp-4" / "config.json").read_text())
+    accumulated = '{"parallel": "ddp", "accumulate": 2}'
+    resumed = ("to-two=resume", "to-shards=resume")
+    torchrun(2, script, folder, corpus, f"ddp-2={accumulated}", f"fsdp-2={low_memory}", *resumed)
+    sc.train(CONFIG, folder / "to-one", tokens=tokens, resume=True)
+    return folder
+
+
+def half_done(run, copy):
+    """A copy of a run as if it had been killed after its checkpoint of step 4."""
+    shutil.copytree(run, copy)
+    (copy / "model.safetensors").unlink()
+    for path in (copy / "checkpoints").glob("step-00000008*"):
+        shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert checkpoint_steps(copy) == [4]
+
+
+NAMES = ("ddp-2", "ddp-4", "fsdp-2", "fsdp-4", "to-one", "to-two", "to-shards")
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_several_processes_train_the_model_of_one(runs, name):
+    expected, _ = load_tensors(runs / "alone" / "model.safetensors")
+    found, _ = load_tensors(runs / name / "model.safetensors")
+    assert found.keys() == expected.keys()
+    for key in expected:
+        assert int(found[key].count_nonzero()) == int(expected[key].count_nonzero()), key
+        assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_metrics_are_written_once_and_agree(runs, name):
+    alone, found = (read_metrics(runs / run / "metrics.jsonl") for run in ("alone", name))
+    assert [line["step"] for line in found] == [line["step"] for line in alone]
+    for line, expected in zip(found, alone, strict=True):
+        assert line.get("nonzeros") == expected.get("nonzeros")
+        assert line.get("alive_neurons") == expected.get("alive_neurons")
+        for key in ("loss", "val_loss", "grad_rms"):
+            assert line.get(key) == (pytest.approx(expected[key], rel=1e-4) if key in expected else None)
+
+
+def test_shards_are_checkpointed_as_a_folder_of_safetensors(runs):
+    folder = runs / "fsdp-4" / "checkpoints" / "step-00000004"
+    assert len(list(folder.glob("*.safetensors"))) == 4
+    assert {p.suffix for p in folder.iterdir()} == {".safetensors", ".json", ".sha256"}
+
+
+def test_a_damaged_folder_falls_back(runs, tokens, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(runs / "fsdp-4", run)
+    shard = min((run / "checkpoints" / "step-00000008").glob("*.safetensors"))
+    content = bytearray(shard.read_bytes())
+    content[-1] ^= 1
+    shard.write_bytes(content)
+    with pytest.warns(UserWarning, match="step-00000008 is damaged"):
+        sc.train(CONFIG, run, tokens=tokens, resume=True)
+    expected, _ = load_tensors(runs / "alone" / "model.safetensors")
+    found, _ = load_tensors(run / "model.safetensors")
+    assert all(float((found[key] - expected[key]).abs().max()) < 1e-5 for key in expected)
+
+
+def test_projection_across_shards_is_exact():
+    assert "agreed 4" in torchrun(4, HERE / "project_shards.py")
+
+
+def test_the_command_line_under_torchrun(corpus, tmp_path):
+    size = "--model.d-model 32 --model.d-head 8 --model.n-layer 1 --model.n-ctx 32 --sparsity.density 0.25"
+    rest = f"--minutes 0.05 --batch-size 4 --eval-tokens 512 {size} --json --data {corpus} --out {tmp_path / 'run'}"
+    stdout = torchrun(2, "-m", "sparsecircuits", "train", *rest.split())
+    assert json.loads(stdout)["steps"] == read_metrics(tmp_path / "run" / "metrics.jsonl")[-1]["step"]
+    assert sc.load_model(tmp_path / "run").config.d_model == 32
+
+
+@pytest.mark.parametrize("fields", [{"accumulate": 3}, {"checkpoint_activations": True}])
+def test_less_memory_the_same_steps(runs, tokens, tmp_path, fields):
+    sc.train(dataclasses.replace(CONFIG, **fields), tmp_path / "run", tokens=tokens)
+    expected, _ = load_tensors(runs / "alone" / "model.safetensors")
+    found, _ = load_tensors(tmp_path / "run" / "model.safetensors")
+    for key in expected:
+        assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
+
+
+def test_a_batch_too_small_to_cut_is_refused():
+    with pytest.raises(sc.UserError, match="accumulate 11 cuts a batch of 10"):
+        dataclasses.replace(CONFIG, accumulate=11)
