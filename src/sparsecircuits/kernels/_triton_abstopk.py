@@ -14,8 +14,6 @@ import triton.language as tl
 from torch import Tensor
 
 WORD = 16
-WIDEST = 65536  # channels: a row must fit the registers of one program
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 # Neighbouring values of a type lie this far apart in float32 bit patterns.
 _GRAIN = {torch.float32: 1, torch.bfloat16: 1 << 16, torch.float16: 1 << 13}
 
@@ -148,7 +146,10 @@ def packed_words(n: int) -> int:
 
 
 def abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    """x: [..., n] of a type in DTYPES, n <= WIDEST. The kept values, and their mask: int16 [..., packed_words(n)]."""
+    """The kept values of x and their mask: int16 [..., packed_words(n)].
+
+    x: [..., n] of a type in `PACKED_TYPES`, n <= `WIDEST`.
+    """
     n = x.shape[-1]
     source, k = x.detach().contiguous(), min(k, n)
     out = torch.empty_like(source)

@@ -12,8 +12,6 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-DTYPES = (torch.float32, torch.bfloat16, torch.float16)
-
 _BLOCK = 4096
 # Programs count into so many copies of the histogram, so that few wait for the same counter.
 _COPIES = 32
@@ -272,7 +270,7 @@ def zero_below(
 
 
 def project(weight: Tensor, k: int, floor: int, dim: int) -> None:
-    """`project_topk_` of a contiguous matrix of a type in DTYPES, in place."""
+    """`project_topk_` of a contiguous matrix of a type in `_PATTERNS`, in place."""
     if weight.numel() and k:
         threshold = find_threshold(weight, k, floor, dim)
         zero_below(weight, threshold, tie_counts(weight, threshold, dim), dim)
