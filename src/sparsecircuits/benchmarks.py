@@ -2,6 +2,8 @@
 
 sparsecircuits bench               all of them
 sparsecircuits bench abstopk --json
+
+Where there is a GPU, its cases follow those of the CPU.
 """
 
 import contextlib
@@ -25,18 +27,21 @@ from sparsecircuits.training.hardware import keep_freed_memory
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison; both functions do the same work."""
+    """One comparison; both functions do the same work. bytes_moved: what ours reads and writes at the least,
+    for cases that memory should bound."""
 
     name: str
     ours: Callable[[], object]
     baseline_name: str
     baseline: Callable[[], object]
+    bytes_moved: int | None = None
 
 
 def run_benchmarks(
     name: str | None, rounds: int, update: Callable[[float, str], None] | None = None
 ) -> list[dict[str, Any]]:
-    """Rows of the contract: case, ours_ms, baseline, baseline_ms, ratio = baseline / ours (medians)."""
+    """Rows of the contract: case, ours_ms, baseline, baseline_ms, ratio = baseline / ours (medians); and
+    gb_per_s, what ours moves, where memory should bound it."""
     keep_freed_memory()
     torch.manual_seed(0)
     cases = [case for key, make in BENCHMARKS.items() if name in (None, key) for case in make()]
@@ -45,15 +50,14 @@ def run_benchmarks(
         if update is not None:
             update(place / len(cases), case.name)
         ours, baseline = interleaved(case.ours, case.baseline, rounds)
-        rows.append(
-            {
-                "case": case.name,
-                "ours_ms": round(ours, 3),
-                "baseline": case.baseline_name,
-                "baseline_ms": round(baseline, 3),
-                "ratio": round(baseline / ours, 3),
-            }
-        )
+        row = {
+            "case": case.name,
+            "ours_ms": round(ours, 3),
+            "baseline": case.baseline_name,
+            "baseline_ms": round(baseline, 3),
+            "ratio": round(baseline / ours, 3),
+        }
+        rows.append(row if case.bytes_moved is None else {**row, "gb_per_s": round(case.bytes_moved / ours / 1e6, 1)})
     return rows
 
 
@@ -62,11 +66,38 @@ def interleaved(ours: Callable[[], object], baseline: Callable[[], object], roun
     times: tuple[list[float], list[float]] = ([], [])
     for done in range(rounds + 1):
         for function, taken in zip((ours, baseline), times, strict=True):
+            _wait()
             start = time.perf_counter()
             function()
+            _wait()
             if done:
                 taken.append(1e3 * (time.perf_counter() - start))
     return statistics.median(times[0]), statistics.median(times[1])
+
+
+def _wait() -> None:
+    """Until the GPU, if there is one, has done what it was given."""
+    if torch.cuda.is_available():
+        torch.cuda.synchronize()
+
+
+class _Replay:
+    """A function on the GPU as a captured graph: a few hundred microseconds of work are timed without the
+    host's cost of launching them."""
+
+    def __init__(self, function: Callable[[], object]) -> None:
+        side = torch.cuda.Stream()
+        side.wait_stream(torch.cuda.current_stream())
+        with torch.cuda.stream(side):
+            for _ in range(3):
+                function()
+        torch.cuda.current_stream().wait_stream(side)
+        self.graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(self.graph):
+            self.kept = function()
+
+    def __call__(self) -> None:
+        self.graph.replay()
 
 
 def _abstopk_cases() -> Iterator[Case]:
@@ -79,10 +110,19 @@ def _abstopk_cases() -> Iterator[Case]:
             "torch.topk + scatter",
             partial(_plain_abstopk, x, k),
         )
+    if torch.cuda.is_available():
+        wide, k = torch.randn(65_536, 2048, dtype=torch.bfloat16, device="cuda"), 512
+        yield Case(
+            "AbsTopK 65536x2048, k = 1/4, bfloat16, CUDA",
+            _Replay(partial(abstopk, wide, k)),
+            "torch.topk + scatter",
+            partial(_plain_abstopk, wide, k),
+            bytes_moved=2 * wide.nbytes + wide.numel() // 8,
+        )
 
 
-def _project_copy(weight: torch.Tensor, k: int) -> torch.Tensor:
-    return project_topk_(weight.clone(), k)
+def _project_copy(weight: torch.Tensor, k: int, floor: int = 0) -> torch.Tensor:
+    return project_topk_(weight.clone(), k, floor)
 
 
 def _plain_project_copy(weight: torch.Tensor, k: int) -> torch.Tensor:
@@ -99,6 +139,16 @@ def _project_cases() -> Iterator[Case]:
             "torch.kthvalue + mask",
             partial(_plain_project_copy, weight, k),
         )
+    if torch.cuda.is_available():
+        large = torch.randn(4096, 4096, device="cuda")
+        k = large.numel() // 50
+        for floor in (0, 4):
+            yield Case(
+                f"projection of 16M weights to 2%, floor {floor}, CUDA",
+                _Replay(partial(_project_copy, large, k, floor)),
+                "torch.kthvalue + mask, no floor",
+                partial(_plain_project_copy, large, k),
+            )
 
 
 def _sparse_linear_cases() -> Iterator[Case]:
@@ -116,7 +166,7 @@ def _sparse_linear_cases() -> Iterator[Case]:
 class _Step:
     """One training step of a preset on random tokens, without a corpus."""
 
-    def __init__(self, config: TrainConfig) -> None:
+    def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         from pathlib import Path
 
         from sparsecircuits.data import TokenData, Tokenizer
@@ -124,7 +174,7 @@ class _Step:
 
         ids = np.random.default_rng(0).integers(0, 2048, 200_000).astype(np.uint16)
         tokens = TokenData(train=ids, val=ids[:5000], manifest={}, cached=False)
-        self.run = _Run(config, Path("unused"), tokens, Tokenizer.default(), torch.device("cpu"))
+        self.run = _Run(config, Path("unused"), tokens, Tokenizer.default(), torch.device(device))
 
     def __call__(self) -> None:
         self.run._take_step(0.75)
@@ -188,6 +238,12 @@ def _train_step_cases() -> Iterator[Case]:
         step = _Step(config)
         yield Case(case, step, "dense step", _Step(dense_twin(config)))
         yield Case(case, step, "plain PyTorch sparse step", _PlainStep(config))
+    if torch.cuda.is_available():
+        small = preset("small")
+        config = replace(small, model=replace(small.model, d_model=1024), steps=1000, dtype="bfloat16")
+        case = f"training step, d_model 1024, {config.batch_size} sequences, bfloat16, CUDA"
+        step = _Step(config, "cuda")
+        yield Case(case, step, "dense step", _Step(dense_twin(config), "cuda"))
 
 
 SCALE_WIDTHS = (128, 256, 512)

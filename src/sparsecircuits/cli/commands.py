@@ -399,7 +399,8 @@ def bench(command: args.Bench) -> None:
         print_json({"rows": rows})
     else:
         columns = ["case", "ours_ms", "baseline", "baseline_ms", "ratio"]
-        print_table("", columns, [[row[c] for c in columns] for row in rows], right=(1, 3, 4))
+        columns += ["gb_per_s"] if any("gb_per_s" in row for row in rows) else []
+        print_table("", columns, [[row.get(c, "") for c in columns] for row in rows], right=(1, 3, 4, 5))
 
 
 def _print_circuit(circuit: "Circuit") -> None:

@@ -1,8 +1,12 @@
 """AbsTopK: keep the k largest |x| along the last dimension, zero the rest (Gao et al. 2025, section 2.1).
 
 Exactly k entries survive; among equal magnitudes the lower index wins. The gradient passes through the
-survivors only.
+survivors only. The operator's second output is the mask: bool, or on CUDA 16 channels in an int16, lowest
+bit first, an eighth of the memory.
 """
+
+from functools import cache
+from importlib.util import find_spec
 
 import torch
 from jaxtyping import Bool, Float
@@ -42,11 +46,36 @@ def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return out.to(x.dtype), mask
 
 
+@cache
+def has_triton() -> bool:
+    """Whether Triton is there; PyTorch's CUDA builds bring it, except on some systems."""
+    return find_spec("triton") is not None
+
+
+WIDEST = 65536  # channels: a row must fit the registers of one Triton program
+PACKED_TYPES = (torch.float32, torch.bfloat16, torch.float16)
+
+
+def _packs(x: Tensor) -> bool:
+    return x.is_cuda and has_triton() and x.dtype in PACKED_TYPES and x.shape[-1] <= WIDEST
+
+
+@_abstopk.register_kernel("cuda")
+def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
+    if not _packs(x):
+        return abstopk_reference(x, k)
+    from sparsecircuits.kernels import _triton_abstopk
+
+    with torch.cuda.device(x.device):
+        return _triton_abstopk.abstopk(x, k)
+
+
 @_abstopk.register_fake
 def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
-    return torch.empty_like(x, memory_format=torch.contiguous_format), torch.empty(
-        x.shape, dtype=torch.bool, device=x.device
-    )
+    out = torch.empty_like(x, memory_format=torch.contiguous_format)
+    if _packs(x):
+        return out, x.new_empty(*x.shape[:-1], -(-x.shape[-1] // 16), dtype=torch.int16)
+    return out, torch.empty_like(out, dtype=torch.bool)
 
 
 @torch.library.custom_op("sparsecircuits::masked", mutates_args=())
@@ -70,6 +99,16 @@ def _(x: Tensor, mask: Tensor) -> Tensor:
             torch.get_num_threads(),
         )
     return out
+
+
+@_masked.register_kernel("cuda")
+def _(x: Tensor, mask: Tensor) -> Tensor:
+    if mask.dtype == torch.bool:
+        return torch.where(mask, x, torch.zeros_like(x))
+    from sparsecircuits.kernels import _triton_abstopk
+
+    with torch.cuda.device(x.device):
+        return _triton_abstopk.masked(x, mask)
 
 
 @_masked.register_fake

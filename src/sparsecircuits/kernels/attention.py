@@ -104,6 +104,29 @@ def _backward(ctx, grad, _grad_lse):
 _attention.register_autograd(_backward, setup_context=_setup)
 
 
+def fused_attention(
+    q: Float[Tensor, "B T A"], k: Float[Tensor, "B T A"], v: Float[Tensor, "B T A"], n_head: int, sink: Tensor | None
+) -> Float[Tensor, "B T A"]:
+    """`causal_attention` by PyTorch's fused kernels, which know no sinks.
+
+    A sink becomes a key before all others whose value is zero. Every query has two channels of ones for it; the
+    key holds the logit there, its rounding error beside it, so that low precision does not blur it. A query
+    before all others keeps the mask an ordinary causal one. Head sizes stay multiples of eight.
+    """
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    if sink is None:
+        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+    width = q.shape[-1]
+    logit = sink.to(torch.promote_types(q.dtype, torch.float32)) * width**0.5
+    rounded = logit.to(k.dtype)
+    error = (logit - rounded).detach().to(k.dtype)
+    key = F.pad(torch.stack((rounded, error), dim=-1), (width, 6)).view(1, n_head, 1, width + 8)
+    q = F.pad(F.pad(q, (0, 2), value=1.0), (0, 6, 1, 0))
+    k = torch.cat((key.expand(k.shape[0], -1, -1, -1), F.pad(k, (0, 8))), dim=2)
+    y = F.scaled_dot_product_attention(q, k, F.pad(v, (0, 8, 1, 0)), is_causal=True, scale=width**-0.5)
+    return y[:, :, 1:, :width].transpose(1, 2).flatten(-2)
+
+
 def causal_attention(
     q: Float[Tensor, "B T A"],
     k: Float[Tensor, "B T A"],
@@ -113,9 +136,8 @@ def causal_attention(
 ) -> Float[Tensor, "B T A"]:
     """Causal multi-head attention of channels heads side by side, scale 1/√d_head, with an optional learned
     sink logit per head in the softmax denominator. Differentiable."""
-    if q.is_cuda and sink is None:
-        q, k, v = (split_heads(x, n_head) for x in (q, k, v))
-        return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+    if q.is_cuda:
+        return fused_attention(q, k, v, n_head, sink)
     if q.device.type == "cpu" and q.dtype != torch.float64 and q.numel():
         single = (x.float() for x in (q, k, v))
         return _attention(*single, None if sink is None else sink.float(), n_head)[0].to(q.dtype)

@@ -14,6 +14,7 @@ from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
 
 ROWS = 512
+MOST_LOGITS = 1 << 25  # held at once on a GPU
 
 
 class _LinearCrossEntropy(torch.autograd.Function):
@@ -80,6 +81,64 @@ def _accumulate(
             _cpu_cross_entropy.add_rows(table.numpy(), ids.numpy(), errors.numpy(), torch.get_num_threads())
 
 
+class ChunkedCrossEntropy(torch.autograd.Function):
+    """The same in plain PyTorch for any device and type: products in `dtype`, the softmax in float32 or more."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        table: Tensor | None,
+        ids: Tensor,
+        dtype: torch.dtype,
+        rows: int,
+    ) -> Tensor:
+        n, single = hidden.shape[0], torch.promote_types(dtype, torch.float32)
+        inputs = (hidden, weight, bias, None, table)
+        grads = [
+            torch.zeros_like(x) if x is not None and needed else None
+            for x, needed in zip(inputs, ctx.needs_input_grad[:5], strict=True)
+        ]
+        w, total = weight.to(dtype), torch.zeros((), dtype=single, device=hidden.device)
+        for start in range(0, n, rows):
+            part = slice(start, min(start + rows, n))
+            h = hidden[part].to(dtype)
+            logits = F.linear(h, w, bias.to(dtype)).to(single)
+            if table is not None:
+                logits += table[ids[part]]
+            target = targets[part].unsqueeze(1)
+            lse = logits.logsumexp(dim=1, keepdim=True)
+            total += (lse - logits.gather(1, target)).sum()
+            if any(ctx.needs_input_grad):
+                errors = logits.sub_(lse).exp_().scatter_add_(1, target, torch.full_like(lse, -1)).div_(n)
+                _add_gradients(grads, errors, h, w, part, ids[part])
+        ctx.grads = grads
+        return total / n
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return (*(None if g is None else g * grad.to(g.dtype) for g in ctx.grads), None, None, None)
+
+
+def _add_gradients(
+    grads: list[Tensor | None], errors: Tensor, hidden: Tensor, weight: Tensor, part: slice, ids: Tensor
+) -> None:
+    """Add what the errors of one part of the rows give to (hidden, weight, bias, -, table)."""
+    grad_hidden, grad_weight, grad_bias, _, grad_table = grads
+    low = errors.to(hidden.dtype)
+    if grad_hidden is not None:
+        grad_hidden[part] = low @ weight
+    if grad_weight is not None:
+        grad_weight += low.T @ hidden
+    if grad_bias is not None:
+        grad_bias += errors.sum(dim=0)
+    if grad_table is not None:
+        grad_table.index_add_(0, ids, errors.to(grad_table.dtype))
+
+
 def linear_cross_entropy(
     hidden: Float[Tensor, "n D"],
     weight: Float[Tensor, "V D"],
@@ -99,6 +158,12 @@ def linear_cross_entropy(
                 raise IndexError(f"an id is outside 0..{weight.shape[0] - 1}")
         arguments = [x.contiguous() if x is not None else None for x in (hidden, weight, bias, targets, table, ids)]
         return _LinearCrossEntropy.apply(*arguments)
+    if hidden.is_cuda:
+        kind = hidden.device.type
+        dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype
+        rows = max(256, MOST_LOGITS // weight.shape[0])
+        with torch.autocast(kind, enabled=False):
+            return ChunkedCrossEntropy.apply(hidden, weight, bias, targets, table, ids, dtype, rows)
     logits = F.linear(hidden, weight, bias.to(hidden.dtype))
     if table is not None:
         logits = logits + table[ids]

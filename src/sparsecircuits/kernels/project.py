@@ -8,6 +8,8 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
+from sparsecircuits.kernels.abstopk import PACKED_TYPES, has_triton
+
 
 def topk_mask_reference(
     weight: Float[Tensor, "out in"], k: int, floor: int = 0, dim: int = 1
@@ -41,6 +43,20 @@ def _(weight: Tensor, k: int, floor: int, dim: int) -> None:
         return
     with _cpu.LOCK:
         _cpu_project.project(weight.detach().view(torch.int32).numpy(), k, floor, dim, torch.get_num_threads())
+
+
+@_project.register_kernel("cuda")
+def _(weight: Tensor, k: int, floor: int, dim: int) -> None:
+    if not has_triton() or weight.dtype not in PACKED_TYPES:
+        weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
+        return
+    from sparsecircuits.kernels import _triton_project
+
+    work = weight.detach().contiguous()
+    with torch.cuda.device(weight.device):
+        _triton_project.project(work, k, floor, dim)
+    if not weight.is_contiguous():
+        weight.copy_(work)
 
 
 @_project.register_fake

@@ -1,0 +1,28 @@
+"""The benchmarks' rows."""
+
+import time
+
+import pytest
+import torch
+
+from sparsecircuits import benchmarks
+
+
+def test_rows_hold_medians_their_ratio_and_the_bandwidth(monkeypatch):
+    case = benchmarks.Case(
+        "naps", lambda: time.sleep(0.004), "long naps", lambda: time.sleep(0.04), bytes_moved=40_000_000
+    )
+    monkeypatch.setattr(benchmarks, "BENCHMARKS", {"naps": lambda: iter([case]), "other": lambda: iter([1 / 0])})
+    (row,) = benchmarks.run_benchmarks("naps", 3)
+    assert row["case"] == "naps"
+    assert row["baseline"] == "long naps"
+    assert row["ratio"] == pytest.approx(row["baseline_ms"] / row["ours_ms"], rel=0.01)
+    assert row["ratio"] > 2
+    assert row["gb_per_s"] == pytest.approx(40 / row["ours_ms"], rel=0.01)
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
+def test_cases_of_a_gpu_are_not_made_without_one():
+    names = [case.name for make in ("abstopk", "project") for case in benchmarks.BENCHMARKS[make]()]
+    assert names
+    assert not any("CUDA" in name for name in names)
