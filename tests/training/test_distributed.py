@@ -127,6 +127,7 @@ def test_less_memory_the_same_steps(runs, tokens, tmp_path, fields):
         assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
 def test_compiled_layers_train_the_same_model(runs, tokens, tmp_path):
     model = sc.train(dataclasses.replace(CONFIG, compile="on"), tmp_path / "run", tokens=tokens)

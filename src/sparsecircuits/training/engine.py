@@ -1,6 +1,8 @@
 """How a model is spread over processes: one process alone or replicas (DDP), or shards (FSDP2)."""
 
 import contextlib
+import os
+import shutil
 from pathlib import Path
 from typing import Any
 
@@ -42,6 +44,7 @@ class Engine:
         model.checkpoint_activations = config.checkpoint_activations
         self.compiled = config.compile == "on" or (config.compile == "auto" and model.device.type == "cuda")
         if self.compiled:
+            _require_compiler(model.device)
             for block in model.blocks:
                 block.compile()
         self._spread()
@@ -87,8 +90,10 @@ class Engine:
         self, run: Path, step: int, adam: torch.optim.Adam, gates: dict[str, Any] | None, state: dict[str, Any]
     ) -> None:
         """Write a checkpoint. Raises UserError if the replicas are no longer the same."""
-        total = sum(int(p.detach().view(torch.int32).sum()) for p in self.model.parameters())
-        self.world.require_same(total, f"the replicas' weights differ at step {step}: is a machine at fault?")
+        if self.world.size > 1:
+            total = sum(int(p.detach().view(torch.int32).sum()) for p in self.model.parameters())
+            fault = "do all machines have the same hardware and the same versions? The last checkpoint is kept"
+            self.world.require_same(total, f"the processes' weights differ at step {step}: {fault}")
         everything = {"model": self.model.state_dict(), "adam": adam.state_dict(), "gates": gates, **state}
         self.world.first(lambda: save_checkpoint(run, step, everything, self.keep) and None)
 
@@ -197,6 +202,12 @@ def _tensors(model: SparseTransformer, adam: torch.optim.Adam) -> tuple[dict[str
             steps.append(state["step"])
             tensors |= {f"adam.{name}.{key}": state[key].detach() for key in ("exp_avg", "exp_avg_sq")}
     return tensors, steps
+
+
+def _require_compiler(device: torch.device) -> None:
+    """Raise UserError where torch.compile cannot work: on a CPU it needs a C++ compiler."""
+    if device.type == "cpu" and "CXX" not in os.environ and not any(map(shutil.which, ("c++", "g++", "clang++"))):
+        raise UserError("compile on needs a C++ compiler: install g++, or leave compile at auto")
 
 
 def open_engine(model: SparseTransformer, config: TrainConfig, world: World) -> Engine:

@@ -12,10 +12,9 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens, validation_batches
+from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import warm_up
-from sparsecircuits.models.statistics import count_neurons
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
@@ -25,6 +24,7 @@ from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpo
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
+from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import keep_freed_memory
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
@@ -225,26 +225,6 @@ class _Run:
         x, y = torch.from_numpy(inputs).to(self.device), torch.from_numpy(targets).to(self.device)
         return self.engine.loss(x, y)
 
-    @torch.no_grad()
-    def evaluate(self) -> dict[str, float]:
-        """Validation loss in nats a token, and how many of the MLP neurons were ever nonzero on that text."""
-        batches = validation_batches(
-            self.tokens.val, self.config.model.n_ctx, self.config.batch_size, self.config.eval_tokens
-        )
-        whole = list(batches)
-        loss, size = 0.0, 0.0
-        with self.engine.uncompiled(), count_neurons(self.model) as neurons:
-            # Every process takes its turn in every round, since sharded weights are gathered together.
-            for begin in range(0, len(whole), self.world.size):
-                mine = begin + self.world.rank
-                x, y = whole[mine % len(whole)]
-                measured = self.loss(x, y).item()
-                if mine < len(whole):
-                    loss, size = loss + measured * y.size, size + y.size
-        loss, size = self.world.total(loss, size)
-        alive = int((self.world.sum_(neurons.fired.int()) > 0).sum())
-        return {"val_loss": loss / size, "alive_neurons": alive, "neurons": neurons.total}
-
     def _settle(self) -> None:
         """Bring the model's weights to what they are after training."""
         if self.gates is None:
@@ -255,7 +235,7 @@ class _Run:
     def _evaluate(self, **more: bool) -> None:
         if self.gates is not None:
             self.gates.settle()
-        measured = self.evaluate()
+        measured = validate(self.engine, self.tokens.val, self.config, self.loss)
         self.val_loss = measured["val_loss"]
         tokens = self.step * self.config.tokens_per_step
         self._write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
