@@ -87,6 +87,33 @@ def test_tasks(pruned):
     assert scored[0]["pairs"] == 32
 
 
+def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):
+    import sparsecircuits as sc
+
+    text = sc.write_task_file(sc.get_task("single_double_quote"), tmp_path / "own.jsonl", 40).read_text()
+    own = tmp_path / "own.jsonl"
+    own.write_text(text.replace('"single_double_quote"', '"own"', 1))
+    listed = json.loads(run("tasks", "--task-file", own, "--n", 2, "--json").stdout)["tasks"]
+    assert (listed[0]["name"], len(listed[0]["pairs"])) == ("own", 2)
+    options = ("--steps", 40, "--eval-pairs", 16, "--out", tmp_path / "out", "--json")
+    found = json.loads(run("prune", handmade_run, "--task-file", own, *options).stdout)["circuits"][0]
+    assert (found["task"], found["n_nodes"], found["n_edges"]) == ("own", 7, 4)
+    own.unlink()  # the pairs lie beside the circuit
+    report = json.loads(run("report", found["path"], "--model", handmade_run, "--json").stdout)["reports"][0]
+    assert report["losses"]["circuit"] == pytest.approx(found["loss"], abs=1e-5)
+
+
+def test_prune_all_makes_a_table_and_a_plot(handmade_run, tmp_path):
+    options = ("--steps", 30, "--eval-pairs", 16, "--out", tmp_path, "--json")
+    printed = json.loads(run("prune", handmade_run, "--all", *options).stdout)
+    assert len(printed["circuits"]) == 20
+    assert sum("skipped" in record for record in printed["circuits"]) >= 15
+    assert [Path(path).name for path in printed["files"]] == ["table.md", "edges.svg"]
+    assert (tmp_path / "table.md").read_text().count("whole model's loss") >= 15
+    assert "single_double_quote" in printed["summary"][0]["tasks"]
+    assert "geometric_mean_edges" in printed["summary"][0]
+
+
 def test_real_code_is_scored(pruned, corpus):
     scored = json.loads(run("tasks", "--model", pruned[0], "--corpus", corpus, "--json").stdout)
     assert scored["single_quotes"] > 100
@@ -140,6 +167,8 @@ def test_wrong_use_exits_with_2():
 def test_failures_are_one_line(tmp_path, pruned, corpus):
     directory = pruned[0]
     (tmp_path / "empty").mkdir()
+    broken = tmp_path / "broken.jsonl"
+    broken.write_text('{"left"\n')
     stale = tmp_path / "stale.json"
     circuit = json.loads(Path(pruned[1]["circuits"][0]["path"]).read_text())
     stale.write_text(json.dumps({**circuit, "model_id": "0" * 32}))
@@ -165,6 +194,8 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
             "--data",
             corpus,
         ),
+        "--workers is for --search": ("prune", directory, "single_double_quote", "--workers", 2),
+        "line 1: no JSON": ("tasks", "--task-file", broken),
         "was not made by quickstart": ("quickstart", "--out", directory, "--no-open"),
     }
     for words, arguments in cases.items():

@@ -51,7 +51,7 @@ def pool(job: Job, workers: int | str, most: int) -> Iterator[tuple[Submit, int]
         raise UserError(f"workers is a number of processes or ray, not {workers!r}") from error
     if size < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
-    threads = max(1, (os.cpu_count() or 1) // size)
+    threads = max(1, torch.get_num_threads() // size)  # what this process may use, shared out
     executor = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _start, (job, threads))
     try:
         yield (lambda config: executor.submit(_trial, config)), size
