@@ -52,7 +52,7 @@ def rows_of(data, rows: int, n: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 80), TYPES)
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_abstopk_keeps_what_the_reference_keeps(data, rows, n, dtype):
     x, k = rows_of(data, rows, n, dtype).to(DEVICE), data.draw(st.integers(0, n))
     out, packed = _triton_abstopk.abstopk(x, k)
@@ -87,7 +87,7 @@ def test_the_mask_ends_with_the_row_and_nothing_is_no_launch():
 
 
 @given(st.data(), st.integers(1, 24), st.integers(1, 24), TYPES, st.integers(0, 4), st.sampled_from([0, 1]))
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=40, deadline=None)
 def test_project_keeps_what_the_reference_keeps(data, rows, columns, dtype, floor, dim):
     weight = rows_of(data, rows, columns, dtype).to(DEVICE)
     floor = min(floor, weight.shape[dim])
