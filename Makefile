@@ -6,7 +6,7 @@ BIN := $(VENV)/bin
 OPEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench docs clean browser
+.PHONY: help quickstart test test-slow lint format bench page docs clean browser
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -31,6 +31,9 @@ format: $(VENV)/.dev ## Put format and style right
 
 bench: $(VENV)/.runtime ## Time the kernels and the training step against their baselines
 	$(BIN)/sparsecircuits bench
+
+page: ## Build the viewer's page from src/sparsecircuits/viewer/web (needs npm)
+	cd src/sparsecircuits/viewer/web && npm ci --no-audit --no-fund && npm run build
 
 docs: $(VENV)/.dev ## Write the generated pages: docs/help.md
 	$(BIN)/python docs/make_help.py

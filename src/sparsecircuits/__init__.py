@@ -26,15 +26,20 @@ _EXPORTS = {
     "prune": "sparsecircuits.circuits.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.circuits.faithfulness",
+    "run_with": "sparsecircuits.circuits.interventions",
+    "Intervention": "sparsecircuits.circuits.changes",
+    "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
 
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from sparsecircuits.circuits.changes import Intervention as Intervention
     from sparsecircuits.circuits.circuit import Circuit as Circuit
     from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
+    from sparsecircuits.circuits.interventions import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
@@ -51,6 +56,7 @@ if TYPE_CHECKING:
     from sparsecircuits.tasks import write_task_file as write_task_file
     from sparsecircuits.training.config import TrainConfig as TrainConfig
     from sparsecircuits.training.loop import train as train
+    from sparsecircuits.viewer.notebook import show as show
 
 
 def __getattr__(name: str) -> Any:

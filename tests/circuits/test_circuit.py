@@ -11,8 +11,9 @@ import torch
 import sparsecircuits as sc
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.extraction import edges_of, residual_links
+from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.circuits.faithfulness import necessity, random_nodes_like, sufficiency
+from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
@@ -95,9 +96,9 @@ def test_edges_are_nonzero_weights_between_kept_nodes(found):
 
 
 def test_residual_links_join_writes_to_later_reads(found):
-    links = residual_links(QUOTE_NODES, found[0].config)
+    links = residual_links(QUOTE_NODES, found[0].config.d_model)
     assert links == [("0.attn.resid_delta.3", "0.mlp.act_in.3"), ("0.mlp.resid_delta.4", "final_resid.4")]
-    assert residual_links(["0.attn.act_in.3", "0.attn.resid_delta.3"], found[0].config) == []
+    assert residual_links(["0.attn.act_in.3", "0.attn.resid_delta.3"], found[0].config.d_model) == []
 
 
 def test_the_report_says_sufficient_and_necessary(found):

@@ -127,6 +127,17 @@ def test_less_memory_the_same_steps(runs, tokens, tmp_path, fields):
         assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
 
 
+@pytest.mark.skipif(shutil.which("g++") is None, reason="torch.compile needs a C++ compiler on a CPU")
+def test_compiled_layers_train_the_same_model(runs, tokens, tmp_path):
+    model = sc.train(dataclasses.replace(CONFIG, compile="on"), tmp_path / "run", tokens=tokens)
+    expected, _ = load_tensors(runs / "alone" / "model.safetensors")
+    for key, tensor in model.state_dict().items():
+        assert float((tensor - expected[key]).abs().max()) < 1e-5, key
+    alone, found = (read_metrics(run / "metrics.jsonl") for run in (runs / "alone", tmp_path / "run"))
+    assert found[-1]["alive_neurons"] == alone[-1]["alive_neurons"], "hooks must be seen by a compiled model"
+    assert all(block._compiled_call_impl is None for block in model.blocks)
+
+
 def test_a_batch_too_small_to_cut_is_refused():
     with pytest.raises(sc.UserError, match="accumulate 11 cuts a batch of 10"):
         dataclasses.replace(CONFIG, accumulate=11)

@@ -2,10 +2,7 @@
 
 import json
 import math
-import os
 import re
-import shutil
-import time
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -18,16 +15,6 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.viewer.picture import render_html
 
 HOSTILE = "</script><img src=x onerror=\"document.title='owned'\">\u2028\u2029<!--%%script%%"
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
 # ------------------------------------------------------------------ without a browser
 
 
@@ -53,7 +40,8 @@ def test_page_names_no_outside_address() -> None:
     assert policy
     assert policy[1].startswith("default-src 'none'; ")
     assert "unsafe" not in policy[1]
-    assert set(re.findall(r"https?://[^\s\"'`]+", page)) == {"http://www.w3.org/2000/svg"}
+    # Names of XML languages, which nothing fetches.
+    assert all(url.startswith("http://www.w3.org/") for url in re.findall(r"https?://[^\s\"'`]+", page))
 
 
 def test_missing_numbers_become_null() -> None:
@@ -76,28 +64,6 @@ def test_bad_payload_says_what_is_wrong(change: dict[str, Any], message: str) ->
 
 
 # ------------------------------------------------------------------ in a browser
-
-
-def chromium() -> str | None:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    return next((path for name in names if (path := shutil.which(name))), None)
-
-
-@pytest.fixture(scope="module")
-def browser() -> Iterator[Any]:
-    path = chromium()
-    try:
-        from playwright import sync_api as api
-    except ImportError:
-        path = None
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium or no playwright: CI must run the browser tests")
-        pytest.skip("no Chromium or no playwright")
-    with api.sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=ARGS)
-        yield instance
-        instance.close()
 
 
 Open = Callable[..., Any]
@@ -173,17 +139,6 @@ def test_lines_go_up_and_boxes_do_not_overlap(show: Open, payload: dict[str, Any
 
 
 @pytest.mark.browser
-def test_large_circuit_is_quick(show: Open) -> None:
-    started = time.perf_counter()
-    page = show(random_payload(120, 4))
-    page.wait_for_selector(".vertex")
-    own = page.evaluate("performance.timing.domContentLoadedEventEnd - performance.timing.responseEnd")
-    print(f"120 nodes: {own} ms in the page, {time.perf_counter() - started:.2f} s with the browser")
-    assert own < 1000 or os.environ.get("CI")  # a shared machine may be slow; the order is what counts
-    assert own < 5000
-
-
-@pytest.mark.browser
 def test_hover_and_pin_show_the_numbers(show: Open) -> None:
     payload = quote_payload()
     page = show(payload)
@@ -245,7 +200,7 @@ def test_stepping_pairs_changes_the_heatmap(show: Open) -> None:
     page.click(node("1.attn.v.61"))
     rows = next(n for n in payload["nodes"] if n["name"] == "1.attn.v.61")["activations"]
     assert values(page) == rows[:2]
-    assert page.locator(".token.last").count() == 2
+    assert page.locator("#prompts .token.last").count() == 2
     page.click('[aria-label="Next pair"]')
     assert values(page) == rows[2:4]
     assert "pair 2 of 3" in page.locator("#prompts").inner_text()
@@ -253,7 +208,7 @@ def test_stepping_pairs_changes_the_heatmap(show: Open) -> None:
     page.keyboard.press("p")
     page.keyboard.press("p")
     assert values(page) == rows[4:6]
-    page.hover(".token.last >> nth=0")
+    page.hover("#prompts .token.last >> nth=0")
     assert f"{rows[4][-1]:+.3f}".replace("-", "−") in page.locator("#tip").inner_text()
     margin = payload["prompts"][4]["full"][1] - payload["prompts"][4]["full"][0]
     assert f"{margin:+.3f}" in page.locator(".margin-value").first.inner_text()
@@ -320,6 +275,7 @@ def test_hostile_text_is_inert(show: Open) -> None:
     assert HOSTILE.split("\u2028")[0] in page.locator("#panel").inner_text()
     page.click(".vertex.token >> nth=0")
     with page.expect_download() as download:
+        page.click("#export summary")
         page.click("#download")
     ElementTree.fromstring(Path(download.value.path()).read_bytes())
     assert page.locator("img").count() == 0
@@ -380,7 +336,7 @@ def test_empty_circuit(show: Open) -> None:
     payload = quote_payload() | {"nodes": [], "edges": [], "residual": [], "embedding": [], "logits": []}
     payload["summary"] |= {"n_nodes": 0, "n_edges": 0, "loss": None}
     page = show(payload)
-    assert "This circuit is empty" in page.locator("#canvas").inner_text()
+    assert "This circuit is empty" in page.locator("#note").inner_text()
     assert page.locator("#download").is_disabled()
     assert "pair 1 of 3" in page.locator("#prompts").inner_text()
     page.keyboard.press("+")
@@ -405,6 +361,7 @@ def test_svg_stands_alone(show: Open) -> None:
     payload = quote_payload()
     page = show(payload)
     with page.expect_download() as download:
+        page.click("#export summary")
         page.click("#download")
     assert download.value.suggested_filename == "single_double_quote.svg"
     text = Path(download.value.path()).read_text(encoding="utf-8")

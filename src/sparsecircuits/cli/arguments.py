@@ -143,11 +143,13 @@ class Report(Common):
 
 @dataclass(kw_only=True)
 class View(Common):
-    """Draw circuits: write a self-contained page beside each and serve them on this machine alone."""
+    """Look at circuits and touch them, in a browser on this machine alone."""
 
     function: ClassVar[str] = "view"
     path: Annotated[Path, tyro.conf.Positional] = Path("quickstart")
-    """A circuit.json, or a run directory."""
+    """A circuit.json, a run directory, or a folder of runs."""
+    model: Path | None = None
+    """The circuits' model, where it is not the run directory around them."""
     port: int = 0
     """Loopback port; 0 picks a free one."""
     open: bool = True

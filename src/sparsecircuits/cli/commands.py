@@ -348,43 +348,20 @@ def _model_of(circuit_path: Path, model: Path | None) -> "SparseTransformer":
 
 
 def view(command: args.View) -> None:
-    """Write and serve the pictures of one circuit or of a run's circuits."""
-    from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.tasks import task_of_circuit
-    from sparsecircuits.viewer.payload import picture_payload
-    from sparsecircuits.viewer.picture import write_picture
+    """Serve circuits to a browser on this machine."""
+    from sparsecircuits.viewer.library import circuit_files
     from sparsecircuits.viewer.server import serve
 
-    pages = {}
-    for path in circuit_files(command.path):
-        circuit = Circuit.load(path)
-        model = _model_of(path, None)
-        payload = picture_payload(model, circuit, task_of_circuit(circuit.task, path.parent, model.tokenizer))
-        pages[circuit.task] = write_picture(path.with_name("circuit.html"), payload)
-    server = serve(pages, command.port)
+    found = circuit_files(command.path)
+    server = serve(found, command.port, command.model)
     if command.json:
-        print_json({"url": server.url, "pages": {task: str(page) for task, page in pages.items()}})
+        print_json({"url": server.url, "circuits": [str(path) for path in found]})
     else:
-        for page in pages.values():
-            print_text(f"wrote {page}")
-        print_text(f"serving at {server.url} (Ctrl-C stops)")
+        print_text(f"{len(found)} circuit{'s' * (len(found) != 1)} at {server.url} (Ctrl-C stops)")
     sys.stdout.flush()
     if command.open:
         _open_browser(server.url)
     server.wait()
-
-
-def circuit_files(path: Path) -> list[Path]:
-    """The circuit files that a path means. Raises UserError when there is none."""
-    if path.is_file():
-        return [path]
-    if not path.exists():
-        raise UserError(f"nothing at {path}: give a circuit.json or a run directory")
-    found = sorted(path.glob("circuits/*/circuit.json")) or sorted(path.glob("*/circuit.json"))
-    found = found or sorted(path.glob("circuit.json"))
-    if not found:
-        raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
-    return found
 
 
 def convert(command: args.Convert) -> None:

@@ -6,20 +6,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsecircuits.kernels import abstopk, gelu_abstopk
+from sparsecircuits.models.names import FINAL_SITE, NODE_SITES, node_sites, split_node, split_site
 
-# Sites whose channels can be nodes of a circuit (method: Gao et al. 2025, section 2.2), in order of
-# computation within a layer. `final_resid` follows the last layer.
-NODE_SITES = (
-    "attn.act_in",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.resid_delta",
-    "mlp.act_in",
-    "mlp.post_act",
-    "mlp.resid_delta",
-)
-FINAL_SITE = "final_resid"
+__all__ = ["FINAL_SITE", "NODE_SITES", "Site", "node_sites", "split_node", "split_site"]
 
 
 class Site(nn.Module):
@@ -44,20 +33,3 @@ class Site(nn.Module):
 
     def extra_repr(self) -> str:
         return "" if self.k is None else f"k={self.k}"
-
-
-def node_sites(n_layer: int) -> list[str]:
-    """Full names of all node sites of a model, in order of computation: `0.attn.act_in`, …, `final_resid`."""
-    return [f"{layer}.{site}" for layer in range(n_layer) for site in NODE_SITES] + [FINAL_SITE]
-
-
-def split_node(name: str) -> tuple[str, int]:
-    """`0.mlp.post_act.863` -> (`0.mlp.post_act`, 863)."""
-    site, _, index = name.rpartition(".")
-    return site, int(index)
-
-
-def split_site(site: str) -> tuple[int | None, str]:
-    """`0.mlp.post_act` -> (0, `mlp.post_act`); `final_resid` -> (None, `final_resid`)."""
-    layer, _, rest = site.partition(".")
-    return (int(layer), rest) if layer.isdigit() else (None, site)

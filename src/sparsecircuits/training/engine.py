@@ -143,7 +143,8 @@ class ShardedEngine(Engine):
         mesh = init_device_mesh(self.model.device.type, (self.world.size,))
         for block in self.model.blocks:
             fully_shard(block, mesh=mesh)
-        fully_shard(self.model, mesh=mesh)
+        # By default the outermost weights would stay gathered after a pass without a backward one.
+        fully_shard(self.model, mesh=mesh, reshard_after_forward=True)
         register_fsdp_forward_method(self.model, "loss")
 
     def projector(self, config: SparsityConfig) -> ShardedProjector:

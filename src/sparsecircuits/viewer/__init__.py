@@ -1,3 +1,4 @@
-"""Circuits to look at: the offline picture of one circuit.
+"""Circuits to look at and touch: a page for the browser, served on this machine alone, or as one offline file.
 
-`picture.render_html` turns a payload (plain JSON data) into one self-contained HTML file."""
+`web/` holds the page's TypeScript sources, `static/` what `make page` builds from them; `server` serves it with
+the JSON of `library` and `live`, and `picture.render_html` turns a payload into one self-contained HTML file."""

@@ -6,7 +6,8 @@ import torch
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.evaluation import circuit_logits
-from sparsecircuits.circuits.extraction import by_site, residual_links
+from sparsecircuits.circuits.extraction import by_site
+from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
@@ -14,39 +15,40 @@ from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.pruning.objective import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
+from sparsecircuits.viewer.examples import rounded
+from sparsecircuits.viewer.peek import file_payload
 
 SHOWN_PAIRS = 4
+MOST_RECORDED = 400  # nodes; of a larger circuit the page asks for activations one node at a time
 
 
 def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> dict[str, Any]:
     """The payload of `render_html`. Activations are those of the circuit alone (nodes outside frozen) on a
     few short held-out pairs. Raises UserError when the circuit belongs to another model."""
     circuit.check_model(model)
-    batch = _shown_pairs(task)
-    activations, attention = _run_circuit(model, circuit, batch)
+    batch = shown_pairs(task)
+    activations, attention = run_circuit(model, circuit, batch)
     ids = [row[: last + 1].tolist() for row, last in zip(batch.tokens, batch.last, strict=True)]
     full = all_candidate_logits(model, batch)
     alone = circuit_logits(model, circuit, batch)
     tokenizer = task.tokenizer
     assert tokenizer is not None
     return {
-        "schema": 1,
-        "title": circuit.task,
-        "task": circuit.task,
+        **file_payload(circuit.model_dump(mode="json")),
         "description": task.description,
         "model": _model(model, circuit),
-        "summary": _summary(circuit),
         "answers": [{"text": text, "id": token} for text, token in zip(task.answers, task.answer_ids, strict=True)],
-        "nodes": [{**node.model_dump(), "activations": activations[node.name]} for node in circuit.nodes],
-        "edges": [edge.model_dump() for edge in circuit.edges],
+        "nodes": [{**node.model_dump(), "activations": activations.get(node.name, [])} for node in circuit.nodes],
         "residual": [
-            {"source": source, "target": target} for source, target in residual_links(circuit.node_names, model.config)
+            {"source": source, "target": target}
+            for source, target in residual_links(circuit.node_names, model.config.d_model)
         ],
         "embedding": _embedding(model, circuit, sorted({token for row in ids for token in row}), tokenizer),
         "logits": _logits(model, circuit, task.answer_ids),
         "prompts": [
             {
                 "tokens": [tokenizer.token(token) for token in row],
+                "text": tokenizer.decode(row),
                 "answer": int(batch.correct[place]),
                 "full": full[place].tolist(),
                 "circuit": alone[place].tolist(),
@@ -57,7 +59,7 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
     }
 
 
-def _shown_pairs(task: Task) -> PairBatch:
+def shown_pairs(task: Task) -> PairBatch:
     """The shortest of some held-out pairs: what a person can read at a glance."""
     pairs = sorted(task.pairs("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
     return task.encode(pairs[4 : 4 + SHOWN_PAIRS] or pairs[:SHOWN_PAIRS])
@@ -78,50 +80,49 @@ def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
     }
 
 
-def _summary(circuit: Circuit) -> dict[str, Any]:
-    losses = circuit.losses
-    return {
-        "loss": losses.circuit if losses else None,
-        "loss_full": losses.full if losses else None,
-        "loss_empty": losses.empty if losses else None,
-        "loss_ablated": losses.ablated if losses else None,
-        "target_loss": circuit.target_loss,
-        "n_nodes": len(circuit.nodes),
-        "n_edges": len(circuit.edges),
-        "ablation": circuit.ablation,
-        "split": losses.split.replace("_", "-") if losses else None,
-        "n_prompts": 2 * losses.n_pairs if losses else None,
-    }
-
-
 @torch.no_grad()
-def _run_circuit(
+def run_circuit(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch
 ) -> tuple[dict[str, list], list[dict[str, Any]]]:
-    """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in."""
+    """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in: of the circuit
+    alone ("patterns": kept channels only) and of the whole model ("patterns_full": all channels)."""
+    tokens = torch.from_numpy(batch.tokens).to(model.device)
     with circuit.gating(model).over(model, batch), record(model) as seen:
-        model(torch.from_numpy(batch.tokens).to(model.device))
+        model.final_hidden(tokens)
+    with record(model, r"\d+\.attn\.[qk]") as seen_full:
+        model.final_hidden(tokens)
     lengths = (batch.last + 1).tolist()
-    activations = {
-        name: [seen[site][row, :length, index].tolist() for row, length in enumerate(lengths)]
-        for name in circuit.node_names
-        for site, index in [split_node(name)]
-    }
+    names = circuit.node_names if len(circuit.nodes) <= MOST_RECORDED else []
+    activations = {name: node_rows(seen, name, lengths) for name in names}
     heads = sorted({(n.layer, n.head) for n in circuit.nodes if n.layer is not None and n.head is not None})
-    attention = []
-    for layer, head in heads:
-        block = model.block(layer).attn
-        q, k = (split_heads(seen[f"{layer}.attn.{site}"], block.n_head)[:, head : head + 1] for site in "qk")
-        sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
-        pattern = attention_pattern(q, k, sink)[:, 0]
-        attention.append(
-            {
-                "layer": layer,
-                "head": head,
-                "patterns": [pattern[row, :n, :n].tolist() for row, n in enumerate(lengths)],
-            }
-        )
+    attention = [
+        {
+            "layer": layer,
+            "head": head,
+            "patterns": head_patterns(model, seen, layer, head, lengths),
+            "patterns_full": head_patterns(model, seen_full, layer, head, lengths),
+        }
+        for layer, head in heads[:MOST_RECORDED]
+    ]
     return activations, attention
+
+
+def node_rows(seen: dict[str, torch.Tensor], name: str, lengths: list[int]) -> list[list[float]]:
+    """Recorded activations of one node, [prompt][token]."""
+    site, index = split_node(name)
+    values = seen[site][..., index].float().cpu()
+    return [[rounded(x) for x in values[row, :length].tolist()] for row, length in enumerate(lengths)]
+
+
+def head_patterns(
+    model: SparseTransformer, seen: dict[str, torch.Tensor], layer: int, head: int, lengths: list[int]
+) -> list[list[list[float]]]:
+    """Attention patterns of one head from recorded queries and keys, [prompt][query][key]."""
+    block = model.block(layer).attn
+    q, k = (split_heads(seen[f"{layer}.attn.{site}"], block.n_head)[:, head : head + 1] for site in "qk")
+    sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
+    pattern = attention_pattern(q, k, sink)[:, 0].float().cpu()
+    return [[[rounded(x) for x in line] for line in pattern[row, :n, :n].tolist()] for row, n in enumerate(lengths)]
 
 
 def _embedding(

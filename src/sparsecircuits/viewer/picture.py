@@ -1,6 +1,6 @@
-"""The circuit picture: one offline HTML file, assembled from the files in `static/`.
+"""The page of a circuit, assembled from the built files in `static/`: as one offline file, or for the server.
 
-Nothing in the page is fetched: style, script and data are inline, and a content-security policy that
+In the offline file nothing is fetched: style, script and data are inline, and a content-security policy that
 names the hashes of exactly that style and that script forbids everything else.
 """
 
@@ -17,19 +17,9 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
 
 SCHEMA = 1
-SCRIPTS = (
-    "format.js",
-    "layout.js",
-    "draw.js",
-    "view.js",
-    "prompts.js",
-    "panel.js",
-    "export.js",
-    "picture.js",
-)
 
 _REQUIRED = ("title", "answers", "nodes", "edges")
-_PLACEHOLDER = re.compile(r"%%(csp|style|script|payload)%%")
+_PLACEHOLDER = re.compile(r"<!--%%(head|body)%%-->")
 
 
 def render_html(payload: dict[str, Any]) -> str:
@@ -43,16 +33,21 @@ def render_html(payload: dict[str, Any]) -> str:
         UserError: the payload has another schema, lacks a required part, or holds no plain data.
     """
     _check(payload)
-    style = _static("picture.css")
-    script = "(() => {\n'use strict';\n" + "\n".join(_static(name) for name in SCRIPTS) + "})();\n"
-    parts = {
-        "csp": _policy(style, script),
-        "style": style,
-        "script": script,
-        "payload": _embed(payload),
-    }
+    style, script = _static("app.css"), _static("app.js")
+    policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, script)}">'
+    data = f'<script type="application/json" id="payload">{_embed(payload)}</script>'
+    return _fill(f"{policy}\n<style>{style}</style>", f"{data}\n<script>{script}</script>")
+
+
+def render_shell() -> str:
+    """The page that the server sends: style and script by address, data by request."""
+    return _fill('<link rel="stylesheet" href="app.css">', '<script src="app.js"></script>')
+
+
+def _fill(head: str, body: str) -> str:
     # One pass: a placeholder inside the payload stays the text it is.
-    return _PLACEHOLDER.sub(lambda match: parts[match[1]], _static("picture.html"))
+    parts = {"head": head, "body": body}
+    return _PLACEHOLDER.sub(lambda match: parts[match[1]], _static("page.html"))
 
 
 def _check(payload: dict[str, Any]) -> None:
@@ -74,7 +69,7 @@ def _static(name: str) -> str:
 def _policy(style: str, script: str) -> str:
     return (
         f"default-src 'none'; style-src {_hash(style)}; script-src {_hash(script)}; "
-        "img-src data:; base-uri 'none'; form-action 'none'"
+        "img-src data: blob:; worker-src blob:; base-uri 'none'; form-action 'none'"
     )
 
 
@@ -85,7 +80,7 @@ def _hash(text: str) -> str:
 def _embed(payload: dict[str, Any]) -> str:
     """JSON that is inert inside a script element: no <, > or &, no character beyond ASCII."""
     try:
-        text = json.dumps(_finite(payload), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
+        text = json.dumps(finite(payload), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
     except TypeError as error:
         raise UserError(f"the picture's payload must be plain JSON data: {error}") from error
     for character in "<>&":
@@ -93,16 +88,22 @@ def _embed(payload: dict[str, Any]) -> str:
     return text
 
 
-def _finite(value: Any) -> Any:
+def finite(value: Any) -> Any:
+    """The same JSON-like value with None for every number that is not finite."""
     if isinstance(value, float):
         return value if math.isfinite(value) else None
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
+        return {key: finite(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
-        return [_finite(item) for item in value]
+        return [finite(item) for item in value]
     return value
 
 
 def write_picture(path: Path, payload: dict[str, Any]) -> Path:
     """Write the page of a payload atomically and return its path."""
     return write_text(path, render_html(payload))
+
+
+def page_name(title: str) -> str:
+    """A file name that a title makes, without its suffix."""
+    return re.sub(r"[^\w.-]+", "_", title, flags=re.ASCII)[:80].strip("._") or "circuit"

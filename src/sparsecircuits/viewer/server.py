@@ -1,24 +1,44 @@
-"""Serve written pages on the loopback interface alone."""
+"""Serve the viewer on the loopback interface alone."""
 
 import errno
-import html
+import socket
 import threading
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+import time
 from pathlib import Path
 
+import uvicorn
+
 from sparsecircuits.errors import UserError
+from sparsecircuits.viewer.app import build_app
+from sparsecircuits.viewer.library import Library
 
 HOST = "127.0.0.1"
 
 
-class PageServer:
+class ViewerServer:
     """A running server; `url` is where it is."""
 
-    def __init__(self, http: ThreadingHTTPServer) -> None:
-        self._http = http
-        self.url = f"http://{HOST}:{http.server_address[1]}/"
-        self._thread = threading.Thread(target=http.serve_forever, daemon=True)
+    def __init__(self, library: Library, port: int = 0) -> None:
+        self._socket = _listen(port)
+        self.port = self._socket.getsockname()[1]
+        self.url = f"http://{HOST}:{self.port}/"
+        app = build_app(library)
+        app.allow(self.port)
+        config = uvicorn.Config(
+            app,  # type: ignore[arg-type]
+            log_level="error",
+            access_log=False,
+            server_header=False,
+            timeout_keep_alive=30,
+            timeout_graceful_shutdown=1,
+            lifespan="off",
+            ws="none",
+        )
+        self._server = uvicorn.Server(config)
+        self._thread = threading.Thread(target=self._server.run, kwargs={"sockets": [self._socket]}, daemon=True)
         self._thread.start()
+        while not self._server.started and self._thread.is_alive():
+            time.sleep(0.01)
 
     def wait(self) -> None:
         """Serve until Ctrl-C."""
@@ -30,57 +50,30 @@ class PageServer:
 
     def close(self) -> None:
         """Stop serving."""
-        self._http.shutdown()
-        self._http.server_close()
+        self._server.should_exit = True
+        self._thread.join(timeout=5)
+        self._socket.close()
 
 
-def serve(pages: dict[str, Path], port: int = 0) -> PageServer:
-    """Serve the pages at /<name>, and at / the only one or a list. Raises UserError for a port in use.
-
-    No path of a request touches the disk: only the given files, by name. A request whose Host is not this
-    loopback address is refused, so that no other site's page can reach it by a rebound name.
-    """
-    contents = {f"/{name}": path.read_bytes() for name, path in pages.items()}
-    contents["/"] = next(iter(contents.values())) if len(contents) == 1 else _index(list(pages))
+def _listen(port: int) -> socket.socket:
+    """A listening socket on this machine alone. Raises UserError for a port that cannot be used."""
+    listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
+    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
     try:
-        http = ThreadingHTTPServer((HOST, port), _handler(contents))
+        listener.bind((HOST, port))
+        listener.listen(64)
     except OverflowError as error:
+        listener.close()
         raise UserError(f"{port} is no port: choose 0 to 65535") from error
     except OSError as error:
+        listener.close()
         if error.errno in (errno.EADDRINUSE, errno.EACCES):
             raise UserError(f"port {port} cannot be used ({error.strerror}): choose another --port") from error
         raise
-    return PageServer(http)
+    return listener
 
 
-def _index(names: list[str]) -> bytes:
-    items = "".join(f'<li><a href="/{html.escape(name)}">{html.escape(name)}</a></li>' for name in names)
-    return (
-        '<!doctype html><html lang="en"><meta charset="utf-8"><title>circuits</title>'
-        f"<h1>Circuits</h1><ul>{items}</ul></html>"
-    ).encode()
-
-
-def _handler(contents: dict[str, bytes]) -> type[BaseHTTPRequestHandler]:
-    class Handler(BaseHTTPRequestHandler):
-        def do_GET(self) -> None:
-            port = self.server.server_port  # type: ignore[attr-defined]
-            if self.headers.get("Host") not in (f"{HOST}:{port}", f"localhost:{port}"):
-                self._answer(403, b"forbidden: this page is for this machine alone\n", "text/plain")
-            elif (body := contents.get(self.path.split("?", 1)[0])) is not None:
-                self._answer(200, body, "text/html; charset=utf-8")
-            else:
-                self._answer(404, b"not found\n", "text/plain")
-
-        def _answer(self, status: int, body: bytes, kind: str) -> None:
-            self.send_response(status)
-            self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            self.send_header("X-Content-Type-Options", "nosniff")
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, format: str, *args: object) -> None:
-            """Say nothing: the terminal is the user's."""
-
-    return Handler
+def serve(paths: list[Path], port: int = 0, model: Path | None = None) -> ViewerServer:
+    """Serve the circuits in these files. model: their model's directory, where it is not the run around them.
+    Raises UserError for a port in use."""
+    return ViewerServer(Library(paths, model), port)

@@ -1,0 +1,50 @@
+"""Smaller circuits inside a circuit: its nodes by importance, and the loss at each size."""
+
+from dataclasses import replace
+
+import torch
+from torch import Tensor
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.discretise import Evaluator, Score
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
+from sparsecircuits.tasks import PairBatch
+
+
+def nodes_by_importance(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> list[str]:
+    """Node names, the most important first: by the recorded rise of the loss without each; where that was
+    not measured (large circuits), by the gradient of the loss in each node's gate."""
+    scores = {node.name: node.importance for node in circuit.nodes}
+    if any(score is None for score in scores.values()):
+        scores = dict(zip(circuit.node_names, _attribution(model, circuit, batch).tolist(), strict=True))
+    return sorted(scores, key=lambda name: -scores[name])  # type: ignore[operator]
+
+
+def _attribution(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Tensor:
+    """-d loss / d gate of each node of the circuit, all gates on: a first-order leave-one-out."""
+    space = NodeSpace.of(model.config)
+    kept = circuit.kept(space)
+    gates = kept.float().requires_grad_()
+    gating = replace(circuit.gating(model), gates=gates)
+    with torch.enable_grad(), gating.over(model, batch):
+        loss = task_loss(candidate_logits(model, batch), correct_of(batch, model.device))
+        (slope,) = torch.autograd.grad(loss, gates)
+    place = dict(zip(space.names(kept), -slope[kept], strict=True))
+    return torch.stack([place[name] for name in circuit.node_names]).cpu()
+
+
+def loss_at_size(model: SparseTransformer, circuit: Circuit, batch: PairBatch, order: list[str], size: int) -> Score:
+    """Loss of the `size` most important nodes alone, with the calibration that suits them on `batch`."""
+    space = NodeSpace.of(model.config)
+    score = Evaluator(model, circuit.frozen_values(space), batch, ablation=circuit.ablation)
+    return score(space.mask(order[:size]), circuit.removed_edges(model))
+
+
+def shown_sizes(n_nodes: int, most: int = 40) -> list[int]:
+    """The sizes of a loss-vs-size curve: every one, or about `most` evenly spaced on a log scale."""
+    if n_nodes <= most:
+        return list(range(n_nodes + 1))
+    ratio = n_nodes ** (1 / (most - 1))
+    return sorted({0, *(min(n_nodes, round(ratio**i)) for i in range(most)), n_nodes})

@@ -1,0 +1,173 @@
+"""The circuits that `view` is given: found on disk once, loaded when they are asked for."""
+
+import json
+import threading
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_text
+from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
+from sparsecircuits.viewer.peek import file_payload, peek
+
+if TYPE_CHECKING:
+    from sparsecircuits.models.transformer import SparseTransformer
+    from sparsecircuits.viewer.live import LiveCircuit
+
+_PATTERNS = ("circuit.json", "*/circuit.json", "circuits/*/circuit.json", "*/circuits/*/circuit.json")
+MOST_CIRCUITS = 500
+LARGEST_CARD = 4_000_000  # bytes
+MODEL_CONFIGS = ("config.json", "beeg_config.json")  # beside a model, as `load_model` knows it
+
+
+def circuit_files(path: Path) -> list[Path]:
+    """The circuit files that a path means: the file itself, or those of a run, or of a folder of runs.
+    Raises UserError when there is none."""
+    path = Path(path)
+    if path.is_file():
+        return [path]
+    if not path.exists():
+        raise UserError(f"nothing at {path}: give a circuit.json, a run directory or a folder of runs")
+    found = sorted({file for pattern in _PATTERNS for file in path.glob(pattern)})
+    if not found:
+        raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
+    return found[:MOST_CIRCUITS]
+
+
+@dataclass
+class Entry:
+    """One circuit file. `problem` says why it cannot be read, or why its model cannot be used."""
+
+    id: str
+    path: Path
+    circuit: dict[str, Any] | None = field(default=None, repr=False)
+    """The file's JSON."""
+    problem: str | None = None
+    live: "LiveCircuit | None" = field(default=None, repr=False)
+    tried: bool = False
+
+
+class Library:
+    """Circuits by short ids. The ids are made here: what a request names is looked up, never opened."""
+
+    def __init__(self, paths: list[Path], model: Path | None = None) -> None:
+        self._model_path = Path(model) if model else None
+        self._models: dict[Path, tuple[SparseTransformer, threading.RLock]] = {}
+        self._lock = threading.RLock()
+        self.entries: dict[str, Entry] = {}
+        for number, path in enumerate(paths):
+            entry = Entry(str(number), path)
+            try:
+                entry.circuit = peek(path)
+            except UserError as error:
+                entry.problem = str(error)
+            self.entries[entry.id] = entry
+
+    def list(self) -> list[dict[str, Any]]:
+        """One record per circuit, for a menu."""
+        return [self._record(entry) for entry in self.entries.values()]
+
+    def _record(self, entry: Entry) -> dict[str, Any]:
+        run = _run_of(entry.path)
+        record: dict[str, Any] = {"id": entry.id}
+        circuit = entry.circuit
+        record |= {"run": run.name if run else entry.path.parent.name, "problem": None if circuit else entry.problem}
+        if circuit is None:
+            return {**record, "task": entry.path.parent.name}
+        payload = {"model": circuit["model_name"], "model_id": circuit["model_id"], "task": circuit["task"]}
+        sizes = {"n_nodes": len(circuit["nodes"]), "n_edges": len(circuit["edges"])}
+        return {**record, **payload, **sizes, "loss": (circuit.get("losses") or {}).get("circuit")}
+
+    def entry(self, identifier: str) -> Entry:
+        """An entry by its id. Raises UserError for an unknown one, or when its file cannot be read."""
+        entry = self.entries.get(identifier)
+        if entry is None:
+            raise UserError("there is no such circuit")
+        if entry.circuit is None:
+            raise UserError(entry.problem or "the circuit cannot be read")
+        return entry
+
+    def live(self, identifier: str) -> "LiveCircuit":
+        """A circuit with its model, loaded on first use. Raises UserError, each time the same, when the model
+        is missing, damaged, or another one."""
+        entry = self.entry(identifier)
+        with self._lock:
+            if not entry.tried:
+                entry.tried = True
+                try:
+                    entry.live = self._load(entry)
+                except UserError as error:
+                    entry.problem = str(error)
+        if entry.live is None:
+            raise UserError(entry.problem or "the model cannot be loaded")
+        return entry.live
+
+    def payload(self, identifier: str, quick: bool = False) -> dict[str, Any]:
+        """What the page draws: with the model's activations; or what the file holds, with the reason in
+        "problem" why not more. quick: what the file holds, without waiting for the model ("live" is None)."""
+        entry = self.entry(identifier)
+        assert entry.circuit is not None
+        payload: dict[str, Any] = {**file_payload(entry.circuit), "live": None}
+        if not quick:
+            try:
+                payload |= {**self.live(identifier).payload(), "live": True}
+            except UserError as error:
+                payload |= {"live": False, "problem": str(error)}
+        groups = self.groups(identifier).model_dump(mode="json")
+        return {**payload, "id": identifier, "groups": groups, "card": self.card(identifier)}
+
+    def offline(self, identifier: str) -> dict[str, Any]:
+        """The payload of the one-file page: with every node's weights and examples, and the curve."""
+        payload = self.payload(identifier)
+        payload.pop("problem", None)
+        if payload.pop("live"):
+            live = self.live(identifier)
+            payload |= {"details": live.details(), "curve": live.curve()}
+        return payload
+
+    def card(self, identifier: str) -> dict[str, Any] | None:
+        """The faithfulness card beside the circuit, if one was saved."""
+        path = self.entry(identifier).path.with_name("report.json")
+        if not path.is_file() or path.stat().st_size > LARGEST_CARD:
+            return None
+        try:
+            card = json.loads(read_text(path, "report"))
+        except ValueError:
+            return None
+        return card if isinstance(card, dict) else None
+
+    def groups(self, identifier: str) -> Groups:
+        """Saved names and groups; empty where there are none, or where the file is damaged."""
+        try:
+            return Groups.load(self._groups_path(identifier))
+        except UserError:
+            return Groups()
+
+    def save_groups(self, identifier: str, groups: Groups) -> Path:
+        """Write the sidecar file beside the circuit."""
+        return groups.save(self._groups_path(identifier))
+
+    def _groups_path(self, identifier: str) -> Path:
+        path = self.entry(identifier).path
+        return path.with_name(path.stem + GROUPS_SUFFIX)
+
+    def _load(self, entry: Entry) -> "LiveCircuit":
+        from sparsecircuits.circuits.circuit import Circuit
+        from sparsecircuits.interop.loading import load_model
+        from sparsecircuits.viewer.live import LiveCircuit
+
+        where = self._model_path or _run_of(entry.path)
+        if where is None:
+            raise UserError("no model beside this circuit: the picture shows what its file holds")
+        circuit = Circuit.load(entry.path)
+        if where not in self._models:
+            self._models[where] = (load_model(where), threading.RLock())
+        model, lock = self._models[where]
+        return LiveCircuit(model, circuit, task_of_circuit(circuit.task, entry.path.parent, model.tokenizer), lock)
+
+
+def _run_of(circuit: Path) -> Path | None:
+    """The run directory around a circuit file."""
+    parents = circuit.resolve().parents
+    return next((folder for folder in parents if any((folder / name).exists() for name in MODEL_CONFIGS)), None)

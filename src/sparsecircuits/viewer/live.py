@@ -1,0 +1,266 @@
+"""A circuit with its model at hand: what the page asks for while a person touches it."""
+
+import threading
+import time
+from functools import cached_property
+from typing import Any
+
+import numpy as np
+import torch
+
+from sparsecircuits.circuits.changes import Intervention
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.interventions import Outcome, run_with
+from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
+from sparsecircuits.data import Tokenizer, prepare_tokens
+from sparsecircuits.errors import UserError
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import Calibration, correct_of, task_loss
+from sparsecircuits.tasks import PairBatch, Task
+from sparsecircuits.viewer.examples import describe, read_text
+from sparsecircuits.viewer.payload import (
+    MOST_RECORDED,
+    head_patterns,
+    node_rows,
+    picture_payload,
+    shown_pairs,
+)
+from sparsecircuits.viewer.requests import RunRequest
+from sparsecircuits.viewer.weights import node_weights
+
+LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 32, 4, 24
+TOP_TOKENS = 5
+
+
+class LiveCircuit:
+    """Model, circuit and task together. Methods may be called from several threads: forward hooks belong to
+    one pass at a time, so a lock is held for each."""
+
+    def __init__(self, model: SparseTransformer, circuit: Circuit, task: Task, lock: threading.RLock) -> None:
+        circuit.check_model(model)
+        self.model, self.circuit, self.task, self.lock = model, circuit, task, lock
+        self.space = NodeSpace.of(model.config)
+        circuit.kept(self.space)
+        circuit.frozen_values(self.space)
+        self._losses: dict[Any, float] = {}
+        self._text_lock = threading.Lock()
+        self._text: dict[str, dict[str, Any]] = {}
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The tokenizer that the task is bound to."""
+        assert self.task.tokenizer is not None
+        return self.task.tokenizer
+
+    @cached_property
+    def shown(self) -> PairBatch:
+        """The pairs that the page shows."""
+        return shown_pairs(self.task)
+
+    @cached_property
+    def loss_batches(self) -> list[PairBatch]:
+        """Held-out pairs for the loss beside an intervention, in batches of similar length: little is padding,
+        and "resample" draws from prompts of similar length."""
+        pairs = sorted(self.task.pairs("held_out", LOSS_PAIRS, 0), key=lambda pair: len(pair.left))
+        size = LOSS_PAIRS // LOSS_BATCHES
+        return [self.task.encode(pairs[start : start + size]) for start in range(0, LOSS_PAIRS, size)]
+
+    @cached_property
+    def size_batch(self) -> PairBatch:
+        """Validation pairs for the curve: its calibration is chosen on them."""
+        return self.task.batch("validation", CURVE_PAIRS, 0)
+
+    def payload(self) -> dict[str, Any]:
+        """What the picture shows (see `picture_payload`)."""
+        with self.lock:
+            return picture_payload(self.model, self.circuit, self.task)
+
+    # ------------------------------------------------------------------ touch
+
+    def run(self, request: RunRequest) -> dict[str, Any]:
+        """Logits of both answers before and after the interventions, the loss over the task, the most likely
+        next tokens, activations and patterns. Raises UserError for a prompt or a target that does not fit."""
+        began = time.perf_counter()
+        batch, patch = self._prompts(request)
+        nodes, calibration = self._at_size(request)
+        pool = self.loss_batches[0] if request.prompt is not None else None
+        options: dict[str, Any] = {
+            "scope": request.scope,
+            "nodes": nodes,
+            "patch": patch,
+            "pool": pool,
+            "seed": request.seed,
+        }
+        with self.lock:
+            before = run_with(self.model, self.circuit, batch, (), watch=None, **options)
+            after = run_with(
+                self.model, self.circuit, batch, request.interventions, watch=self._watched(request), **options
+            )
+            losses = [self._loss(request, nodes, calibration, i) for i in ((), request.interventions)]
+        lengths = (batch.last + 1).tolist()
+        return {
+            "prompts": [
+                {
+                    "tokens": [self.tokenizer.token(t) for t in batch.tokens[row, :length].tolist()],
+                    "answer": None if request.prompt is not None else int(batch.correct[row]),
+                    **{
+                        when: {
+                            "logits": calibration(o.logits[row : row + 1, list(batch.answers)])[0].tolist(),
+                            "top": self._top(o, row),
+                        }
+                        for when, o in (("before", before), ("after", after))
+                    },
+                }
+                for row, length in enumerate(lengths)
+            ],
+            "loss": {"before": losses[0], "after": losses[1], "n_prompts": 2 * LOSS_PAIRS, "split": "held-out"},
+            "activations": {
+                name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)
+            },
+            "attention": [
+                {"layer": la, "head": h, "patterns": head_patterns(self.model, after.activations, la, h, lengths)}
+                for la, h in request.heads
+            ],
+            "n_kept": len(nodes) if nodes is not None else len(self.circuit.nodes),
+            "scope": request.scope,
+            "ms": round(1000 * (time.perf_counter() - began), 1),
+        }
+
+    def _at_size(self, request: RunRequest) -> tuple[list[str] | None, Calibration]:
+        if request.scope == "model":
+            return None, Calibration()
+        if request.size is None or request.size >= len(self.circuit.nodes):
+            return None, self.circuit.calibration
+        with self.lock:
+            score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, request.size)
+        return self.order[: request.size], score.calibration
+
+    def _prompts(self, request: RunRequest) -> tuple[PairBatch, PairBatch | None]:
+        if request.prompt is None:
+            if 2 * request.pair >= len(self.shown.last):
+                raise UserError(f"there are {len(self.shown.last) // 2} pairs")
+            return self.shown.rows(2 * request.pair, 2 * request.pair + 2), None
+        batch = self._encoded(request.prompt)
+        if request.patch_prompt:
+            return batch, self._encoded(request.patch_prompt)
+        if any(change.kind == "patch" for change in request.interventions):
+            raise UserError("to patch, give a second prompt to take the values from")
+        return batch, None
+
+    def _encoded(self, text: str) -> PairBatch:
+        ids, most = self.tokenizer.encode(text), self.model.config.n_ctx
+        if not ids:
+            raise UserError("the prompt is empty")
+        if len(ids) > most:
+            raise UserError(f"the prompt has {len(ids)} tokens, the model reads {most}: shorten it")
+        return PairBatch(np.array([ids]), np.array([len(ids) - 1]), np.array([0]), self.task.answer_ids)
+
+    def _loss(
+        self, request: RunRequest, nodes: list[str] | None, calibration: Calibration, changes: tuple[Intervention, ...]
+    ) -> float:
+        key = (request.scope, request.size if nodes is not None else None, changes, request.seed)
+        if key not in self._losses:
+            if len(self._losses) > 2000:
+                self._losses.clear()
+            logits, correct = [], []
+            for batch in self.loss_batches:
+                outcome = run_with(
+                    self.model, self.circuit, batch, changes, scope=request.scope, nodes=nodes, seed=request.seed
+                )
+                logits.append(calibration(outcome.logits[:, list(batch.answers)]))
+                correct.append(correct_of(batch, outcome.logits.device))
+            self._losses[key] = task_loss(torch.cat(logits), torch.cat(correct)).item()
+        return self._losses[key]
+
+    def _top(self, outcome: Outcome, row: int) -> list[dict[str, Any]]:
+        chances, ids = outcome.logits[row].softmax(dim=-1).topk(TOP_TOKENS)
+        known = self.tokenizer.vocab_size
+        return [
+            {"token": self.tokenizer.token(i) if i < known else f"#{i}", "p": p}
+            for i, p in zip(ids.tolist(), chances.tolist(), strict=True)
+        ]
+
+    def _recorded_names(self, request: RunRequest) -> list[str]:
+        kept = self.circuit.node_names if len(self.circuit.nodes) <= MOST_RECORDED else []
+        return list(dict.fromkeys((*kept, *request.watch)))
+
+    def _watched(self, request: RunRequest) -> str | None:
+        self._check_names(request.watch)
+        for layer, head in request.heads:
+            if not (0 <= layer < self.model.config.n_layer and 0 <= head < self.model.config.heads):
+                raise UserError(f"the model has no head {head} in layer {layer}")
+        sites = {name.rpartition(".")[0] for name in self._recorded_names(request)}
+        sites |= {f"{layer}.attn.{site}" for layer, _ in request.heads for site in "qk"}
+        return "|".join(site.replace(".", r"\.") for site in sorted(sites)) or None
+
+    def _check_names(self, names: tuple[str, ...]) -> None:
+        for name in names:
+            try:
+                self.space.mask([name])
+            except (KeyError, IndexError, ValueError) as error:
+                raise UserError(f"the model has no node {name[:80]!r}") from error
+
+    # ------------------------------------------------------------------ size
+
+    @cached_property
+    def order(self) -> list[str]:
+        """Node names, the most important first."""
+        with self.lock:
+            return nodes_by_importance(self.model, self.circuit, self.size_batch)
+
+    @cached_property
+    def _curve(self) -> dict[str, Any]:
+        points = []
+        for size in shown_sizes(len(self.circuit.nodes)):
+            with self.lock:
+                score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, size)
+            points.append({"size": size, "loss": score.loss})
+        return {"order": self.order, "points": points, "split": "validation", "n_prompts": 2 * CURVE_PAIRS}
+
+    def curve(self) -> dict[str, Any]:
+        """Loss vs size of the nested circuits: {order, points: [{size, loss}], split, n_prompts}."""
+        return self._curve
+
+    # ------------------------------------------------------------------ one node
+
+    def node(self, name: str) -> dict[str, Any]:
+        """Every weight of a node, and what it does on pretraining text; any node of the model.
+
+        "text" is None, with the reason in "text_problem", where no pretraining text can be had.
+        """
+        self._check_names((name,))
+        with self.lock:
+            weights = node_weights(self.model, name)
+        found: dict[str, Any] = {"name": name, "mean": self._mean(name), "weights": weights, "text": None}
+        try:
+            found["text"] = self._on_text(name)
+        except UserError as error:
+            found["text_problem"] = str(error)
+        return found
+
+    def details(self) -> dict[str, Any]:
+        """`node` of every node in the circuit: what an offline page keeps."""
+        return {name: self.node(name) for name in self.circuit.node_names[:MOST_RECORDED]}
+
+    def _mean(self, name: str) -> float:
+        return self.circuit.frozen_values(self.space)[self.space.mask([name])].item()
+
+    def _on_text(self, name: str) -> dict[str, Any]:
+        with self._text_lock:
+            if name not in self._text:
+                tokens = pretraining_tokens(self.model)
+                kept = self.circuit.node_names
+                names = kept if name in kept and len(kept) <= MOST_RECORDED else [name]
+                ids, values = read_text(self.model, tokens, names, lambda: self.lock)
+                for each in names:
+                    self._text[each] = describe(ids, values[each], self.tokenizer)
+            return self._text[name]
+
+
+def pretraining_tokens(model: SparseTransformer) -> np.ndarray:
+    """Validation tokens of the corpus that a model was trained on. Raises UserError where it is unknown or
+    cannot be read."""
+    if model.corpus is None:
+        raise UserError("the model does not say what text it was trained on")
+    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).val

@@ -1,0 +1,52 @@
+"""`sc.show`: a circuit in a notebook, as the offline page in a frame."""
+
+import html
+import threading
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from sparsecircuits.viewer.peek import file_payload
+from sparsecircuits.viewer.picture import render_html
+
+if TYPE_CHECKING:
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.models.transformer import SparseTransformer
+
+
+@dataclass(frozen=True)
+class Shown:
+    """What a notebook displays: `page` is the whole page, which makes no request."""
+
+    page: str
+    height: int
+
+    def _repr_html_(self) -> str:
+        # The frame has no origin of its own: the page's script cannot reach the notebook.
+        return (
+            f'<iframe srcdoc="{html.escape(self.page, quote=True)}" sandbox="allow-scripts allow-downloads" '
+            f'title="circuit" style="width: 100%; height: {self.height}px; border: 0"></iframe>'
+        )
+
+    def __repr__(self) -> str:
+        return f"<circuit page of {len(self.page):,} characters: shown by a notebook>"
+
+
+def show(
+    circuit: "Circuit", model: "SparseTransformer | None" = None, *, details: bool = False, height: int = 720
+) -> Shown:
+    """The picture of a circuit for a notebook cell.
+
+    With its model it has prompts, activations and attention patterns; `details` adds every node's weights and
+    its examples from pretraining text (which is read for it) and the loss-vs-size curve. height: pixels.
+    Raises UserError when the circuit belongs to another model.
+    """
+    if model is None:
+        return Shown(render_html(file_payload(circuit.model_dump(mode="json"))), height)
+    from sparsecircuits.tasks import get_task
+    from sparsecircuits.viewer.live import LiveCircuit
+
+    live = LiveCircuit(model, circuit, get_task(circuit.task, model.tokenizer), threading.RLock())
+    payload = live.payload()
+    if details:
+        payload |= {"details": live.details(), "curve": live.curve()}
+    return Shown(render_html(payload), height)

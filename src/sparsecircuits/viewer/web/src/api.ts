@@ -1,0 +1,60 @@
+// Where data comes from: the server that sent the page, or the page itself when it is an offline file.
+import type { CircuitRecord, Curve, Groups, NodeDetails, Payload, RunResult } from "./types";
+
+export class Refused extends Error {}
+
+async function ask<T>(path: string, body?: unknown): Promise<T> {
+  let answer: Response;
+  try {
+    answer = await fetch(path, body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+  } catch {
+    throw new Refused("The server has gone. Start it again with “sparsecircuits view”, then reload this page.");
+  }
+  const text = await answer.text();
+  if (answer.ok) return JSON.parse(text);
+  let words = text.trim();
+  try { words = JSON.parse(text).error ?? words; } catch { /* plain text says it too */ }
+  throw new Refused(words || `The server answered ${answer.status}.`);
+}
+
+export interface Source {
+  offline: boolean;
+  list(): Promise<CircuitRecord[]>;
+  payload(id: string, quick: boolean): Promise<Payload>;
+  node(id: string, name: string): Promise<NodeDetails>;
+  curve(id: string): Promise<Curve>;
+  run(id: string, request: unknown): Promise<RunResult>;
+  saveGroups(id: string, groups: Groups): Promise<void>;
+}
+
+const at = (id: string): string => `api/circuits/${encodeURIComponent(id)}`;
+
+export const server: Source = {
+  offline: false,
+  list: async () => (await ask<{ circuits: CircuitRecord[] }>("api/circuits")).circuits,
+  payload: (id, quick) => ask(`${at(id)}${quick ? "?quick=1" : ""}`),
+  node: (id, name) => ask(`${at(id)}/nodes/${encodeURIComponent(name)}`),
+  curve: (id) => ask(`${at(id)}/curve`),
+  run: (id, request) => ask(`${at(id)}/run`, request),
+  saveGroups: async (id, groups) => { await ask(`${at(id)}/groups`, groups); },
+};
+
+/** The data inside the page. What needs the model is refused, and says how to have it. */
+export function embedded(payload: Payload): Source {
+  const needsModel = (): never => {
+    throw new Refused("This is an offline page: it keeps what was recorded. To run the model, open the circuit with “sparsecircuits view”.");
+  };
+  const id = payload.id ?? "0";
+  return {
+    offline: true,
+    list: async () => [{
+      id, task: payload.title, run: payload.model?.name ?? "", model: payload.model?.name, model_id: payload.model?.id,
+      n_nodes: payload.nodes.length, n_edges: payload.edges.length, loss: payload.summary?.loss, problem: null,
+    }],
+    payload: async () => ({ ...payload, id, live: false }),
+    node: async (_id, name) => payload.details?.[name] ?? needsModel(),
+    curve: async () => payload.curve ?? needsModel(),
+    run: async () => needsModel(),
+    saveGroups: async () => { /* kept in this page alone */ },
+  };
+}

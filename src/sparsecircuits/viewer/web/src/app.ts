@@ -1,0 +1,317 @@
+// What the page knows and does: state, data, picture; panels read it and call it.
+import { Refused, type Source } from "./api";
+import { byId, isNumber, parseNode } from "./dom";
+import type { Graph } from "./layout/graph";
+import { Stage } from "./stage";
+import { type State, Store, fromHash, toHash } from "./state";
+import { hideTip } from "./tip";
+import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
+
+const RUN_WAIT = 25; // ms; so that a slider's many values become few runs
+
+export const SIGNS: Record<Intervention["kind"], string> = { mean: "μ", zero: "0", resample: "?", scale: "×", patch: "⇄" };
+
+export function keyOf(change: Intervention): string { return change.source ? `${change.source} → ${change.target}` : change.target; }
+
+export class App {
+  readonly store: Store;
+  circuits: CircuitRecord[] = [];
+  payload: Payload | null = null;
+  other: Payload | null = null;
+  trouble: string | null = null;
+  curve: Curve | null = null;
+  curveTrouble: string | null = null;
+  result: RunResult | null = null;
+  runTrouble: string | null = null;
+  running = false;
+  hovered: string | null = null;
+  found = new Set<string>();
+  readonly stage: Stage;
+  private otherStage: Stage | null = null;
+  private details = new Map<string, NodeDetails | Promise<NodeDetails> | Refused>();
+  private runTimer = 0;
+  private runNumber = 0;
+  private listeners: (() => void)[] = [];
+
+  constructor(readonly source: Source) {
+    this.store = new Store(fromHash(location.hash));
+    this.stage = new Stage(byId("canvas"), {
+      hover: (id, event) => this.hover(id, event),
+      pick: (id) => this.pick(id),
+      moved: (zoom) => this.store.set({ zoom }),
+    }, "picture");
+    this.store.listen((state, before) => this.changed(state, before));
+    addEventListener("hashchange", () => {
+      if (location.hash.slice(1) !== toHash(this.state)) this.store.set(fromHash(location.hash));
+    });
+  }
+
+  get state(): State { return this.store.state; }
+
+  listen(listener: () => void): void { this.listeners.push(listener); }
+
+  tell(): void { for (const listener of this.listeners) listener(); }
+
+  onHover: (id: string | null, event: PointerEvent | FocusEvent) => void = () => {};
+
+  // ---------------------------------------------------------------- loading
+
+  async start(): Promise<void> {
+    try {
+      this.circuits = await this.source.list();
+      const known = this.circuits.some((record) => record.id === this.state.circuit);
+      if (!known) this.store.set({ circuit: (this.circuits.find((record) => !record.problem) ?? this.circuits[0])?.id ?? "" });
+      await this.open();
+      if (this.state.compare !== null) await this.openOther();
+    } catch (error) {
+      this.trouble = String((error as Error).message);
+      this.tell();
+    }
+  }
+
+  /** Shows the state's circuit: what its file holds at once, and with the model when that is loaded. */
+  async open(): Promise<void> {
+    const id = this.state.circuit;
+    Object.assign(this, { payload: null, trouble: null, curve: null, curveTrouble: null, result: null, runTrouble: null, hovered: null });
+    this.details.clear();
+    this.stage.clear();
+    this.tell();
+    try {
+      await this.take(await this.source.payload(id, true), id);
+      if (this.payload?.live === null) await this.take(await this.source.payload(id, false), id);
+    } catch (error) {
+      if (id === this.state.circuit) this.trouble = (error as Error).message;
+      this.tell();
+      return;
+    }
+    if (this.state.touch.length || this.state.prompt !== null || this.state.size !== null) this.run();
+    if (this.state.size !== null) void this.loadCurve();
+  }
+
+  private async take(payload: Payload, id: string): Promise<void> {
+    if (id !== this.state.circuit) return;
+    const first = this.payload === null;
+    this.payload = payload;
+    for (const [name, details] of Object.entries(payload.details ?? {})) this.details.set(name, details);
+    if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    await this.draw(this.state.zoom);
+    this.tell();
+  }
+
+  async openOther(): Promise<void> {
+    const id = this.state.compare;
+    if (id === null) return;
+    try {
+      const other = await this.source.payload(id, false);
+      if (id !== this.state.compare) return;
+      this.other = other;
+      const stage = (this.otherStage ??= new Stage(byId("other-canvas"), {
+        hover: (at, event) => this.hover(at, event), pick: (at) => this.pick(at), moved: () => {},
+      }, "other-picture"));
+      await stage.show(other.title, graphOf(other, []), null);
+      await this.draw(null);
+    } catch (error) {
+      this.other = null;
+      this.store.set({ compare: null });
+      this.runTrouble = (error as Error).message;
+    }
+    this.tell();
+  }
+
+  // ---------------------------------------------------------------- the picture
+
+  /** Nodes that the picture leaves out: hidden by hand, or of less importance than asked. */
+  leftOut(): Set<string> {
+    const { hidden, importance } = this.state;
+    const out = new Set(hidden);
+    if (importance > 0) for (const node of this.payload?.nodes ?? []) if ((node.importance ?? 0) < importance) out.add(node.name);
+    return out;
+  }
+
+  /** Nodes that the size slider has dropped. */
+  outside(): Set<string> {
+    const { size } = this.state;
+    return new Set(size !== null && this.curve ? this.curve.order.slice(size) : []);
+  }
+
+  private async draw(zoom: [number, number, number] | null): Promise<void> {
+    const { payload } = this;
+    if (!payload?.nodes.length) { this.stage.clear(); this.tell(); return; }
+    const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
+    const graph = graphOf(payload, folded, this.leftOut(), this.state.names);
+    if (await this.stage.show(payload.title, graph, zoom)) this.mark();
+  }
+
+  shared(): Set<string> | undefined {
+    if (!this.other || !this.payload || this.state.compare === null) return undefined;
+    if (this.other.model?.id !== this.payload.model?.id) return undefined;
+    const names = new Set(this.other.nodes.map((node) => node.name));
+    return new Set(this.payload.nodes.map((node) => node.name).filter((name) => names.has(name)));
+  }
+
+  mark(): void {
+    const touched = new Map(this.state.touch.map((change) => [keyOf(change), change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]]));
+    const marks = { selected: this.state.selected, lit: this.state.selected ? null : this.hovered, touched, outside: this.outside(), shared: this.shared(), found: this.found };
+    this.stage.mark(marks);
+    if (this.state.compare !== null) this.otherStage?.mark({ ...marks, outside: new Set() });
+  }
+
+  // ---------------------------------------------------------------- what is selected
+
+  current(): string | null { return this.state.selected ?? this.hovered; }
+
+  private hover(id: string | null, event: PointerEvent | FocusEvent): void {
+    this.onHover(id, event);
+    if (id === this.hovered) return;
+    this.hovered = id;
+    if (this.state.selected === null) { this.mark(); this.tell(); }
+  }
+
+  pick(id: string | null): void {
+    const selected = id === this.state.selected || id?.startsWith("link:") ? null : id;
+    if (selected === null) this.hovered = null;
+    this.store.set({ selected });
+  }
+
+  /** Selects, brings into view, and moves the keyboard's focus to the panel's title. */
+  follow(id: string): void {
+    this.store.set({ selected: id });
+    const element = this.stage.elementOf(id);
+    if (element) this.stage.view?.reveal(element);
+    byId("panel-title")?.focus();
+  }
+
+  node(name: string): CircuitNode | null {
+    return this.payload?.nodes.find((node) => node.name === name) ?? this.other?.nodes.find((node) => node.name === name) ?? null;
+  }
+
+  /** A node of the circuit, or any other node of the model. */
+  anyNode(name: string): CircuitNode | null {
+    return this.node(name) ?? parseNode(name, (this.payload?.model as { d_head?: number })?.d_head);
+  }
+
+  detailsOf(name: string): NodeDetails | Refused | null {
+    const known = this.details.get(name);
+    if (known instanceof Promise) return null;
+    if (known) return known;
+    if (this.payload?.live === null) return null;
+    const asked = this.source.node(this.state.circuit, name);
+    this.details.set(name, asked);
+    asked.then((details) => this.details.set(name, details), (error) => this.details.set(name, error as Refused)).then(() => this.tell());
+    return null;
+  }
+
+  // ---------------------------------------------------------------- touch
+
+  get needsRun(): boolean { return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null; }
+
+  /** Replaces or adds interventions, one undoable step. */
+  touch(changes: Intervention[], label: string): void {
+    const keys = new Set(changes.map(keyOf));
+    this.store.do(label, { touch: [...this.state.touch.filter((change) => !keys.has(keyOf(change))), ...changes] });
+  }
+
+  untouch(keys: string[], label: string): void {
+    this.store.do(label, { touch: this.state.touch.filter((change) => !keys.includes(keyOf(change))) });
+  }
+
+  run(): void {
+    clearTimeout(this.runTimer);
+    if (!this.payload) return;
+    if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.runNumber++; this.tell(); return; }
+    this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
+  }
+
+  /** Nodes outside the circuit, or heads, that the panel wants to see on the prompt. */
+  private watched(): string[] {
+    const { selected } = this.state;
+    if (!selected || this.payload?.live !== true) return [];
+    const node = this.node(selected);
+    return !selected.includes(":") && (!node || !node.activations?.length) && parseNode(selected) ? [selected] : [];
+  }
+
+  private async runNow(): Promise<void> {
+    const { pair, prompt, patch, scope, size, touch, selected } = this.state;
+    const number = ++this.runNumber;
+    this.running = true;
+    this.tell();
+    const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number)] : [];
+    try {
+      const result = await this.source.run(this.state.circuit, {
+        pair, prompt, patch_prompt: patch, scope: size !== null ? "circuit" : scope, size, interventions: touch, watch: this.watched(), heads: head,
+      });
+      if (number !== this.runNumber) return;
+      Object.assign(this, { result, runTrouble: null });
+    } catch (error) {
+      if (number !== this.runNumber) return;
+      Object.assign(this, { result: null, runTrouble: (error as Error).message });
+    }
+    this.running = false;
+    this.tell();
+  }
+
+  async loadCurve(): Promise<void> {
+    if (this.curve || this.curveTrouble !== null) return;
+    const id = this.state.circuit;
+    this.curveTrouble = "";
+    this.tell();
+    try {
+      const curve = await this.source.curve(id);
+      if (id !== this.state.circuit) return;
+      Object.assign(this, { curve, curveTrouble: null });
+    } catch (error) {
+      this.curveTrouble = (error as Error).message;
+    }
+    this.mark();
+    this.tell();
+  }
+
+  // ---------------------------------------------------------------- reaction to changes of state
+
+  private changed(state: State, before: State): void {
+    const differs = (...keys: (keyof State)[]): boolean => keys.some((key) => state[key] !== before[key]);
+    try { history.replaceState(null, "", `#${toHash(state)}`); } catch { /* a page inside a notebook has no address */ }
+    if (differs("zoom") && Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])) return;
+    hideTip();
+    if (differs("circuit") && before.circuit !== "") { this.store.past = []; this.store.future = []; void this.open(); return; }
+    if (differs("compare")) {
+      if (state.compare === null) { this.other = null; this.otherStage?.clear(); }
+      document.body.classList.toggle("comparing", state.compare !== null);
+      if (state.compare !== null) void this.openOther();
+      else void this.draw(null);
+    }
+    if (!this.payload) return;
+    if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw(null);
+    if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
+    if (differs("touch", "prompt", "patch", "scope", "size", "pair")) { this.result = null; this.run(); }
+    else if (differs("selected") && (this.watched().length || state.selected?.startsWith("head:")) && (this.needsRun || this.watched().length)) this.run();
+    if (differs("size") && state.size !== null) void this.loadCurve();
+    this.mark();
+    this.tell();
+  }
+
+  private saveGroups(): void {
+    const { groups, names } = this.state;
+    const saved = this.payload?.groups;
+    if (saved && saved.groups === groups && saved.names === names) return;
+    if (JSON.stringify([saved?.groups ?? [], saved?.names ?? {}]) === JSON.stringify([groups, names])) return;
+    const next = { schema_version: 1, groups, names };
+    if (this.payload) this.payload.groups = next;
+    this.source.saveGroups(this.state.circuit, next).catch((error: Error) => { this.runTrouble = error.message; this.tell(); });
+  }
+}
+
+/** What of a payload the layout needs, without what is left out. */
+export function graphOf(payload: Payload, groups: Group[], out = new Set<string>(), names: Record<string, string> = {}): Graph {
+  const kept = (name: string): boolean => !out.has(name);
+  return {
+    nodes: payload.nodes.filter((node) => kept(node.name)).map(({ activations: _unused, ...node }) => node),
+    edges: payload.edges.filter((edge) => kept(edge.source) && kept(edge.target)),
+    residual: (payload.residual ?? []).filter((link) => kept(link.source) && kept(link.target)),
+    embedding: (payload.embedding ?? []).filter((entry) => kept(entry.target) && isNumber(entry.weight)),
+    logits: (payload.logits ?? []).filter((entry) => kept(entry.source)),
+    answers: payload.answers,
+    groups,
+    names,
+  };
+}

@@ -1,0 +1,145 @@
+// Rows of the picture, from tokens (bottom) to answers (top), and what stands in each.
+import { isNumber } from "../dom";
+import type { Band, Graph, Item, Vertex } from "./graph";
+
+export const NODE_H = 32;
+const ANSWER_H = 42;
+export const ROW_GAP = 12;
+export const HEAD_TOP = 63; // room in a head's box for its label, its pattern and its gate
+const HEAD_PAD = 9;
+const ROWS: Record<string, string> = {
+  "attn.act_in": "reads", heads: "heads", "attn.resid_delta": "writes",
+  "mlp.act_in": "reads", "mlp.post_act": "neurons", "mlp.resid_delta": "writes",
+};
+
+type Spot = Pick<Band, "key" | "block" | "title" | "row">;
+
+function bandOrder(graph: Graph): Spot[] {
+  const layers = [...new Set(graph.nodes.map((node) => node.layer).filter(isNumber))].sort((a, b) => a - b);
+  const spots: Spot[] = [{ key: "tokens", block: "tokens", title: ["Tokens"], row: "" }];
+  for (const layer of layers) {
+    for (const [site, row] of Object.entries(ROWS)) {
+      const part = site.startsWith("mlp") ? "mlp" : "attn";
+      spots.push({ key: `${layer}.${site}`, block: `${layer}.${part}`, title: [`Layer ${layer}`, part === "mlp" ? "MLP" : "attention"], row });
+    }
+  }
+  spots.push({ key: "final", block: "final", title: ["Final read"], row: "" });
+  spots.push({ key: "answers", block: "answers", title: ["Answers"], row: "" });
+  return spots;
+}
+
+function widthOf(vertex: Vertex, nodeWidth: number): number {
+  const letters = [...vertex.label].length;
+  if (vertex.kind === "answer") return Math.max(84, letters * 12 + 30);
+  if (vertex.kind === "token") return Math.max(46, letters * 9.2 + 20);
+  if (vertex.kind === "group") return Math.max(90, letters * 8.6 + 44);
+  return Math.max(nodeWidth, (letters + (vertex.letter ? 1.6 : 0)) * 8.6 + 20);
+}
+
+export function makeBands(graph: Graph, vertices: Map<string, Vertex>): Band[] {
+  const nodeWidth = graph.nodes.length > 60 ? 52 : 60;
+  const bands: Band[] = bandOrder(graph).map((spot) => ({ ...spot, items: [], height: NODE_H, rows: 1, index: 0, top: 0, bottom: 0 }));
+  const byKey = new Map(bands.map((band) => [band.key, band]));
+  const heads = new Map<string, Item>();
+  for (const vertex of vertices.values()) {
+    const band = byKey.get(vertex.bandKey);
+    if (!band) { vertices.delete(vertex.id); continue; }
+    vertex.w = widthOf(vertex, nodeWidth);
+    vertex.h = vertex.kind === "answer" ? ANSWER_H : NODE_H;
+    if (!band.key.endsWith(".heads")) {
+      vertex.item = { id: vertex.id, band, w: vertex.w, x: 0, vertices: [vertex], up: [], down: [] };
+      band.items.push(vertex.item);
+      continue;
+    }
+    const { layer, head } = vertex.node!;
+    const id = `head:${layer}.${head}`;
+    let item = heads.get(id);
+    if (!item) {
+      item = { id, band, head: head ?? 0, layer: layer ?? 0, vertices: [], x: 0, w: 0, up: [], down: [] };
+      heads.set(id, item);
+      band.items.push(item);
+    }
+    vertex.item = item;
+    item.vertices.push(vertex);
+  }
+  const kept = bands.filter((band) => band.items.length);
+  for (const head of heads.values()) arrangeHead(head, () => 0);
+  kept.forEach((band, i) => { band.index = i; });
+  for (const band of kept) {
+    if (band.key === "answers") band.height = ANSWER_H;
+    if (band.key.endsWith(".heads")) band.height = Math.max(...band.items.map((item) => item.h ?? 0));
+  }
+  wrapLongBands(kept);
+  return kept;
+}
+
+/** Long rows become several, so that the whole keeps about the shape of a screen. */
+function wrapLongBands(bands: Band[]): void {
+  const longest = (most: number): number => {
+    for (const band of bands) {
+      if (band.key === "answers" || band.key.endsWith(".heads")) continue;
+      const n = band.items.length;
+      band.rows = n > 14 ? Math.max(2, Math.ceil(n / most)) : 1;
+      band.height = band.rows * (NODE_H + ROW_GAP) - ROW_GAP;
+    }
+    return bands.reduce((sum, band) => sum + band.height + 40, 0);
+  };
+  for (let most = 14; most < 400; most += 4) {
+    if (longest(most) * 1.7 <= most * 62) break;
+  }
+}
+
+/** q and k on the left, v on the right, in rows of a few; `wish` orders the channels inside each group. */
+export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void {
+  const group = (letters: string): Vertex[] => head.vertices.filter((v) => letters.includes(v.letter))
+    .sort((a, b) => letters.indexOf(a.letter) - letters.indexOf(b.letter) || wish(a) - wish(b));
+  let x = 12;
+  let deepest = 1;
+  const put = (list: Vertex[]): number[] => {
+    const from = x;
+    const columns = list.length > 6 ? Math.ceil(Math.sqrt(2 * list.length)) : list.length;
+    const step = Math.max(...list.map((v) => v.w)) + 8;
+    list.forEach((vertex, i) => {
+      const row = Math.floor(i / columns);
+      deepest = Math.max(deepest, row + 1);
+      if (list.length > 6) vertex.dx = from + (i % columns) * step + step / 2 - 4;
+      else { vertex.dx = x + vertex.w / 2; x += vertex.w + 8; }
+      vertex.dy = row * (NODE_H + ROW_GAP);
+    });
+    if (list.length > 6) x = from + columns * step;
+    return [from, Math.max(from, x - 8)];
+  };
+  const [left, right] = [group("qk"), group("v")];
+  head.glyph = left.length ? 0 : x + 20;
+  if (left.length) {
+    const [from, to] = put(left);
+    head.glyph = (from + to) / 2;
+    if (to - from < 56) { x = from + 64; head.glyph = Math.max(head.glyph, from + 20); }
+  } else x += 64;
+  x += 8;
+  head.gate = right.length ? put(right) : null;
+  head.w = x + (right.length ? 4 : -4);
+  head.h = HEAD_TOP + deepest * (NODE_H + ROW_GAP) - ROW_GAP + HEAD_PAD;
+  for (const vertex of head.vertices) vertex.dx -= head.w / 2;
+  head.glyph -= head.w / 2;
+  if (head.gate) head.gate = head.gate.map((edge) => edge - head.w / 2);
+}
+
+export function placeY(bands: Band[], gap: number): number {
+  let y = 0;
+  [...bands].reverse().forEach((band, i, list) => {
+    if (i) y += gap + (list[i - 1].block === band.block ? 0 : 16);
+    band.top = y;
+    y += band.height;
+    band.bottom = y;
+  });
+  for (const band of bands) {
+    band.items.filter((item) => !item.lane).forEach((item, i) => {
+      for (const vertex of item.vertices) {
+        vertex.y = item.head !== undefined ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
+          : band.bottom - (i % band.rows) * (NODE_H + ROW_GAP) - vertex.h / 2;
+      }
+    });
+  }
+  return y;
+}

@@ -1,0 +1,132 @@
+// What is drawn: vertices and links. A *vertex* is a node, a token, an answer or a group of nodes. An *item* is
+// what is placed in a band: one vertex, a head's box with its q, k and v, or a lane that a long link passes
+// through. A *link* is a drawn line. All of it is plain data, so that a worker can make it.
+import { isNumber, shorten, visible } from "../dom";
+import type { CircuitNode, Group, Payload } from "../types";
+
+export type VertexKind = "node" | "token" | "answer" | "group";
+export type LinkKind = "edge" | "residual" | "embedding" | "logit";
+interface Entry { token: string; token_id: number; target: string; weight: number }
+export interface TokenGroup { id: string; text: string; size: number; entries: Entry[] }
+
+export interface Vertex {
+  id: string; kind: VertexKind; bandKey: string; label: string; letter: string;
+  node?: CircuitNode; answer?: { text: string }; text?: string; entries?: Entry[]; more?: TokenGroup[]; group?: Group;
+  importance: number;
+  w: number; h: number; dx: number; dy: number; y: number; item: Item;
+}
+export interface Joint { own: End; other: End; weight: number }
+export interface Item {
+  id: string; band: Band; w: number; x: number; vertices: Vertex[]; lane?: boolean; run?: string;
+  head?: number; layer?: number; h?: number; glyph?: number; gate?: number[] | null;
+  up: Joint[]; down: Joint[];
+}
+export interface Band {
+  key: string; block: string; title: string[]; row: string; items: Item[]; height: number; rows: number;
+  index: number; top: number; bottom: number;
+}
+export interface End { item: Item; vertex: Vertex | null }
+export interface Link {
+  kind: LinkKind; source: string; target: string; weight: number | null; name: string; members: string[];
+  chain: End[]; out: number; in: number;
+}
+export interface Layout {
+  vertices: Map<string, Vertex>; bands: Band[]; links: Link[]; width: number; height: number; gutter: number; label: number;
+}
+/** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
+export interface Graph {
+  nodes: CircuitNode[];
+  edges: Payload["edges"];
+  residual: NonNullable<Payload["residual"]>;
+  embedding: NonNullable<Payload["embedding"]>;
+  logits: NonNullable<Payload["logits"]>;
+  answers: Payload["answers"];
+  groups: Group[];
+  names: Record<string, string>;
+}
+
+const TOKENS_SHOWN = 18;
+
+function bandKeyOf(node: CircuitNode): string {
+  if (!isNumber(node.layer)) return "final";
+  return /^attn\.[qkv]$/.test(node.site) ? `${node.layer}.heads` : `${node.layer}.${node.site}`;
+}
+
+function vertex(part: Partial<Vertex> & Pick<Vertex, "id" | "kind" | "bandKey" | "label">): Vertex {
+  return { letter: "", importance: 0, w: 0, h: 0, dx: 0, dy: 0, y: 0, item: null as unknown as Item, ...part };
+}
+
+/** Vertices by id, and which vertex each node is drawn as. A group stands where its first node would. */
+export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; drawnAs: Map<string, string> } {
+  const vertices = new Map<string, Vertex>();
+  const drawnAs = new Map<string, string>();
+  const groupOf = new Map(graph.groups.flatMap((group) => group.nodes.map((name) => [name, group] as const)));
+  for (const node of graph.nodes) {
+    const group = groupOf.get(node.name);
+    if (group) {
+      const id = `group:${group.name}`;
+      drawnAs.set(node.name, id);
+      const known = vertices.get(id);
+      if (known) known.importance += node.importance ?? 0;
+      else {
+        const bandKey = bandKeyOf(node).replace(".heads", ".attn.act_in");
+        vertices.set(id, vertex({ id, kind: "group", group, bandKey, label: shorten(group.name, 24), importance: node.importance ?? 0 }));
+      }
+      continue;
+    }
+    drawnAs.set(node.name, node.name);
+    const letter = /^attn\.[qkv]$/.test(node.site) ? node.site.slice(-1) : "";
+    const label = graph.names[node.name] ? shorten(graph.names[node.name], 18) : String(node.index);
+    vertices.set(node.name, vertex({ id: node.name, kind: "node", node, bandKey: bandKeyOf(node), letter, label, importance: node.importance ?? 0 }));
+  }
+  graph.answers.forEach((answer, i) => {
+    const id = `answer:${i}`;
+    vertices.set(id, vertex({ id, kind: "answer", answer, bandKey: "answers", label: shorten(visible(answer.text), 14) }));
+  });
+  addTokens(graph, vertices, drawnAs);
+  return { vertices, drawnAs };
+}
+
+/** Tokens with the largest weights first; what does not fit is gathered in one "more" vertex. */
+function addTokens(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<string, string>): void {
+  const tokens = new Map<string, TokenGroup>();
+  for (const entry of graph.embedding) {
+    if (!drawnAs.has(entry.target)) continue;
+    const id = `token:${entry.token_id}`;
+    const token = tokens.get(id) ?? { id, text: entry.token, size: 0, entries: [] };
+    token.size = Math.max(token.size, Math.abs(entry.weight));
+    token.entries.push(entry);
+    tokens.set(id, token);
+  }
+  const ranked = [...tokens.values()].sort((a, b) => b.size - a.size);
+  const room = ranked.length > TOKENS_SHOWN ? TOKENS_SHOWN - 1 : ranked.length;
+  for (const token of ranked.slice(0, room)) {
+    vertices.set(token.id, vertex({ id: token.id, kind: "token", bandKey: "tokens", label: shorten(visible(token.text), 12), text: token.text, entries: token.entries }));
+  }
+  const rest = ranked.slice(room);
+  if (rest.length) vertices.set("token:more", vertex({ id: "token:more", kind: "token", bandKey: "tokens", label: `+${rest.length} more`, more: rest, entries: [] }));
+}
+
+/** Lines between what is drawn; lines that a group gathers become one, of the largest weight among them. */
+export function makeLinks(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<string, string>): Link[] {
+  const links = new Map<string, Link>();
+  const place = (id: string): string => drawnAs.get(id) ?? id;
+  const add = (kind: LinkKind, from: string, to: string, weight: number | null): void => {
+    const [source, target] = [place(from), place(to)];
+    if (source === target || !vertices.has(source) || !vertices.has(target)) return;
+    const merged = source !== from || target !== to;
+    const key = `${kind} ${source} ${target}${merged ? "" : ` ${links.size}`}`;
+    const known = links.get(key);
+    if (!known) {
+      links.set(key, { kind, source, target, weight, name: `${source} → ${target}`, members: [`${from} → ${to}`], chain: [], out: 0, in: 0 });
+      return;
+    }
+    known.members.push(`${from} → ${to}`);
+    if (Math.abs(weight ?? 0) > Math.abs(known.weight ?? 0)) known.weight = weight;
+  };
+  for (const link of graph.residual) add("residual", link.source, link.target, null);
+  for (const entry of graph.embedding) add("embedding", `token:${entry.token_id}`, entry.target, entry.weight);
+  for (const edge of graph.edges) add("edge", edge.source, edge.target, edge.weight);
+  for (const entry of graph.logits) add("logit", entry.source, `answer:${entry.answer}`, entry.weight);
+  return [...links.values()];
+}

@@ -1,0 +1,116 @@
+// The order of each band: barycentres, sweep by sweep, kept while crossings fall.
+import type { Band, End, Item, Joint, Link, Vertex } from "./graph";
+
+const LANE_W = 10;
+const MOST_LANED = 700; // links; beyond that a link goes straight, for lanes would outnumber the nodes
+
+export const endX = (end: End): number => end.item.x + (end.vertex ? end.vertex.dx : 0);
+
+/** Gives each link its chain of ends, with shared lanes through the bands it passes. */
+export function makeChains(links: Link[], vertices: Map<string, Vertex>, bands: Band[]): void {
+  const lanes = new Map<string, Item>();
+  const laned = links.length <= MOST_LANED;
+  for (const link of links) {
+    const source = vertices.get(link.source)!;
+    const target = vertices.get(link.target)!;
+    link.chain = [{ item: source.item, vertex: source }];
+    const [from, to] = [source.item.band.index, target.item.band.index];
+    for (let i = from + 1; laned && i < to; i++) {
+      const run = link.kind === "residual" ? `r ${link.source}` : `e ${link.target} ${(link.weight ?? 0) < 0}`;
+      const key = `${run} ${i}`;
+      let lane = lanes.get(key);
+      if (!lane) {
+        lane = { id: key, run, band: bands[i], w: LANE_W, lane: true, vertices: [], x: 0, up: [], down: [] };
+        lanes.set(key, lane);
+        bands[i].items.push(lane);
+      }
+      link.chain.push({ item: lane, vertex: null });
+    }
+    link.chain.push({ item: target.item, vertex: target });
+  }
+}
+
+export function connect(links: Link[]): void {
+  const seen = new Set<string>();
+  for (const { chain, kind, name } of links) {
+    for (let i = 0; i + 1 < chain.length; i++) {
+      const [low, high] = [chain[i], chain[i + 1]];
+      if (low.item.band.index >= high.item.band.index) continue;
+      const key = low.item.lane || high.item.lane ? `${(low.vertex ?? low.item).id}|${(high.vertex ?? high.item).id}` : name + kind;
+      if (seen.has(key)) continue;
+      seen.add(key);
+      const weight = low.item.lane && high.item.lane ? 6 : kind === "residual" ? 1 : 2;
+      low.item.up.push({ own: low, other: high, weight });
+      high.item.down.push({ own: high, other: low, weight });
+    }
+  }
+}
+
+export function wishOf(joints: Joint[]): { x: number; weight: number } | null {
+  let sum = 0;
+  let total = 0;
+  for (const { own, other, weight } of joints) {
+    sum += weight * (endX(other) - (own.vertex ? own.vertex.dx : 0));
+    total += weight;
+  }
+  return total ? { x: sum / total, weight: total } : null;
+}
+
+export function gapBetween(a: Item, b: Item, gap: number): number {
+  if (a.lane || b.lane) return (a.w + b.w) / (a.band.rows > 1 ? 3 : 2) + Math.min(gap, 12);
+  const { rows } = a.band;
+  // In several rows a neighbour stands higher or lower: only the next in the same row must not touch.
+  return rows > 1 ? (Math.max(a.w, b.w) + 18) / rows : (a.w + b.w) / 2 + gap;
+}
+
+export function pack(band: Band, gap: number): void {
+  let x = 0;
+  band.items.forEach((item, i) => {
+    if (i) x += gapBetween(band.items[i - 1], item, gap);
+    item.x = x;
+  });
+  for (const item of band.items) item.x -= x / 2;
+}
+
+/** Crossings between a band and those above: inversions, counted with a Fenwick tree. */
+function crossings(band: Band): number {
+  const joints = band.items.flatMap((item) => item.up.map((joint) => [endX(joint.own), endX(joint.other)]));
+  joints.sort((a, b) => a[0] - b[0] || a[1] - b[1]);
+  const ranks = new Map([...new Set(joints.map((joint) => joint[1]))].sort((a, b) => a - b).map((x, i) => [x, i + 1]));
+  const tree = new Int32Array(ranks.size + 1);
+  let total = 0;
+  let before = 0;
+  for (let i = 0; i < joints.length;) {
+    let end = i;
+    while (end < joints.length && joints[end][0] === joints[i][0]) end++;
+    for (let j = i; j < end; j++) {
+      let below = 0;
+      for (let k = ranks.get(joints[j][1])!; k > 0; k -= k & -k) below += tree[k];
+      total += before - below;
+    }
+    for (let j = i; j < end; j++) for (let k = ranks.get(joints[j][1])!; k < tree.length; k += k & -k) tree[k]++;
+    before += end - i;
+    i = end;
+  }
+  return total;
+}
+
+export function orderBands(bands: Band[], gap: number): void {
+  for (const band of bands) pack(band, gap);
+  const total = (): number => bands.reduce((sum, band) => sum + crossings(band), 0);
+  let best = { score: total(), orders: bands.map((band) => [...band.items]) };
+  let idle = 0;
+  for (let round = 0; round < 16 && best.score > 0 && idle < 6; round++) {
+    const upward = round % 2 === 0;
+    for (const band of upward ? bands : [...bands].reverse()) {
+      const joints = upward ? "down" : "up";
+      const wishes = new Map(band.items.map((item) => [item, wishOf(item[joints])?.x ?? item.x]));
+      band.items.sort((a, b) => wishes.get(a)! - wishes.get(b)!);
+      pack(band, gap);
+    }
+    const score = total();
+    idle = score < best.score ? 0 : idle + 1;
+    if (score < best.score) best = { score, orders: bands.map((band) => [...band.items]) };
+  }
+  bands.forEach((band, i) => { band.items = best.orders[i]; pack(band, gap); });
+}

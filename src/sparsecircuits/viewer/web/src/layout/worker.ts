@@ -1,0 +1,11 @@
+// The layout beside the page, which stays awake while a large circuit is placed.
+import { layoutGraph } from "./index";
+
+addEventListener("message", (event: MessageEvent) => {
+  const { number, graph, window } = event.data;
+  try {
+    postMessage({ number, layout: layoutGraph(graph, window) });
+  } catch (error) {
+    postMessage({ number, error: String(error) });
+  }
+});

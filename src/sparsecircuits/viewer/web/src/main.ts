@@ -1,0 +1,175 @@
+// Puts the page together, and what happens on keys.
+import "./style.css";
+import { embedded, server } from "./api";
+import { App } from "./app";
+import { byId, html, plain, signed, svg } from "./dom";
+import { type Format, exportAs, rememberPage } from "./export";
+import { showCompareMenu } from "./panels/compare";
+import { showDetails } from "./panels/details";
+import { showDrawer } from "./panels/drawer";
+import { forgetSearch } from "./panels/find";
+import { showHeader } from "./panels/header";
+import { endName } from "./panels/node";
+import { showPrompts, stepPair, toggleOwn } from "./panels/prompts";
+import { showSizes } from "./panels/sizes";
+import { showStrip, targetsOf, touchSelected } from "./panels/touch";
+import type { Drawer } from "./state";
+import { hideTip, showTip } from "./tip";
+
+function showLegend(): void {
+  const line = (name: string): SVGSVGElement => svg("svg", { class: "swatch", width: 30, height: 12, "aria-hidden": "true" }, svg("path", { class: `line key-${name}`, d: "M1 6H29" }));
+  const entry = (mark: SVGSVGElement, words: string): HTMLElement => html("span", { class: "key" }, mark, words);
+  byId("legend").replaceChildren(
+    entry(line("pos"), "positive weight"), entry(line("neg"), "negative weight"), entry(line("lane"), "residual stream"));
+}
+
+/** In place of the picture: why there is none, or why it shows less than it could. */
+function showNotes(app: App): void {
+  const note = byId("note");
+  const empty = app.payload && !app.payload.nodes.length;
+  const [title, words] = app.trouble ? ["This circuit cannot be shown", app.trouble]
+    : !app.payload && app.state.circuit ? ["Opening the circuit…", ""]
+      : !app.payload ? ["No circuit here", "Start the viewer with a circuit.json, a run directory, or a folder of runs."]
+        : empty ? ["This circuit is empty", `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) is met without any circuit: prune again with a lower one.`]
+          : app.payload.nodes.every((node) => app.leftOut().has(node.name)) ? ["Everything is filtered out", "Lower the importance, or show the hidden nodes again (key /)."] : ["", ""];
+  note.hidden = !title;
+  note.replaceChildren(html("h2", {}, title), html("p", {}, words));
+  const banner = byId("banner");
+  const problem = app.payload?.live === false && !app.source.offline ? app.payload.problem : null;
+  banner.hidden = !problem;
+  banner.textContent = problem ? `Shown from the file alone: ${problem}` : "";
+  for (const id of ["zoom-in", "zoom-out", "zoom-fit", "download"]) byId<HTMLButtonElement>(id).disabled = !app.payload?.nodes.length;
+}
+
+function render(app: App): void {
+  showHeader(app);
+  showNotes(app);
+  showPrompts(app);
+  showDetails(app);
+  showStrip(app);
+  showSizes(app);
+  showCompareMenu(app);
+  showDrawer(app);
+  document.body.classList.toggle("wide", app.state.wide);
+  showTheme(app);
+}
+
+function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent): void {
+  for (const element of document.querySelectorAll(".link.under")) element.classList.remove("under");
+  if (!id || !(event instanceof PointerEvent)) { hideTip(); return; }
+  if (/^(edge|link):/.test(id)) {
+    const link = app.stage.linkOf(id);
+    if (!link) return;
+    app.stage.drawing?.links.get(link)?.classList.add("under");
+    const words = link.kind === "residual" ? "carried along the residual stream" : signed(link.weight);
+    showTip(event, [`${endName(app, link.source)} → ${endName(app, link.target)}`, words]);
+    return;
+  }
+  const name = app.state.names[id];
+  if (name) showTip(event, [id, name]);
+  else hideTip();
+}
+
+// ------------------------------------------------------------------ theme
+
+const system = matchMedia("(prefers-color-scheme: dark)");
+const isDark = (app: App): boolean => (app.state.theme ?? (system.matches ? "dark" : "light")) === "dark";
+
+function showTheme(app: App): void {
+  if (app.state.theme) document.documentElement.dataset.theme = app.state.theme;
+  else delete document.documentElement.dataset.theme;
+  const words = isDark(app) ? "Light mode" : "Dark mode";
+  byId("theme").textContent = words;
+}
+
+// ------------------------------------------------------------------ keys and buttons
+
+function toggle(app: App, drawer: Drawer): void { app.store.set({ drawer: app.state.drawer === drawer ? null : drawer }); }
+
+function scaleBy(app: App, step: number): void {
+  const known = targetsOf(app, app.state.selected).map((target) => app.state.touch.find((change) => change.target === target.target && change.source === target.source && change.kind === "scale"));
+  const now = known.find((change) => change)?.factor ?? 1;
+  touchSelected(app, "scale", Math.round(10 * (now + step)) / 10);
+}
+
+function escape(app: App): void {
+  if (app.state.drawer) { const was = document.querySelector<HTMLElement>(`[data-drawer="${app.state.drawer}"]`); app.store.set({ drawer: null }); forgetSearch(app); was?.focus(); return; }
+  if (app.state.wide) { app.store.set({ wide: false }); return; }
+  byId<HTMLDetailsElement>("export").open = false;
+  app.hovered = null;
+  const selected = app.state.selected;
+  app.store.set({ selected: null });
+  const element = selected ? app.stage.elementOf(selected) : null;
+  if (element && document.activeElement === document.body) app.stage.focus(element);
+}
+
+function hide(app: App): void {
+  const { selected, hidden } = app.state;
+  if (selected && app.node(selected)) app.store.do(`hide ${selected}`, { hidden: [...hidden, selected], selected: null });
+}
+
+function keysOf(app: App): Record<string, () => void> {
+  return {
+    "+": () => app.stage.view?.zoom(1.25), "=": () => app.stage.view?.zoom(1.25), "-": () => app.stage.view?.zoom(0.8), "0": () => app.stage.view?.fit(),
+    n: () => stepPair(app, 1), p: () => stepPair(app, -1), t: () => toggleOwn(app),
+    1: () => touchSelected(app, "mean"), 2: () => touchSelected(app, "zero"), 3: () => touchSelected(app, "resample"), 4: () => touchSelected(app, "patch"),
+    "[": () => scaleBy(app, -0.5), "]": () => scaleBy(app, 0.5),
+    u: () => app.store.undo(), U: () => app.store.redo(), r: () => { if (app.state.touch.length) app.store.do("reset", { touch: [] }); },
+    s: () => { if (app.payload?.live) app.store.do(app.state.scope === "model" ? "in the circuit alone" : "in the whole model", { scope: app.state.scope === "model" ? "circuit" : "model" }); },
+    x: () => hide(app), g: () => toggle(app, "find"), "/": () => toggle(app, "find"), c: () => toggle(app, "card"), h: () => toggle(app, "history"), "?": () => toggle(app, "help"),
+    m: () => app.store.set({ wide: !app.state.wide }), d: () => app.store.set({ theme: isDark(app) ? "light" : "dark" }),
+  };
+}
+
+function listen(app: App): void {
+  const keys = keysOf(app);
+  addEventListener("keydown", (event) => {
+    const typing = (event.target as Element).matches?.("textarea, input:not([type=range]), select");
+    if (event.key === "Escape") { if (typing) (event.target as HTMLElement).blur(); escape(app); return; }
+    if (typing || event.altKey) return;
+    if (event.ctrlKey || event.metaKey) {
+      if (event.key.toLowerCase() !== "z") return;
+      event.preventDefault();
+      if (event.shiftKey) app.store.redo();
+      else app.store.undo();
+      return;
+    }
+    const act = keys[event.key];
+    if (!act) return;
+    event.preventDefault();
+    act();
+  });
+  const click = (id: string, act: () => void): void => byId(id).addEventListener("click", act);
+  click("zoom-in", () => app.stage.view?.zoom(1.25));
+  click("zoom-out", () => app.stage.view?.zoom(0.8));
+  click("zoom-fit", () => app.stage.view?.fit());
+  click("theme", () => app.store.set({ theme: isDark(app) ? "light" : "dark" }));
+  for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]")) button.addEventListener("click", () => toggle(app, button.dataset.drawer as Drawer));
+  for (const button of document.querySelectorAll<HTMLElement>("[data-format]")) {
+    button.addEventListener("click", () => {
+      byId<HTMLDetailsElement>("export").open = false;
+      byId("export-trouble").textContent = "";
+      exportAs(app, button.dataset.format as Format).catch((error: Error) => { byId("export-trouble").textContent = error.message; });
+    });
+  }
+  byId("circuits").addEventListener("change", (event) => app.store.set({ circuit: (event.target as HTMLSelectElement).value, selected: null, compare: null, touch: [], size: null, hidden: [], folded: [], zoom: null, importance: 0, pair: 0, prompt: null, patch: null }));
+  byId("compare").addEventListener("change", (event) => app.store.set({ compare: (event.target as HTMLSelectElement).value || null, zoom: null }));
+  byId("end-compare").addEventListener("click", () => app.store.set({ compare: null, zoom: null }));
+  system.addEventListener("change", () => app.tell());
+}
+
+function start(): void {
+  const data = document.getElementById("payload");
+  if (data) rememberPage();
+  const source = data ? embedded(JSON.parse(data.textContent ?? "null")) : server;
+  const app = new App(source);
+  app.onHover = (id, event) => onHover(app, id, event);
+  app.listen(() => render(app));
+  document.body.classList.toggle("comparing", app.state.compare !== null);
+  showLegend();
+  listen(app);
+  render(app);
+  void app.start();
+}
+
+start();

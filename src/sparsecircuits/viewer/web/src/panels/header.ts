@@ -1,0 +1,67 @@
+// Title, headline numbers, the menu of circuits.
+import type { App } from "../app";
+import { byId, count, html, isNumber, plain, plural } from "../dom";
+
+export function showHeader(app: App): void {
+  const { payload } = app;
+  showMenu(app);
+  byId("status").textContent = payload?.live === null ? "loading the model…" : "";
+  if (!payload) {
+    byId("description").textContent = app.trouble ? "Nothing to show" : "Opening…";
+    byId("stats").replaceChildren();
+    return;
+  }
+  const { summary = {}, model = {} } = payload;
+  document.title = `${payload.title}: circuit`;
+  byId("eyebrow").textContent = [payload.title, model.name ? `model ${model.name}` : null, isNumber(model.n_layer) ? plural(model.n_layer, "layer") : null].filter(Boolean).join(" · ");
+  const words = payload.description || payload.task || payload.title;
+  byId("description").textContent = words;
+  byId("description").classList.toggle("long", words.length > 64);
+  showStats(app, summary);
+}
+
+function showStats(app: App, summary: NonNullable<NonNullable<App["payload"]>["summary"]>): void {
+  const payload = app.payload!;
+  const losses = [summary.loss, summary.loss_full, Math.LN2, summary.loss_ablated].filter(isNumber);
+  const most = Math.max(...losses, 0.001);
+  const stat = (value: string, name: string, note: string, loss?: number | null): HTMLElement => {
+    const bar = html("i", { class: "stat-bar" });
+    if (isNumber(loss)) bar.style.setProperty("--size", `${Math.max(2, (100 * loss) / most)}%`);
+    return html("div", { class: `stat${loss === undefined ? "" : " loss"}` },
+      html("dt", {}, name), html("dd", {}, html("b", {}, value), loss === undefined ? null : bar, html("span", {}, note)));
+  };
+  const nodes = summary.n_nodes ?? payload.nodes.length;
+  const edges = summary.n_edges ?? payload.edges.length;
+  byId("stats").replaceChildren(
+    stat(count(nodes), nodes === 1 ? "node" : "nodes", "kept in the circuit"),
+    stat(count(edges), edges === 1 ? "edge" : "edges", isNumber(payload.model?.nonzeros) ? `of ${count(payload.model!.nonzeros)} weights` : "weights between them"),
+    stat(plain(summary.loss), "loss, circuit alone", isNumber(summary.target_loss) ? `target ${plain(summary.target_loss)}` : "lower is better", summary.loss ?? null),
+    stat(plain(summary.loss_full), "whole model", "nothing removed", summary.loss_full ?? null),
+    stat(plain(Math.LN2), "coin flip", isNumber(summary.loss_empty) ? `empty circuit ${plain(summary.loss_empty)}` : "chance, ln 2", Math.LN2),
+    stat(plain(summary.loss_ablated), "circuit removed", isNumber(summary.loss_ablated) ? "all the rest kept" : "not measured", summary.loss_ablated ?? null));
+}
+
+function showMenu(app: App): void {
+  const menu = byId<HTMLSelectElement>("circuits");
+  menu.hidden = app.circuits.length < 2;
+  const words = app.circuits.map((record) => `${record.task} · ${record.run}${record.problem ? " (cannot be read)" : ` · ${count(record.n_nodes)} nodes`}`);
+  if (menu.dataset.shown !== words.join("\n")) {
+    menu.dataset.shown = words.join("\n");
+    menu.replaceChildren(...app.circuits.map((record, i) => html("option", { value: record.id }, words[i])));
+  }
+  menu.value = app.state.circuit;
+}
+
+export function aboutText(app: App): HTMLElement[] {
+  const summary = app.payload?.summary ?? {};
+  const held = { zero: "set to zero", resample: "given its value on another prompt" }[summary.ablation ?? ""] ?? "frozen at its average value";
+  return [
+    "A small language model was trained so that almost all of its weights are zero. This is the part of it that does one task.",
+    "Read from the bottom up: tokens come in, each layer reads channels of the residual stream, computes, and writes back; the answers are scored at the top.",
+    `Boxes are single neurons and channels. Every other neuron and channel was ${held}; the loss of the circuit alone says how well the task is done with only these.`,
+    "Square boxes are channels of the residual stream or of a head, round ones are MLP neurons; the bar inside says how much the loss rises without it.",
+    "A line is one weight: blue adds, orange subtracts, thicker is larger. Dashed grey lines only carry a channel from where it is written to where it is read.",
+    `Loss is how surprised the model is by the right answer of the two: 0 is certain and right, ${plain(Math.LN2)} a coin flip.${isNumber(summary.n_prompts) ? ` Measured on ${count(summary.n_prompts)} ${summary.split ?? ""} prompts.` : ""}`,
+    "Click a node and change it: set it to its average or to zero, scale it, or give it the value of the paired prompt, and watch the answer.",
+  ].map((line) => html("p", {}, line));
+}

@@ -1,0 +1,60 @@
+// The size slider, on the curve of loss against size.
+import { scaleLinear } from "d3-scale";
+import { curveStepAfter, line } from "d3-shape";
+import type { App } from "../app";
+import { byId, html, plain, svg } from "../dom";
+
+export function showSizes(app: App): void {
+  const bar = byId("sizes");
+  const total = app.payload?.nodes.length ?? 0;
+  bar.hidden = !total || !(app.payload?.live || app.payload?.curve) || app.state.compare !== null;
+  if (bar.hidden) return;
+  const { curve, state } = app;
+  const size = state.size ?? total;
+  if (!bar.querySelector("input")) build(app, bar);
+  const input = bar.querySelector("input")!;
+  input.max = String(total);
+  if (Number(input.value) !== size) input.value = String(size);
+  input.setAttribute("aria-valuetext", `${size} of ${total} nodes`);
+  const point = curve?.points.filter((each) => each.size <= size).at(-1);
+  bar.querySelector("output")!.textContent = `${size} of ${total} nodes`;
+  bar.querySelector(".size-loss")!.textContent = app.curveTrouble ? app.curveTrouble : point ? `loss ${plain(point.loss)} (${curve!.n_prompts} ${curve!.split} prompts)` : app.curveTrouble === "" ? "computing the curve…" : "";
+  const box = bar.querySelector<HTMLElement>(".curve")!;
+  if (curve && box.dataset.size !== `${size}/${total}`) { box.dataset.size = `${size}/${total}`; box.replaceChildren(picture(app, size, total)); }
+  if (!curve) { box.replaceChildren(); delete box.dataset.size; }
+}
+
+function build(app: App, bar: HTMLElement): void {
+  const set = (value: number): void => {
+    const total = app.payload!.nodes.length;
+    app.store.set({ size: value >= total ? null : value });
+    if (app.curve === null) void app.loadCurve();
+  };
+  const input = html("input", { type: "range", min: 0, step: 1, id: "size", "aria-label": "Circuit size",
+    onfocus: () => void app.loadCurve(), onpointerenter: () => void app.loadCurve(),
+    oninput: (event: Event) => set(Number((event.target as HTMLInputElement).value)) });
+  let before: number | null = null;
+  input.addEventListener("pointerdown", () => { before = app.state.size; });
+  input.addEventListener("change", () => { // one step of history for a whole drag
+    const after = app.state.size;
+    if (before === after) return;
+    app.store.state = { ...app.state, size: before };
+    app.store.do(after === null ? "whole circuit" : `${after} nodes`, { size: after });
+    before = after;
+  });
+  bar.append(html("label", { for: "size" }, "Size"), html("div", { class: "slider" }, html("div", { class: "curve", "aria-hidden": "true" }), input), html("output", {}), html("span", { class: "foot size-loss" }));
+}
+
+function picture(app: App, size: number, total: number): SVGSVGElement {
+  const [width, height] = [260, 26];
+  const points = app.curve!.points;
+  const x = scaleLinear([0, total], [8, width - 8]);
+  const y = scaleLinear([0, Math.max(Math.LN2, ...points.map((p) => p.loss))], [height - 2, 2]);
+  const path = line<{ size: number; loss: number }>().x((p) => x(p.size)).y((p) => y(p.loss)).curve(curveStepAfter);
+  const target = app.payload?.summary?.target_loss;
+  const here = points.filter((p) => p.size <= size).at(-1);
+  return svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },
+    typeof target === "number" ? svg("path", { class: "target", d: `M8 ${y(target)}H${width - 8}` }) : null,
+    svg("path", { class: "loss-curve", d: path(points) ?? "" }),
+    here ? svg("circle", { class: "here", cx: x(size), cy: y(here.loss), r: 3.5 }) : null);
+}

@@ -1,0 +1,190 @@
+"""Interventions agree with what is done by hand: to activations, and to weights."""
+
+import numpy as np
+import pytest
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.circuits.circuit import Circuit, encode_frozen
+from sparsecircuits.circuits.interventions import edge_weight
+from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.storage import content_hash
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Gating
+from sparsecircuits.tasks import PairBatch
+
+TOLERANCE = 1e-4
+EDGES = [
+    ("0.attn.act_in.3", "0.attn.q.5"),
+    ("0.attn.act_in.3", "0.attn.k.6"),
+    ("1.attn.act_in.2", "1.attn.v.9"),
+    ("0.attn.v.9", "0.attn.resid_delta.4"),
+    ("1.mlp.act_in.7", "1.mlp.post_act.11"),
+    ("0.mlp.post_act.30", "0.mlp.resid_delta.1"),
+]
+NODES = ["0.attn.act_in.3", "0.attn.q.5", "1.attn.v.9", "0.attn.resid_delta.4", "1.mlp.post_act.11", "final_resid.2"]
+
+
+@pytest.fixture(scope="module")
+def model() -> SparseTransformer:
+    torch.manual_seed(3)
+    config = ModelConfig(
+        vocab_size=50, n_ctx=24, n_layer=2, d_model=16, d_head=4, d_mlp=32, afrac=0.5, sink=True, bigram="learned"
+    )
+    model = SparseTransformer(config)
+    for parameter in model.parameters():
+        torch.nn.init.normal_(parameter, std=0.4)
+    return model.eval()
+
+
+@pytest.fixture(scope="module")
+def circuit(model: SparseTransformer) -> Circuit:
+    space = NodeSpace.of(model.config)
+    frozen = torch.randn(space.size, generator=torch.Generator().manual_seed(1))
+    names = [*NODES, "0.mlp.act_in.2"]
+    from sparsecircuits.circuits.extraction import edges_of, nodes_of
+
+    return Circuit(
+        task="made_up",
+        answers=("a", "b"),
+        model_name="random",
+        model_id=content_hash(model),
+        target_loss=0.15,
+        nodes=tuple(nodes_of(names, model.config, space.split(frozen))),
+        edges=tuple(edges_of(names, model)),
+        scale=1.5,
+        shift=(0.2, -0.2),
+        frozen=encode_frozen(space, frozen),
+    )
+
+
+@pytest.fixture(scope="module")
+def batch() -> PairBatch:
+    rng = np.random.default_rng(0)
+    last = np.array([9, 11, 15, 7])
+    tokens = rng.integers(1, 50, (4, 16))
+    tokens[np.arange(16)[None] > last[:, None]] = 0
+    return PairBatch(tokens, last, np.array([0, 1, 0, 1]), (4, 7))
+
+
+def plain_run(model: SparseTransformer, batch: PairBatch) -> torch.Tensor:
+    with torch.no_grad():
+        return model(torch.from_numpy(batch.tokens), last_only=torch.from_numpy(batch.last)).float()
+
+
+def split(name: str) -> tuple[str, int]:
+    site, _, index = name.rpartition(".")
+    return site, int(index)
+
+
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("kind", ["mean", "zero", "scale", "patch"])
+def test_a_node_is_what_hooks_make_of_it(model, circuit, batch, name, kind):
+    site, index = split(name)
+    mean = circuit.frozen_values(NodeSpace.of(model.config))[NodeSpace.of(model.config).mask([name])].item()
+    with sc.record(model, site.replace(".", r"\.")) as seen:
+        plain_run(model, batch)
+    clean = seen[site][..., index]
+
+    def by_hand(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        if kind == "patch":
+            for row in range(4):
+                other, shift = row ^ 1, int(batch.last[row ^ 1] - batch.last[row])
+                for t in range(x.shape[1]):
+                    x[row, t, index] = clean[other, min(max(t + shift, 0), int(batch.last[other]))]
+        else:
+            x[..., index] = {"mean": mean, "zero": 0.0, "scale": x[..., index] * 2.5}[kind]
+        return x
+
+    with sc.intervene(model, {site: by_hand}):
+        wanted = plain_run(model, batch)
+    found = sc.run_with(model, circuit, batch, [sc.Intervention(kind=kind, target=name, factor=2.5)]).logits
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+    if kind != "patch" and not torch.allclose(clean, torch.zeros(())):
+        assert not torch.allclose(found, plain_run(model, batch), atol=1e-6)
+
+
+@pytest.mark.parametrize(("source", "target"), EDGES)
+@pytest.mark.parametrize("factor", [0.0, -1.5, 3.0])
+def test_scaling_an_edge_is_scaling_its_weight(model, circuit, batch, source, target, factor):
+    weight = edge_weight(model, source, target)
+    assert weight != 0
+    change = sc.Intervention(kind="scale", source=source, target=target, factor=factor)
+    found = sc.run_with(model, circuit, batch, [change]).logits
+    (_, column), (site, row) = split(source), split(target)
+    block = model.block(int(site[0])).attn if "attn" in site else model.block(int(site[0])).mlp
+    part = {"q": 0, "k": 1, "v": 2}.get(site[-1], 0) if site.endswith(("q", "k", "v")) else None
+    matrix = {"attn.resid_delta": "c_proj", "mlp.post_act": "c_fc", "mlp.resid_delta": "c_proj"}.get(site[2:], "c_attn")
+    parameter = getattr(block, matrix).weight
+    row = row if part is None else part * model.config.attn_width + row
+    with torch.no_grad():
+        old = parameter[row, column].item()
+        assert old == pytest.approx(weight)
+        parameter[row, column] = old * factor
+        try:
+            wanted = plain_run(model, batch)
+        finally:
+            parameter[row, column] = old
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+def test_zero_is_scale_0_and_a_resampled_edge_moves(model, circuit, batch):
+    source, target = EDGES[3]
+    zero = sc.run_with(model, circuit, batch, [sc.Intervention(kind="zero", source=source, target=target)]).logits
+    scaled = [sc.Intervention(kind="scale", source=source, target=target, factor=0.0)]
+    torch.testing.assert_close(zero, sc.run_with(model, circuit, batch, scaled).logits)
+    again = [sc.Intervention(kind="resample", target="0.attn.v.9")]
+    first, second = (sc.run_with(model, circuit, batch, again, seed=seed).logits for seed in (0, 0))
+    torch.testing.assert_close(first, second)
+    assert not torch.allclose(first, plain_run(model, batch))
+
+
+def test_the_circuit_alone_is_gated_first(model, circuit, batch):
+    space = NodeSpace.of(model.config)
+    change = [sc.Intervention(kind="zero", target="1.attn.v.9")]
+    found = sc.run_with(model, circuit, batch, change, scope="circuit").logits
+    gates, frozen = circuit.kept(space).float(), circuit.frozen_values(space)
+
+    def zeroed(x: torch.Tensor) -> torch.Tensor:
+        x = x.clone()
+        x[..., 9] = 0
+        return x
+
+    with Gating(space, gates, frozen).over(model, batch), sc.intervene(model, {"1.attn.v": zeroed}):
+        wanted = plain_run(model, batch)
+    torch.testing.assert_close(found, wanted, atol=TOLERANCE, rtol=0)
+
+
+def test_nothing_is_left_behind_and_bad_targets_are_named(model, circuit, batch):
+    before = plain_run(model, batch)
+    sc.run_with(model, circuit, batch, [sc.Intervention(kind="patch", source=EDGES[3][0], target=EDGES[3][1])])
+    for change, words in [
+        ({"target": "0.attn.q.99"}, "no node '0.attn.q.99'"),
+        ({"target": "nonsense"}, "no node 'nonsense'"),
+        ({"target": "0.mlp.post_act.1", "source": "1.mlp.act_in.1"}, "no edge"),
+    ]:
+        with pytest.raises(sc.UserError, match=words):
+            sc.run_with(model, circuit, batch, [sc.Intervention(kind="zero", **change)])
+    with pytest.raises(sc.UserError, match="which prompt to patch from"):
+        sc.run_with(model, circuit, batch.rows(0, 3), [sc.Intervention(kind="patch", target="final_resid.1")])
+    torch.testing.assert_close(plain_run(model, batch), before)
+    assert not any(module._forward_hooks for module in model.modules())
+
+
+def test_order_of_importance_without_measured_importance(model, circuit, batch):
+    order = nodes_by_importance(model, circuit, batch)
+    assert sorted(order) == sorted(circuit.node_names)
+    measured = circuit.model_copy(
+        update={
+            "nodes": tuple(node.model_copy(update={"importance": float(i)}) for i, node in enumerate(circuit.nodes))
+        }
+    )
+    assert nodes_by_importance(model, measured, batch) == circuit.node_names[::-1]
+    assert shown_sizes(5) == [0, 1, 2, 3, 4, 5]
+    many = shown_sizes(2000)
+    assert many[0] == 0
+    assert many[-1] == 2000
+    assert len(many) <= 42

@@ -1,0 +1,134 @@
+"""Runs that are killed, damaged, and gone on with."""
+
+import json
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.cli.arguments import parse
+from sparsecircuits.models.storage import load_tensors
+from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
+from sparsecircuits.training.metrics import read_metrics
+
+FLAGS = (
+    "--steps 60 --checkpoint-every 5 --keep-checkpoints 3 --batch-size 4 --accumulate 2 --model.d-model 32 "
+    "--model.d-head 8 --model.n-layer 1 --model.n-ctx 32 --sparsity.density 0.25 --eval-tokens 2048 --dtype float32"
+).split()
+
+
+def command(out, corpus, *more):
+    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), *more, "--data", str(corpus), *FLAGS]
+
+
+def resume(out):
+    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), "--resume", "--json"]
+
+
+@pytest.fixture(scope="module")
+def whole(corpus, tmp_path_factory):
+    """A run that nothing disturbed."""
+    out = tmp_path_factory.mktemp("resume") / "whole"
+    subprocess.run(command(out, corpus), check=True, capture_output=True)
+    return out
+
+
+def assert_same_run(killed, whole):
+    expected, _ = load_tensors(whole / "model.safetensors")
+    resumed, _ = load_tensors(killed / "model.safetensors")
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
+    losses = [[m["loss"] for m in read_metrics(run / "metrics.jsonl") if "loss" in m] for run in (whole, killed)]
+    assert losses[0] == losses[1]
+    assert len(checkpoint_steps(killed)) == 3
+
+
+def test_killed_again_and_again_ends_bit_equal(corpus, whole, tmp_path):
+    killed, moment = tmp_path / "killed", random.Random(5)
+    for step in (5, 20, 40):
+        line = resume(killed) if (killed / "config.json").exists() else command(killed, corpus)
+        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        while process.poll() is None and max(checkpoint_steps(killed), default=0) < step:
+            time.sleep(0.005)
+        time.sleep(moment.uniform(0, 0.05))
+        process.send_signal(signal.SIGKILL)
+        process.wait()
+        assert not (killed / "model.safetensors").exists(), "it finished before it could be killed"
+    done = subprocess.run(resume(killed), check=True, capture_output=True, text=True)
+    assert json.loads(done.stdout)["steps"] == 60
+    assert_same_run(killed, whole)
+
+
+KILL_WHILE_SAVING = """
+import os, signal, sys
+from sparsecircuits.cli import main
+from sparsecircuits.training import checkpoints
+
+def kill_between_checksum_and_checkpoint(path, text, real=checkpoints.write_text):
+    real(path, text)
+    if "00000025" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.write_text = kill_between_checksum_and_checkpoint
+main(sys.argv[1:])
+"""
+
+
+def test_killed_while_saving_ends_bit_equal(corpus, whole, tmp_path):
+    killed = tmp_path / "killed"
+    line = [sys.executable, "-c", KILL_WHILE_SAVING, *command(killed, corpus)[3:]]
+    assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
+    assert checkpoint_steps(killed) == [10, 15, 20]
+    assert list((killed / "checkpoints").glob(".*.part"))
+    subprocess.run(resume(killed), check=True, capture_output=True)
+    assert not list((killed / "checkpoints").glob(".*.part"))
+    assert_same_run(killed, whole)
+
+
+def refusal(*arguments):
+    with pytest.raises(sc.UserError) as error:
+        parse(["train", *map(str, arguments)])
+    return str(error.value)
+
+
+def test_resume_takes_what_agrees_and_names_what_does_not(corpus, whole):
+    again = ["train", "--out", str(whole), "--resume"]
+    saved = parse(again).config
+    assert (saved.steps, saved.accumulate, saved.model.d_model, saved.seed) == (60, 2, 32, 0)
+    assert parse([*command(whole, corpus)[3:], "--resume"]).config == saved, "the same command line with --resume"
+    assert parse([*command(whole, corpus)[3:], "--preset", "nano", "--resume"]).config == saved
+    start = "--resume goes on with the saved config: "
+    for options, wanted in {
+        ("--optimizer.lr", "0.5"): "--optimizer.lr 0.5 contradicts its 0.08; leave it out",
+        ("--batch-size=8",): "--batch-size 8 contradicts its 4; leave it out",
+        ("--minutes", "3"): "--minutes 3.0 contradicts its None; leave it out",
+        ("--steps", "61"): "--steps 61 contradicts its 60; leave it out",
+        ("--seed", "1", "--steps", "60"): "--seed 1 contradicts its 0; leave it out",
+        ("--model.sink",): "--model.sink True contradicts its False; leave it out",
+        ("--optimizer.no-sharkfin",): "--optimizer.sharkfin False contradicts its True; leave it out",
+        ("--preset", "micro", "--steps", "60"): "--preset, which means --model.",
+        ("--dense",): "--dense, which means --model.afrac None, contradicts its 0.25; leave it out",
+    }.items():
+        assert refusal("--out", whole, "--resume", *options).startswith(start + wanted), options
+
+
+def test_resume_without_a_run_is_refused(tmp_path):
+    assert refusal("--out", tmp_path / "none", "--resume").startswith("no model config at")
+
+
+def test_damaged_checkpoints_fall_back(tmp_path):
+    for step in (1, 2, 3):
+        save_checkpoint(tmp_path, step, {"x": torch.tensor([step])}, keep=2)
+    assert checkpoint_steps(tmp_path) == [2, 3]
+    newest = tmp_path / "checkpoints" / "step-00000003.pt"
+    newest.write_bytes(newest.read_bytes()[:-20])
+    with pytest.warns(UserWarning, match="is damaged"):
+        step, state = load_checkpoint(tmp_path)
+    assert (step, int(state["x"])) == (2, 2)
+    (tmp_path / "checkpoints" / "step-00000002.sha256").unlink()
+    with pytest.warns(UserWarning, match="damaged"), pytest.raises(sc.UserError, match="all checkpoints"):
+        load_checkpoint(tmp_path)

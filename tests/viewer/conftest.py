@@ -1,0 +1,105 @@
+"""A browser, and a server of the hand-made model's circuits."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sparsecircuits as sc
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.viewer.server import ViewerServer, serve
+
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    try:
+        from playwright import sync_api as api
+    except ImportError:
+        path = None
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium or no playwright: CI must run the browser tests")
+        pytest.skip("no Chromium or no playwright")
+    with api.sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=ARGS)
+        yield instance
+        instance.close()
+
+
+@pytest.fixture(scope="session")
+def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Path:
+    """A run of the hand-made model with two circuits: all that pruning finds, and a smaller one of it."""
+    folder = tmp_path_factory.mktemp("viewed") / "handmade"
+    shutil.copytree(handmade_run, folder)
+    model = sc.load_model(folder)
+    task = sc.get_task("single_double_quote", model.tokenizer)
+    circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
+    path = circuit.save(folder / "circuits" / "first" / "circuit.json")
+    sc.faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    kept = circuit.nodes[:-2]
+    names = {node.name for node in kept}
+    edges = tuple(edge for edge in circuit.edges if {edge.source, edge.target} <= names)
+    circuit.model_copy(update={"nodes": kept, "edges": edges}).save(folder / "circuits" / "second" / "circuit.json")
+    other = json.loads(path.read_text()) | {"model_id": "0" * 32, "model_name": "elsewhere"}
+    (folder / "circuits" / "third").mkdir()
+    (folder / "circuits" / "third" / "circuit.json").write_text(json.dumps(other))
+    return folder
+
+
+@pytest.fixture(scope="session")
+def viewer(run_dir: Path) -> Iterator[ViewerServer]:
+    server = serve(circuit_files(run_dir))
+    yield server
+    server.close()
+
+
+@dataclass
+class Visit:
+    """Opens pages of the viewer; what they log is kept."""
+
+    browser: Any
+    url: str
+    contexts: list[Any] = field(default_factory=list)
+    troubles: list[str] = field(default_factory=list)
+    requests: list[str] = field(default_factory=list)
+
+    def __call__(self, fragment: str = "", *, live: bool = True, **options: Any) -> Any:
+        context = self.browser.new_context(viewport={"width": 1280, "height": 720}, **options)
+        self.contexts.append(context)
+        page = context.new_page()
+        page.on("request", lambda request: self.requests.append(request.url))
+        page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
+        page.on("pageerror", lambda error: self.troubles.append(str(error)))
+        page.goto(self.url + fragment)
+        page.wait_for_selector("#picture .vertex")
+        if live:
+            page.wait_for_selector(".vertex.token", timeout=60_000)
+        return page
+
+
+@pytest.fixture
+def visit(browser: Any, viewer: ViewerServer) -> Iterator[Callable[..., Any]]:
+    opened = Visit(browser, viewer.url)
+    yield opened
+    for context in opened.contexts:
+        context.close()
+    assert not opened.troubles
+    assert all(url.startswith((viewer.url, "blob:", "data:")) for url in opened.requests)

@@ -1,0 +1,248 @@
+"""The server: what it answers, and what it refuses."""
+
+import http.client
+import json
+import socket
+import threading
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import sparsecircuits as sc
+from sparsecircuits.circuits.interventions import answer_logits, run_with
+from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.viewer.payload import shown_pairs
+from sparsecircuits.viewer.server import ViewerServer, serve
+
+
+def ask(
+    server: ViewerServer, path: str, body: Any = None, method: str | None = None, **headers: str
+) -> tuple[int, str, dict[str, str]]:
+    """Status, text and headers of a request that is sent as it stands."""
+    connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
+    data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
+    sent = {"Content-Type": "application/json"} if body is not None else {}
+    sent |= {name.replace("_", "-"): value for name, value in headers.items()}
+    try:
+        connection.request(method or ("GET" if body is None else "POST"), path, data, sent)
+        answer = connection.getresponse()
+        return answer.status, answer.read().decode(), {k.lower(): v for k, v in answer.getheaders()}
+    finally:
+        connection.close()
+
+
+def test_pages_and_headers(viewer: ViewerServer) -> None:
+    for path in ("/", "/app.js", "/app.css", "/api/circuits"):
+        status, text, headers = ask(viewer, path)
+        assert status == 200
+        assert text
+        policy = headers["content-security-policy"]
+        assert "default-src 'none'" in policy
+        assert "unsafe" not in policy
+        assert headers["x-content-type-options"] == "nosniff"
+    assert "<script>" not in ask(viewer, "/")[1]
+
+
+@pytest.mark.parametrize(
+    "path",
+    [
+        "/../../etc/passwd",
+        "/%2e%2e/%2e%2e/etc/passwd",
+        "/static/app.js",
+        "/app.js/../../server.py",
+        "/api/circuits/..%2f..%2fetc%2fpasswd",
+        "/api/circuits/0/../../../etc/passwd",
+        "/docs",
+        "/openapi.json",
+    ],
+)
+def test_traversal_finds_nothing(viewer: ViewerServer, path: str) -> None:
+    status, text, _ = ask(viewer, path)
+    assert status in (404, 422)
+    assert "root:" not in text
+
+
+@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", "", "[::1]"])
+def test_a_foreign_host_is_refused(viewer: ViewerServer, host: str) -> None:
+    assert ask(viewer, "/api/circuits", Host=host)[0] in (400, 403)
+    assert ask(viewer, "/api/circuits/0/run", {}, Host=host)[0] in (400, 403)
+
+
+@pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost"])
+def test_a_foreign_origin_is_refused(viewer: ViewerServer, origin: str) -> None:
+    assert ask(viewer, "/api/circuits/0/run", {}, Origin=origin)[0] == 403
+    assert ask(viewer, "/api/circuits", Origin=origin)[0] == 403
+    assert ask(viewer, "/api/circuits", Origin=f"http://127.0.0.1:{viewer.port}")[0] == 200
+
+
+def test_a_simple_form_of_another_site_is_refused(viewer: ViewerServer) -> None:
+    assert ask(viewer, "/api/circuits/0/groups", b"{}", Content_Type="text/plain")[0] == 415
+
+
+def test_large_requests_are_refused(viewer: ViewerServer) -> None:
+    try:
+        status, text, _ = ask(viewer, "/api/circuits/0/run", {"prompt": "x" * 10_000_000})
+        assert status == 413
+        assert "larger" in text
+    except (BrokenPipeError, ConnectionResetError):
+        pass  # refused before it was read to the end
+    chunks = (b"1000\r\n" + b"x" * 0x1000 + b"\r\n") * 200
+    with socket.create_connection(("127.0.0.1", viewer.port), timeout=60) as raw:
+        head = f"POST /api/circuits/0/run HTTP/1.1\r\nHost: 127.0.0.1:{viewer.port}\r\n"
+        raw.sendall((head + "Content-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\n").encode())
+        try:
+            raw.sendall(chunks + b"0\r\n\r\n")
+        except (BrokenPipeError, ConnectionResetError):
+            return
+        assert b"413" in raw.recv(200)
+    assert ask(viewer, "/api/circuits")[0] == 200
+
+
+@pytest.mark.parametrize(
+    ("request_", "words"),
+    [
+        ({"prompt": "x" * 9000}, "8000"),
+        ({"prompt": "x = 1\n" * 400}, "shorten it"),
+        ({"prompt": ""}, "empty"),
+        ({"pair": 900}, "there are 4 pairs"),
+        ({"interventions": [{"kind": "zero", "target": "9.attn.q.1"}]}, "no node"),
+        ({"interventions": [{"kind": "explode", "target": "final_resid.1"}]}, "kind"),
+        ({"interventions": [{"kind": "scale", "target": "final_resid.1", "factor": 1e9}]}, "1000"),
+        ({"interventions": [{"kind": "zero", "target": "final_resid.1"}] * 301}, "300"),
+        ({"prompt": "x", "interventions": [{"kind": "patch", "target": "final_resid.1"}]}, "second prompt"),
+        ({"heads": [[7, 7]]}, "no head"),
+        ({"watch": ["../../etc/passwd"]}, "no node"),
+        ({"secret": 1}, "secret"),
+    ],
+)
+def test_bad_requests_are_told(viewer: ViewerServer, request_: dict[str, Any], words: str) -> None:
+    status, text, _ = ask(viewer, "/api/circuits/0/run", request_)
+    assert status == 422
+    assert words in json.loads(text)["error"]
+
+
+def test_a_circuit_of_another_model_is_shown_but_not_run(viewer: ViewerServer) -> None:
+    payload = json.loads(ask(viewer, "/api/circuits/2")[1])
+    assert payload["live"] is False
+    assert "belongs to model elsewhere" in payload["problem"]
+    assert payload["nodes"]
+    assert "prompts" not in payload
+    status, text, _ = ask(viewer, "/api/circuits/2/run", {})
+    assert status == 422
+    assert "belongs to model elsewhere" in text
+
+
+def test_answers_equal_the_python_api(viewer: ViewerServer, run_dir: Path) -> None:
+    model = sc.load_model(run_dir)
+    circuit = sc.Circuit.load(circuit_files(run_dir)[0])
+    batch = shown_pairs(sc.get_task(circuit.task, model.tokenizer)).rows(2, 4)
+    edge, node = circuit.edges[0], circuit.nodes[-1].name
+    for scope in ("model", "circuit"):
+        for changes in (
+            [],
+            [{"kind": "mean", "target": node}],
+            [{"kind": "patch", "target": node}],
+            [{"kind": "zero", "source": edge.source, "target": edge.target}],
+        ):
+            request = {"pair": 1, "scope": scope, "interventions": changes}
+            result = json.loads(ask(viewer, "/api/circuits/0/run", request)[1])
+            wanted = run_with(model, circuit, batch, [sc.Intervention(**c) for c in changes], scope=scope)
+            logits = answer_logits(circuit, wanted, batch.answers, scope)
+            for row in (0, 1):
+                assert result["prompts"][row]["after"]["logits"] == pytest.approx(logits[row].tolist(), abs=1e-4)
+
+
+def test_a_node_has_every_weight_and_examples(viewer: ViewerServer, run_dir: Path) -> None:
+    model = sc.load_model(run_dir)
+    found = json.loads(ask(viewer, "/api/circuits/0/nodes/0.mlp.post_act.5")[1])
+    lists = {part["title"]: part for part in found["weights"]}
+    assert lists["Comes from"]["total"] == int(model.block(0).mlp.c_fc.weight[5].count_nonzero())
+    assert lists["Comes from"]["rows"][0]["name"] == "0.mlp.act_in.3"
+    assert lists["Goes to"]["rows"][0] == {"name": "0.mlp.resid_delta.4", "weight": pytest.approx(1.0)}
+    outside = json.loads(ask(viewer, "/api/circuits/0/nodes/0.attn.v.5")[1])
+    assert outside["weights"][0]["rows"]
+    text = outside["text"]
+    assert text, outside.get("text_problem")
+    assert sum(text["histogram"]["counts"]) == round(text["active"] * text["n_tokens"])
+    top = next(band for band in text["examples"] if band["band"] == "top")["items"][0]
+    assert top["values"][top["at"]] == pytest.approx(text["histogram"]["high"], rel=1e-4)
+
+
+def test_the_curve_ends_at_the_whole_circuit(viewer: ViewerServer) -> None:
+    curve = json.loads(ask(viewer, "/api/circuits/0/curve")[1])
+    sizes = [point["size"] for point in curve["points"]]
+    assert sizes == list(range(len(curve["order"]) + 1))
+    assert curve["points"][0]["loss"] > 0.69
+    assert curve["points"][-1]["loss"] < 0.2
+
+
+def test_groups_are_saved_beside_the_circuit(viewer: ViewerServer, run_dir: Path) -> None:
+    groups = {"schema_version": 1, "groups": [{"name": "detector", "nodes": ["0.mlp.post_act.5"]}], "names": {}}
+    assert ask(viewer, "/api/circuits/1/groups", groups)[0] == 200
+    sidecar = circuit_files(run_dir)[1].with_name("circuit.groups.json")
+    assert json.loads(sidecar.read_text()) == groups
+    assert json.loads(ask(viewer, "/api/circuits/1?quick=1")[1])["groups"] == groups
+    assert ask(viewer, "/api/circuits/1/groups", {"groups": [{"name": "", "nodes": []}]})[0] == 422
+    assert ask(viewer, "/api/circuits/%2e%2e/groups", groups)[0] in (404, 422)
+    sidecar.unlink()
+
+
+def test_two_at_once_do_not_disturb_each_other(viewer: ViewerServer) -> None:
+    changes = [{"kind": "zero", "target": "0.mlp.post_act.5"}]
+    wanted = json.loads(ask(viewer, "/api/circuits/0/run", {})[1])["prompts"][0]["after"]["logits"]
+    found: list[list[float]] = []
+
+    def plain() -> None:
+        found.append(json.loads(ask(viewer, "/api/circuits/0/run", {})[1])["prompts"][0]["after"]["logits"])
+
+    def changed() -> None:
+        ask(viewer, "/api/circuits/0/run", {"interventions": changes})
+
+    threads = [threading.Thread(target=target) for target in (plain, changed) * 4]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert found == [wanted] * 4
+
+
+def test_a_damaged_circuit_does_not_hide_the_others(run_dir: Path, tmp_path: Path) -> None:
+    bad = tmp_path / "bad" / "circuit.json"
+    bad.parent.mkdir()
+    bad.write_text('{"schema_version": 1, "task": "x"')
+    server = serve([circuit_files(run_dir)[0], bad])
+    try:
+        listed = json.loads(ask(server, "/api/circuits")[1])["circuits"]
+        assert listed[0]["problem"] is None
+        assert "is not a circuit" in listed[1]["problem"]
+        status, text, _ = ask(server, "/api/circuits/1")
+        assert status == 422
+        assert "is not a circuit" in text
+    finally:
+        server.close()
+
+
+def test_a_folder_of_runs_and_a_file_without_its_model(run_dir: Path, tmp_path: Path) -> None:
+    assert len(circuit_files(run_dir.parent)) == 3
+    lonely = tmp_path / "circuit.json"
+    lonely.write_text(circuit_files(run_dir)[0].read_text())
+    server = serve(circuit_files(lonely))
+    try:
+        payload = json.loads(ask(server, "/api/circuits/0")[1])
+        assert payload["live"] is False
+        assert "no model beside" in payload["problem"]
+        assert payload["edges"]
+    finally:
+        server.close()
+    with pytest.raises(sc.UserError, match="nothing at"):
+        circuit_files(tmp_path / "nowhere")
+
+
+def test_show_is_a_page_in_a_frame(run_dir: Path) -> None:
+    circuit = sc.Circuit.load(circuit_files(run_dir)[0])
+    for shown in (sc.show(circuit), sc.show(circuit, sc.load_model(run_dir))):
+        frame = shown._repr_html_()
+        assert frame.startswith("<iframe srcdoc=")
+        assert 'sandbox="allow-scripts allow-downloads"' in frame
+        assert "<script" not in frame
