@@ -27,10 +27,9 @@ def test_kernels_against_the_references():
     run(["-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", HERE / "triton_cases.py"], **interpreter)
 
 
-@pytest.mark.parametrize("capability", [80, 90])
-def test_kernels_compile_for_a_gpu_that_is_not_here(capability, tmp_path):
+def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
     """Triton brings the assembler. Nothing may spill: a row lives in registers."""
-    lines = run([HERE / "triton_compile.py", str(capability)], TRITON_CACHE_DIR=str(tmp_path)).splitlines()
+    lines = run([HERE / "triton_compile.py", "90"], TRITON_CACHE_DIR=str(tmp_path)).splitlines()
     found = dict(line.split() for line in lines)
     assert len(found) == 7
     assert set(found.values()) == {"0"}

@@ -52,7 +52,7 @@ def rows_of(data, rows: int, n: int, dtype: torch.dtype) -> torch.Tensor:
 
 
 @given(st.data(), st.integers(1, 3), st.integers(1, 80), TYPES)
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_abstopk_keeps_what_the_reference_keeps(data, rows, n, dtype):
     x, k = rows_of(data, rows, n, dtype).to(DEVICE), data.draw(st.integers(0, n))
     out, packed = _triton_abstopk.abstopk(x, k)
@@ -87,7 +87,7 @@ def test_the_mask_ends_with_the_row_and_nothing_is_no_launch():
 
 
 @given(st.data(), st.integers(1, 24), st.integers(1, 24), TYPES, st.integers(0, 4), st.sampled_from([0, 1]))
-@settings(max_examples=60, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_project_keeps_what_the_reference_keeps(data, rows, columns, dtype, floor, dim):
     weight = rows_of(data, rows, columns, dtype).to(DEVICE)
     floor = min(floor, weight.shape[dim])
@@ -99,7 +99,7 @@ def test_project_keeps_what_the_reference_keeps(data, rows, columns, dtype, floo
 
 
 @given(st.integers(0, 99), TYPES, st.integers(0, 3), st.sampled_from([0, 1]), st.booleans(), st.integers(1, 3))
-@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=10, deadline=None, suppress_health_check=[HealthCheck.too_slow])
 def test_shards_of_rows_find_the_threshold_of_the_whole(seed, dtype, floor, dim, ties, parts):
     """What ranks do with the steps: gather the largest keys, sum the counts, count the ties before."""
     torch.manual_seed(seed)

@@ -51,9 +51,15 @@ def main(capability: int) -> None:
     project = _triton_project
     for name, kernel, warps, data, constants in (
         ("abstopk-bf16", topk, 1, "*bf16", {"WORDS": 128, "GRAIN": 1 << 16, "FULL": True}),
-        ("abstopk-fp32", topk, 2, "*fp32", {"WORDS": 256, "GRAIN": 1, "FULL": False}),
+        ("abstopk-fp32", topk, 2, "*fp32", {"WORDS": 256, "GRAIN": 1, "FULL": False, "k": 1}),
         ("masked", masked, 4, "*bf16", {"WORDS": 256, "FULL": True}),
-        ("largest-keys", project._largest_keys, 4, "*i32", {**pattern, "UNITS": 32, "PLACES": 64, "unit_stride": 1}),
+        (
+            "largest-keys",
+            project._largest_keys,
+            4,
+            "*i32",
+            {**pattern, "UNITS": 32, "PLACES": 64, "unit_stride": 1, "floor": 1},
+        ),
         ("count-digits", project._count_digits, 4, "*i32", {**block, **digits}),
         ("count-ties", project._count_ties, 4, "*i32", block),
         ("zero-below", project._zero_below, 4, "*i32", block),

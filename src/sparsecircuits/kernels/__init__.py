@@ -1,6 +1,7 @@
 """Operators that PyTorch lacks or does slowly: AbsTopK and the exact top-k projection of a weight matrix.
 
-Each is one torch.library operator with a plain-PyTorch reference and a fast CPU implementation.
+Each is one torch.library operator with a plain-PyTorch reference, a fast CPU implementation and, for
+the first two, one in Triton for CUDA.
 """
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference

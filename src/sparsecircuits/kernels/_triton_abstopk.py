@@ -69,25 +69,29 @@ def _kth_largest(values, n, k, log_ratio, GRAIN: tl.constexpr):
 
 
 @triton.jit
-def _pack(reaches):
-    """[words, 16] of 0.0 and 1.0 -> [words] of 16 bits each; a float sum, exact and half the instructions."""
-    place = (1 << tl.arange(0, 16)).to(tl.float32)[None, :]
-    return tl.sum(reaches * place, axis=1).to(tl.int32)
+def _pack(reaches, lane):
+    """[words, 16] of 0.0 and 1.0 -> [words]: the 16 bits, and above them how many are set.
+
+    A float sum: exact, and a multiply-add each. The powers of two are made from their patterns, since of known
+    numbers the compiler would make a selection and an addition.
+    """
+    powers = ((lane + 127) << 23).to(tl.float32, bitcast=True)
+    return tl.sum(reaches * (powers + 65536.0), axis=1).to(tl.int32)
 
 
 @triton.jit
-def _ones(words):
-    """How many of the 16 bits of each word are set."""
-    words = words - ((words >> 1) & 0x5555)
-    words = (words & 0x3333) + ((words >> 2) & 0x3333)
-    words = (words + (words >> 4)) & 0x0F0F
-    return (words + (words >> 8)) & 0x1F
+def _ones(word):
+    """How many of 16 bits are set."""
+    word = word - ((word >> 1) & 0x5555)
+    word = (word & 0x3333) + ((word >> 2) & 0x3333)
+    word = (word + (word >> 4)) & 0x0F0F
+    return (word + (word >> 8)) & 0x1F
 
 
 @triton.jit
-def _first_bits(words, room):
-    """The first `room` set bits of a whole row of packed words. At most one word is kept in part."""
-    here = _ones(words)
+def _first_bits(packed, room):
+    """The first `room` set bits of a row of words from `_pack`. At most one word is kept in part."""
+    words, here = packed & 0xFFFF, packed >> 16
     through = tl.cumsum(here, 0)
     cut = (through > room) & (through - here < room)
     word = tl.sum(tl.where(cut, words, 0), axis=0)
@@ -108,13 +112,13 @@ def _abstopk(x, out, packed, n, k, log_ratio, WORDS: tl.constexpr, GRAIN: tl.con
     values = tl.load(x + row * n + index, mask=inside, other=0.0).to(tl.float32)
     threshold = _kth_largest(values, n, k, log_ratio, GRAIN).to(tl.float32, bitcast=True)
 
-    at_least = _pack(tl.where((tl.abs(values) < threshold) | ~inside, 0.0, 1.0))
-    above = _pack(tl.where(tl.abs(values) <= threshold, 0.0, 1.0))
-    n_above = tl.sum(_ones(above), axis=0)
+    at_least = _pack(tl.where((tl.abs(values) < threshold) | ~inside, 0.0, 1.0), lane)
+    above = _pack(tl.where(tl.abs(values) <= threshold, 0.0, 1.0), lane)
+    n_above = tl.sum(above >> 16, axis=0)
     # More than k above the largest pattern there is: those are NaN, and equal among themselves.
     surplus = n_above > k
-    kept = tl.where(surplus, 0, above)
-    kept |= _first_bits(tl.where(surplus, above, at_least & ~above), tl.where(surplus, k, k - n_above))
+    kept = tl.where(surplus, 0, above & 0xFFFF)
+    kept |= _first_bits(tl.where(surplus, above, at_least - above), tl.where(surplus, k, k - n_above))
 
     words = (n + 15) // 16
     tl.store(packed + row * words + word, kept.to(tl.int16), mask=word < words)
@@ -148,7 +152,7 @@ def packed_words(n: int) -> int:
 def abstopk(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     """The kept values of x and their mask: int16 [..., packed_words(n)].
 
-    x: [..., n] of a type in `PACKED_TYPES`, n <= `WIDEST`.
+    x: [..., n] of a type in `_gpu.TYPES`, n <= `abstopk.WIDEST`.
     """
     n = x.shape[-1]
     source, k = x.detach().contiguous(), min(k, n)

@@ -270,7 +270,7 @@ def zero_below(
 
 
 def project(weight: Tensor, k: int, floor: int, dim: int) -> None:
-    """`project_topk_` of a contiguous matrix of a type in `_PATTERNS`, in place."""
+    """`project_topk_` of a contiguous matrix of a type in `_gpu.TYPES`, in place."""
     if weight.numel() and k:
         threshold = find_threshold(weight, k, floor, dim)
         zero_below(weight, threshold, tie_counts(weight, threshold, dim), dim)

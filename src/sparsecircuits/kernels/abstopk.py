@@ -5,12 +5,11 @@ survivors only. The operator's second output is the mask: bool, or on CUDA 16 ch
 bit first, an eighth of the memory.
 """
 
-from functools import cache
-from importlib.util import find_spec
-
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
+
+from sparsecircuits.kernels import _gpu
 
 
 def abstopk_reference(x: Float[Tensor, "... n"], k: int) -> tuple[Float[Tensor, "... n"], Bool[Tensor, "... n"]]:
@@ -46,18 +45,11 @@ def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
     return out.to(x.dtype), mask
 
 
-@cache
-def has_triton() -> bool:
-    """Whether Triton is there; PyTorch's CUDA builds bring it, except on some systems."""
-    return find_spec("triton") is not None
-
-
 WIDEST = 65536  # channels: a row must fit the registers of one Triton program
-PACKED_TYPES = (torch.float32, torch.bfloat16, torch.float16)
 
 
 def _packs(x: Tensor) -> bool:
-    return x.is_cuda and has_triton() and x.dtype in PACKED_TYPES and x.shape[-1] <= WIDEST
+    return _gpu.takes(x) and x.shape[-1] <= WIDEST
 
 
 @_abstopk.register_kernel("cuda")

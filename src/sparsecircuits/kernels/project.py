@@ -8,7 +8,7 @@ import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparsecircuits.kernels.abstopk import PACKED_TYPES, has_triton
+from sparsecircuits.kernels import _gpu
 
 
 def topk_mask_reference(
@@ -47,7 +47,7 @@ def _(weight: Tensor, k: int, floor: int, dim: int) -> None:
 
 @_project.register_kernel("cuda")
 def _(weight: Tensor, k: int, floor: int, dim: int) -> None:
-    if not has_triton() or weight.dtype not in PACKED_TYPES:
+    if not _gpu.takes(weight):
         weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
         return
     from sparsecircuits.kernels import _triton_project
