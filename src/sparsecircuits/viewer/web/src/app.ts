@@ -60,7 +60,7 @@ export class App {
     try {
       this.circuits = await this.source.list();
       const known = this.circuits.some((record) => record.id === this.state.circuit);
-      if (!known) this.store.set({ circuit: (this.circuits.find((record) => !record.problem) ?? this.circuits[0])?.id ?? "" });
+      if (!known) this.store.state = { ...this.state, circuit: (this.circuits.find((record) => !record.problem) ?? this.circuits[0])?.id ?? "" };
       await this.open();
       if (this.state.compare !== null) await this.openOther();
     } catch (error) {
@@ -195,6 +195,7 @@ export class App {
     if (known instanceof Promise) return null;
     if (known) return known;
     if (this.payload?.live === null) return null;
+    if (!this.source.offline && !this.payload?.live) return new Refused(this.payload?.problem ?? "the model is not loaded");
     const asked = this.source.node(this.state.circuit, name);
     this.details.set(name, asked);
     asked.then((details) => this.details.set(name, details), (error) => this.details.set(name, error as Refused)).then(() => this.tell());

@@ -121,7 +121,7 @@ export function fromHash(hash: string): Partial<State> {
   const oneOf = <T extends string>(key: string, allowed: readonly T[]): T | null => allowed.find((value) => value === found.get(key)) ?? null;
   const zoom = (found.get("zoom") ?? "").split(",").map(Number);
   return {
-    circuit: found.get("circuit") ?? "",
+    circuit: found.get("circuit") ?? "0",
     compare: found.get("compare"),
     selected: found.get("at"),
     pair: whole("pair"),

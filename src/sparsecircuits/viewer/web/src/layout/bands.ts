@@ -46,7 +46,7 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>): Band[] {
     if (!band) { vertices.delete(vertex.id); continue; }
     vertex.w = widthOf(vertex, nodeWidth);
     vertex.h = vertex.kind === "answer" ? ANSWER_H : NODE_H;
-    if (!band.key.endsWith(".heads")) {
+    if (!band.key.endsWith(".heads") || vertex.kind === "group") {
       vertex.item = { id: vertex.id, band, w: vertex.w, x: 0, vertices: [vertex], up: [], down: [] };
       band.items.push(vertex.item);
       continue;
@@ -67,7 +67,7 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>): Band[] {
   kept.forEach((band, i) => { band.index = i; });
   for (const band of kept) {
     if (band.key === "answers") band.height = ANSWER_H;
-    if (band.key.endsWith(".heads")) band.height = Math.max(...band.items.map((item) => item.h ?? 0));
+    if (band.key.endsWith(".heads")) band.height = Math.max(...band.items.map((item) => item.h ?? NODE_H));
   }
   wrapLongBands(kept);
   return kept;

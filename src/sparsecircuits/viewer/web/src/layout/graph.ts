@@ -69,8 +69,7 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
       const known = vertices.get(id);
       if (known) known.importance += node.importance ?? 0;
       else {
-        const bandKey = bandKeyOf(node).replace(".heads", ".attn.act_in");
-        vertices.set(id, vertex({ id, kind: "group", group, bandKey, label: shorten(group.name, 24), importance: node.importance ?? 0 }));
+        vertices.set(id, vertex({ id, kind: "group", group, bandKey: bandKeyOf(node), label: shorten(group.name, 24), importance: node.importance ?? 0 }));
       }
       continue;
     }

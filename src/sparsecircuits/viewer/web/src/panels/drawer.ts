@@ -14,7 +14,11 @@ export function showDrawer(app: App): void {
   for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]")) button.setAttribute("aria-expanded", String(button.dataset.drawer === which));
   if (which === null) { drawer.replaceChildren(); delete drawer.dataset.which; return; }
   const opened = drawer.dataset.which !== which;
-  if (!opened && which === "find" && drawer.contains(document.activeElement) && document.activeElement instanceof HTMLInputElement) return refreshFind(app);
+  const typing = document.activeElement instanceof HTMLInputElement && drawer.contains(document.activeElement) ? document.activeElement : null;
+  if (!opened && typing) { // what is being typed stays
+    if (typing.id === "find") refreshFind(app);
+    return;
+  }
   const scrolled = drawer.scrollTop;
   drawer.dataset.which = which;
   drawer.setAttribute("aria-label", TITLES[which]);

@@ -42,6 +42,7 @@ function groupForm(app: App, found: CircuitNode[]): HTMLElement {
 export function makeGroup(app: App, name: string, nodes: string[]): void {
   const label = name.trim();
   if (!label || !nodes.length) return;
+  (document.activeElement as HTMLElement | null)?.blur(); // its field is done with
   const taken = new Set(nodes);
   const others = app.state.groups.filter((group) => group.name !== label).map((group) => ({ ...group, nodes: group.nodes.filter((each) => !taken.has(each)) })).filter((group) => group.nodes.length);
   const old = app.state.groups.find((group) => group.name === label)?.nodes ?? [];
@@ -54,7 +55,7 @@ function filter(app: App): HTMLElement {
   const output = html("output", {}, plain(app.state.importance));
   const input = html("input", { type: "range", min: 0, max: most, step: most / 200, value: app.state.importance, "aria-label": "Least importance", id: "importance",
     oninput: () => { output.value = plain(Number(input.value)); },
-    onchange: () => app.store.do(`importance at least ${plain(Number(input.value))}`, { importance: Number(input.value) }) });
+    onchange: () => void app.store.do(`importance at least ${plain(Number(input.value))}`, { importance: Number(input.value) }) });
   return html("label", { class: "row filter" }, "importance ≥", input, output);
 }
 

@@ -107,7 +107,7 @@ function lossLine(app: App): HTMLElement {
   const { loss, ms } = app.result;
   return html("p", { class: "loss-line", id: "loss-line", "data-before": loss.before, "data-after": loss.after },
     "loss over the task ", html("b", {}, plain(loss.before)), " → ", html("b", { class: loss.after > Math.LN2 * 0.9 ? "broken" : "" }, plain(loss.after)),
-    html("span", { class: "foot" }, ` ${loss.n_prompts} ${loss.split} prompts · ${ms.toFixed(0)} ms`));
+    html("span", { class: "foot", title: `computed in ${ms.toFixed(0)} ms` }, ` ${loss.n_prompts} ${loss.split} prompts`));
 }
 
 function ownForm(app: App): HTMLElement {
