@@ -123,14 +123,14 @@ class Circuit(_Strict):
                 f"{model.name} ({content_hash(model)[:12]}…): give the model that it was found in, or prune again"
             )
 
-    def kept(self, space: NodeSpace) -> Bool[Tensor, "nodes"]:
+    def kept(self, space: NodeSpace) -> Bool[Tensor, " nodes"]:
         """The kept nodes as a mask. Raises UserError for a node that the model lacks."""
         try:
             return space.mask(self.node_names)
         except (KeyError, IndexError, ValueError) as error:
             raise UserError(f"the circuit has a node that the model lacks: {error}") from error
 
-    def frozen_values(self, space: NodeSpace) -> Float[Tensor, "nodes"]:
+    def frozen_values(self, space: NodeSpace) -> Float[Tensor, " nodes"]:
         """What nodes are frozen at. Raises UserError when a site is missing or of another width."""
         by_site = {}
         for site, place in space.slices.items():
@@ -158,13 +158,13 @@ class Circuit(_Strict):
         off = EdgeGates(removed, torch.zeros(len(removed)))
         return Gating(space, self.kept(space).float(), self.frozen_values(space), self.ablation, off)
 
-    def without(self, model: SparseTransformer, off: Bool[Tensor, "nodes"]) -> Gating:
+    def without(self, model: SparseTransformer, off: Bool[Tensor, " nodes"]) -> Gating:
         """The whole model with only the nodes in the mask `off` ablated."""
         space = NodeSpace.of(model.config)
         return Gating(space, 1 - off.float(), self.frozen_values(space), self.ablation)
 
 
-def encode_frozen(space: NodeSpace, frozen: Float[Tensor, "nodes"]) -> dict[str, str]:
+def encode_frozen(space: NodeSpace, frozen: Float[Tensor, " nodes"]) -> dict[str, str]:
     """Ablation values as they stand in the JSON."""
     return {
         site: base64.b64encode(values.numpy().astype("<f4").tobytes()).decode()

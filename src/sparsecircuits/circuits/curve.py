@@ -16,8 +16,8 @@ Point = tuple[int, int, float]
 
 def size_curve(
     evaluate: Evaluator,
-    tau: Float[Tensor, "nodes"],
-    kept: Bool[Tensor, "nodes"],
+    tau: Float[Tensor, " nodes"],
+    kept: Bool[Tensor, " nodes"],
     edges: Edges,
     removed: Edges,
     importance: dict[int, float],

@@ -13,7 +13,7 @@ from sparsecircuits.kernels._views import parameter_array
 
 
 def attention_pattern(
-    q: Float[Tensor, "B H Tq K"], k: Float[Tensor, "B H Tk K"], sink: Float[Tensor, "H"] | None = None
+    q: Float[Tensor, "B H Tq K"], k: Float[Tensor, "B H Tk K"], sink: Float[Tensor, " H"] | None = None
 ) -> Float[Tensor, "B H Tq Tk"]:
     """Causal softmax of q kᵀ / √K; the last query sees all keys. A sink is one more logit in the
     denominator (a key of zeros whose value is zero), so that rows may sum to less than one."""
@@ -132,7 +132,7 @@ def causal_attention(
     k: Float[Tensor, "B T A"],
     v: Float[Tensor, "B T A"],
     n_head: int,
-    sink: Float[Tensor, "H"] | None = None,
+    sink: Float[Tensor, " H"] | None = None,
 ) -> Float[Tensor, "B T A"]:
     """Causal multi-head attention of channels heads side by side, scale 1/√d_head, with an optional learned
     sink logit per head in the softmax denominator. Differentiable."""

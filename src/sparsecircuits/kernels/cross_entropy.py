@@ -142,10 +142,10 @@ def _add_gradients(
 def linear_cross_entropy(
     hidden: Float[Tensor, "n D"],
     weight: Float[Tensor, "V D"],
-    bias: Float[Tensor, "V"],
-    targets: Int[Tensor, "n"],
+    bias: Float[Tensor, " V"],
+    targets: Int[Tensor, " n"],
     table: Float[Tensor, "V V"] | None = None,
-    ids: Int[Tensor, "n"] | None = None,
+    ids: Int[Tensor, " n"] | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of logits hidden · weightᵀ + bias (+ table[ids]). Differentiable in hidden,
     weight, bias and table. An id or target outside the vocabulary is an IndexError."""

@@ -56,7 +56,7 @@ _gate.register_autograd(_backward, setup_context=_setup)
 
 
 def gate_channels(
-    x: Float[Tensor, "... n"], gate: Float[Tensor, "n"], frozen: Float[Tensor, "n"]
+    x: Float[Tensor, "... n"], gate: Float[Tensor, " n"], frozen: Float[Tensor, " n"]
 ) -> Float[Tensor, "... n"]:
     """x * gate + frozen * (1 - gate), channel by channel. Differentiable in x and gate, not in frozen."""
     return _gate(x, gate.to(x.dtype), frozen.to(x.dtype))

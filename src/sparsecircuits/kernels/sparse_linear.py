@@ -94,7 +94,7 @@ _sparse_product.register_autograd(_backward, setup_context=_setup)
 def sparse_linear(
     x: Float[Tensor, "... inputs"],
     weight: Float[Tensor, "outputs inputs"],
-    bias: Float[Tensor, "outputs"] | None = None,
+    bias: Float[Tensor, " outputs"] | None = None,
 ) -> Float[Tensor, "... outputs"]:
     """x · weightᵀ + bias, at a cost that follows the nonzeros of `weight`. Differentiable in all three."""
     return _sparse_product(x, weight, bias, False)

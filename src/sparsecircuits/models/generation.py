@@ -30,7 +30,7 @@ def stream(
     temperature: float = 0.0,
     top_k: int | None = None,
     seed: int | None = None,
-) -> Iterator[Int[Tensor, "B"]]:
+) -> Iterator[Int[Tensor, " B"]]:
     """Yield one new token id per sequence at a time.
 
     When the context is full, the older half of it is forgotten and the rest is read again. Raises

@@ -39,7 +39,7 @@ class Evaluator:
     def __init__(
         self,
         model: SparseTransformer,
-        frozen: Float[Tensor, "nodes"],
+        frozen: Float[Tensor, " nodes"],
         *batches: PairBatch,
         ablation: Ablation = "mean",
     ) -> None:
@@ -47,7 +47,7 @@ class Evaluator:
         self.space = NodeSpace.of(model.config)
         self.calls = 0
 
-    def logits(self, kept: Bool[Tensor, "nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
+    def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
         """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""
         self.calls += 1
         gating = Gating(self.space, kept.float(), self.frozen, self.ablation)
@@ -56,7 +56,7 @@ class Evaluator:
             gating = replace(gating, edges=EdgeGates(removed, torch.zeros(len(removed))))
         return [all_candidate_logits(self.model, batch, gating).cpu() for batch in self.batches]
 
-    def __call__(self, kept: Bool[Tensor, "nodes"], removed: Edges | None = None) -> Score:
+    def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
         logits, correct = self.logits(kept, removed), [correct_of(batch) for batch in self.batches]
         calibration = calibrate(torch.cat(logits), torch.cat(correct))
@@ -64,16 +64,16 @@ class Evaluator:
         return Score(max(losses), calibration)
 
 
-Scorer = Callable[[Bool[Tensor, "size"]], Score]
+Scorer = Callable[[Bool[Tensor, " size"]], Score]
 
 
-def top_nodes(tau: Float[Tensor, "size"], k: int) -> Bool[Tensor, "size"]:
+def top_nodes(tau: Float[Tensor, " size"], k: int) -> Bool[Tensor, " size"]:
     """The k nodes or edges with the largest τ (ties: first in order of computation)."""
     order = tau.sort(descending=True, stable=True).indices[:k]
     return torch.zeros(tau.numel(), dtype=torch.bool).index_fill_(0, order, True)
 
 
-def smallest_prefix(tau: Float[Tensor, "size"], evaluate: Scorer, target: float) -> int | None:
+def smallest_prefix(tau: Float[Tensor, " size"], evaluate: Scorer, target: float) -> int | None:
     """Bisect for the smallest k whose top-k set holds the target loss; None if even all of it misses.
 
     Begins at the number of gates that are on, where the answer is near.
@@ -94,12 +94,12 @@ def smallest_prefix(tau: Float[Tensor, "size"], evaluate: Scorer, target: float)
 
 
 def drop_needless(
-    kept: Bool[Tensor, "size"],
+    kept: Bool[Tensor, " size"],
     evaluate: Scorer,
     target: float,
     limit: int = 200,
     report: Callable[[int], None] | None = None,
-) -> Bool[Tensor, "size"]:
+) -> Bool[Tensor, " size"]:
     """Remove nodes (or edges) one at a time, the least missed first, while the target still holds.
 
     Rounds of leave-one-out: a round scores every node's removal, then removes in that order whatever can
@@ -123,5 +123,5 @@ def drop_needless(
     return kept
 
 
-def _without(kept: Bool[Tensor, "size"], node: int) -> Bool[Tensor, "size"]:
+def _without(kept: Bool[Tensor, " size"], node: int) -> Bool[Tensor, " size"]:
     return kept.clone().index_fill_(0, torch.tensor([node]), False)

@@ -20,12 +20,12 @@ Tell = Callable[[str], None]
 
 def prune_edges(
     task: Task,
-    kept: Bool[Tensor, "nodes"],
+    kept: Bool[Tensor, " nodes"],
     evaluate: Evaluator,
     target: float,
     config: PruneConfig,
     tell: Tell = lambda details: None,
-) -> tuple[Bool[Tensor, "nodes"], Edges]:
+) -> tuple[Bool[Tensor, " nodes"], Edges]:
     """The nodes and edges that are left when what is not needed for the target loss is gone.
 
     Many edges are first ranked by learned gates; then edges, and nodes, are left out one at a time. More than
@@ -46,13 +46,13 @@ def prune_edges(
 
 
 def _drop_edges(
-    kept: Bool[Tensor, "nodes"],
+    kept: Bool[Tensor, " nodes"],
     edges: Edges,
-    on: Bool[Tensor, "E"],
+    on: Bool[Tensor, " E"],
     evaluate: Evaluator,
     target: float,
     tell: Tell,
-) -> Bool[Tensor, "E"]:
+) -> Bool[Tensor, " E"]:
     def report(left: int) -> None:
         tell(f"dropping the needless of {left} edges")
 
@@ -60,20 +60,20 @@ def _drop_edges(
 
 
 def _drop_nodes(
-    kept: Bool[Tensor, "nodes"], removed: Edges, evaluate: Evaluator, target: float
-) -> Bool[Tensor, "nodes"]:
+    kept: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, target: float
+) -> Bool[Tensor, " nodes"]:
     return drop_needless(kept, lambda nodes: evaluate(nodes, removed), target)
 
 
 def _ranked(
     task: Task,
-    kept: Bool[Tensor, "nodes"],
+    kept: Bool[Tensor, " nodes"],
     edges: Edges,
     evaluate: Evaluator,
     target: float,
     config: PruneConfig,
     tell: Tell,
-) -> Bool[Tensor, "E"]:
+) -> Bool[Tensor, " E"]:
     """The smallest set of edges, by learned gates, that holds the target."""
 
     def report(step: int, loss: float, active: int) -> None:

@@ -54,9 +54,9 @@ def joins(model: SparseTransformer) -> Iterator[Join]:
 class Edges:
     """A list of edges: flat ids of both ends in the node space, and weights; all [E]."""
 
-    source: Int[Tensor, "E"]
-    target: Int[Tensor, "E"]
-    weight: Float[Tensor, "E"]
+    source: Int[Tensor, " E"]
+    target: Int[Tensor, " E"]
+    weight: Float[Tensor, " E"]
 
     def __len__(self) -> int:
         return self.source.numel()
@@ -64,13 +64,13 @@ class Edges:
     def __getitem__(self, chosen: Tensor) -> "Edges":
         return Edges(self.source[chosen], self.target[chosen], self.weight[chosen])
 
-    def between(self, kept: Bool[Tensor, "nodes"]) -> Bool[Tensor, "E"]:
+    def between(self, kept: Bool[Tensor, " nodes"]) -> Bool[Tensor, " E"]:
         """Which edges have both ends in a set of nodes."""
         return kept[self.source] & kept[self.target]
 
 
 @torch.no_grad()
-def edges_between(model: SparseTransformer, space: NodeSpace, kept: Bool[Tensor, "nodes"]) -> Edges:
+def edges_between(model: SparseTransformer, space: NodeSpace, kept: Bool[Tensor, " nodes"]) -> Edges:
     """The nonzero weights between the nodes of a set, matrix by matrix, row by row."""
     found = []
     for join in joins(model):
@@ -87,7 +87,7 @@ class EdgeGates:
     """Gates on a list of edges, 1 on and 0 off; weights that are not in the list run as they are."""
 
     edges: Edges
-    gates: Float[Tensor, "E"]
+    gates: Float[Tensor, " E"]
 
     def hooks(
         self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Tensor]

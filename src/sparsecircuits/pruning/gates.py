@@ -35,15 +35,15 @@ class NodeSpace:
             start += width
         return cls(slices, start)
 
-    def split(self, flat: Float[Tensor, "nodes"]) -> dict[str, Tensor]:
+    def split(self, flat: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
         """A flat vector as views by site."""
         return {site: flat[place] for site, place in self.slices.items()}
 
-    def join(self, by_site: Mapping[str, Tensor]) -> Float[Tensor, "nodes"]:
+    def join(self, by_site: Mapping[str, Tensor]) -> Float[Tensor, " nodes"]:
         """The inverse of `split`."""
         return torch.cat([by_site[site] for site in self.slices])
 
-    def names(self, kept: Bool[Tensor, "nodes"]) -> list[str]:
+    def names(self, kept: Bool[Tensor, " nodes"]) -> list[str]:
         """Names of the nodes that are on, in order of computation."""
         return [
             f"{site}.{index}"
@@ -51,7 +51,7 @@ class NodeSpace:
             for index in kept[place].nonzero().flatten().tolist()
         ]
 
-    def mask(self, names: list[str]) -> Bool[Tensor, "nodes"]:
+    def mask(self, names: list[str]) -> Bool[Tensor, " nodes"]:
         """The inverse of `names`. Raises KeyError for an unknown site, IndexError for a channel out of range."""
         mask = torch.zeros(self.size, dtype=torch.bool)
         for name in names:
@@ -64,7 +64,9 @@ class NodeSpace:
 
 
 @torch.no_grad()
-def pretraining_means(model: SparseTransformer, tokens: np.ndarray, max_tokens: int = 65_536) -> Float[Tensor, "nodes"]:
+def pretraining_means(
+    model: SparseTransformer, tokens: np.ndarray, max_tokens: int = 65_536
+) -> Float[Tensor, " nodes"]:
     """Each node's mean activation over pretraining text, pooled over positions.
 
     tokens: 1-d array of token ids; sequences of the model's full context are read from its start.

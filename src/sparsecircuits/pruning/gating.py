@@ -34,8 +34,8 @@ class Gating:
     """
 
     space: NodeSpace
-    gates: Float[Tensor, "nodes"]
-    frozen: Float[Tensor, "nodes"]
+    gates: Float[Tensor, " nodes"]
+    frozen: Float[Tensor, " nodes"]
     ablation: Ablation = "mean"
     edges: EdgeGates | None = None
 
@@ -67,7 +67,7 @@ def _after_attention(site: str) -> str:
     return site.removesuffix("v") + "y" if split_site(site)[1] == "attn.v" else site
 
 
-def ablation_values(ablation: str, means: Float[Tensor, "nodes"]) -> Float[Tensor, "nodes"]:
+def ablation_values(ablation: str, means: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
     """The constants of an ablation (those of `resample` are not used). Raises UserError for an unknown one."""
     if ablation not in ABLATIONS:
         raise UserError(f"no ablation {ablation!r}; there are {', '.join(ABLATIONS)}")

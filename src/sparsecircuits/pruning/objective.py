@@ -54,12 +54,12 @@ def all_candidate_logits(
     return torch.empty_like(logits).index_copy_(0, torch.from_numpy(order).to(logits.device), logits)
 
 
-def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tensor, "n"]:
+def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:
     """Which answer is right, per prompt."""
     return torch.from_numpy(batch.correct).to(device)
 
 
-def task_loss(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> Float[Tensor, ""]:
+def task_loss(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, ""]:
     """Binary cross-entropy in nats, mean over prompts (so the average over both prompts of each pair).
 
     Chance is ln 2. The released files store the sum over a pair, twice this.
@@ -67,12 +67,12 @@ def task_loss(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> Float[
     return F.cross_entropy(logits, correct)
 
 
-def accuracy(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> float:
+def accuracy(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> float:
     """Share of prompts whose right answer has the larger logit."""
     return (logits.argmax(dim=-1) == correct).float().mean().item()
 
 
-def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, "n"]) -> Calibration:
+def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calibration:
     """Scale and per-candidate shift that minimise the loss: 16 LBFGS steps (Gao et al. 2025, appendix).
 
     The margin between the answers is standardised first, so that the steps suffice at any scale. The scale

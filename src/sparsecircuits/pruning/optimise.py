@@ -50,10 +50,10 @@ def training_batches(task: Task, config: PruneConfig) -> list[PairBatch]:
 def learn_gates(
     model: SparseTransformer,
     task: Task,
-    frozen: Float[Tensor, "nodes"],
+    frozen: Float[Tensor, " nodes"],
     config: PruneConfig,
     report: Report | None = None,
-) -> Float[Tensor, "nodes"]:
+) -> Float[Tensor, " nodes"]:
     """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
 
     With `tied_qk`, a head's query channel and the key channel that it is multiplied with share one gate.
@@ -80,12 +80,12 @@ def tied_query_keys(space: NodeSpace) -> Tensor:
 def learn_edge_gates(
     model: SparseTransformer,
     task: Task,
-    frozen: Float[Tensor, "nodes"],
-    kept: Bool[Tensor, "nodes"],
+    frozen: Float[Tensor, " nodes"],
+    kept: Bool[Tensor, " nodes"],
     edges: Edges,
     config: PruneConfig,
     report: Report | None = None,
-) -> Float[Tensor, "E"]:
+) -> Float[Tensor, " E"]:
     """Train one gate per edge, with the nodes outside `kept` frozen, and return τ (see `_learn`)."""
     space, on = NodeSpace.of(model.config), kept.float().to(model.device)
 
@@ -104,7 +104,7 @@ def _learn(
     steps: int,
     report: Report | None,
     owner: Tensor | None = None,
-) -> Float[Tensor, "size"]:
+) -> Float[Tensor, " size"]:
     """Train `size` gates and return τ.
 
     Loss: task loss + k_coef * number of gates that are on; AdamW, gradient clipped, τ clamped to [-1, 1], the

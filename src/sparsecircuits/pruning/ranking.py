@@ -23,10 +23,10 @@ FIRST_SIZE = 64  # where the search for the size of a baseline's set begins
 def rank_nodes(
     model: SparseTransformer,
     task: Task,
-    frozen: Float[Tensor, "nodes"],
+    frozen: Float[Tensor, " nodes"],
     config: PruneConfig,
     report: Report | None = None,
-) -> Float[Tensor, "nodes"]:
+) -> Float[Tensor, " nodes"]:
     """A score per node by `config.method`, the larger the more needed; at least 0 for the likely circuit.
 
     learned: τ of the learned gates. gradient: the loss's first-order rise when a node is frozen (attribution
@@ -59,11 +59,11 @@ def _midpoints() -> list[float]:
 def gate_gradients(
     model: SparseTransformer,
     space: NodeSpace,
-    frozen: Float[Tensor, "nodes"],
+    frozen: Float[Tensor, " nodes"],
     config: PruneConfig,
     batches: list[PairBatch],
     at: list[float],
-) -> Float[Tensor, "nodes"]:
+) -> Float[Tensor, " nodes"]:
     """How much the loss falls per unit of each gate, with all gates at the values `at`, averaged."""
     total = torch.zeros(space.size)
     for batch in batches:
@@ -75,7 +75,7 @@ def gate_gradients(
     return total / (len(batches) * len(at))
 
 
-def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[PairBatch]) -> Float[Tensor, "nodes"]:
+def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[PairBatch]) -> Float[Tensor, " nodes"]:
     """Sum over a node's edges of |weight * Σ (source - its counterpart) * gradient at the target|.
 
     The counterpart is the pair's other prompt; gradients are averaged over token embeddings between the
@@ -144,7 +144,7 @@ def _outputs(model: SparseTransformer, watched: list, embedded: Tensor, batch: P
 
 
 @torch.no_grad()
-def weight_scores(model: SparseTransformer, space: NodeSpace) -> Float[Tensor, "nodes"]:
+def weight_scores(model: SparseTransformer, space: NodeSpace) -> Float[Tensor, " nodes"]:
     """The sum of the absolute weights on each node's edges; of the unembedding for the final read."""
     scores = {site: torch.zeros(place.stop - place.start) for site, place in space.slices.items()}
     for join in joins(model):

@@ -80,8 +80,8 @@ def _protected(bits: Int[Tensor, "rows in"], shard: Shard, world: World) -> Bool
 
 
 def _thresholds(
-    bits: Sequence[Int[Tensor, "rows in"]], k: Int[Tensor, "m"], world: World
-) -> tuple[Int[Tensor, "m"], Int[Tensor, "m"]]:
+    bits: Sequence[Int[Tensor, "rows in"]], k: Int[Tensor, " m"], world: World
+) -> tuple[Int[Tensor, " m"], Int[Tensor, " m"]]:
     """Per matrix, of the magnitudes' bit patterns that are not negative: the k-th largest, and how many of its
     equals are among the k largest."""
     prefix, left = torch.zeros_like(k), k.clone()

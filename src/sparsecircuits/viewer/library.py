@@ -155,6 +155,7 @@ class Library:
     def _load(self, entry: Entry) -> "LiveCircuit":
         from sparsecircuits.circuits.circuit import Circuit
         from sparsecircuits.interop.loading import load_model
+        from sparsecircuits.tasks import task_of_circuit
         from sparsecircuits.viewer.live import LiveCircuit
 
         where = self._model_path or _run_of(entry.path)
