@@ -211,7 +211,7 @@ def random_payload(n_nodes: int, n_layer: int = 2, seed: int = 1) -> dict[str, A
     rng = random.Random(seed)
     payload = base_payload(rng)
     payload["model"]["n_layer"] = n_layer
-    channels = rng.sample(range(256), max(4, n_nodes // 6))
+    channels = rng.sample(range(256), min(256, max(4, n_nodes // 6)))
     heads = [rng.randrange(16) for _ in range(max(1, n_nodes // 20))]
     names: dict[str, None] = {f"final_resid.{channels[0]}": None}
     while len(names) < n_nodes:
