@@ -16,7 +16,7 @@ from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
 from sparsecircuits.pruning.optimise import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 
-QUICK = {"steps": 50, "eval_pairs": 12, "edge_steps": 50}
+QUICK = {"steps": 50, "eval_pairs": 12, "edge_steps": 50, "k_coef": 1e-3}
 
 
 @pytest.fixture(scope="module")
