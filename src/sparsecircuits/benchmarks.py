@@ -20,7 +20,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, split_heads
+from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, split_heads, topk_mask_reference
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 from sparsecircuits.training.hardware import keep_freed_memory
 
@@ -185,11 +185,24 @@ class _PlainStep(_Step):
     cross-entropy, a threshold by torch.kthvalue (and no floor)."""
 
     def __call__(self) -> None:
-        with contextlib.ExitStack() as stack:
-            for name, function in _PLAIN.items():
-                module, _, attribute = name.rpartition(".")
-                stack.enter_context(patch.object(import_module(f"sparsecircuits.{module}"), attribute, function))
+        with plain_pytorch():
             super().__call__()
+
+
+@contextlib.contextmanager
+def plain_pytorch(floor: bool = False) -> Iterator[None]:
+    """While open, models and training use plain PyTorch in place of every kernel of ours.
+
+    floor: keep the floor of nonzeros a row too, which nobody's one-line threshold does.
+    """
+    replaced = dict(_PLAIN)
+    if floor:
+        replaced["sparsity.projection.project_topk_"] = _plain_project_with_floor
+    with contextlib.ExitStack() as stack:
+        for name, function in replaced.items():
+            module, _, attribute = name.rpartition(".")
+            stack.enter_context(patch.object(import_module(f"sparsecircuits.{module}"), attribute, function))
+        yield
 
 
 def _plain_abstopk(x: torch.Tensor, k: int) -> torch.Tensor:
@@ -219,6 +232,10 @@ def _plain_cross_entropy(
 def _plain_project(weight: torch.Tensor, k: int, floor: int = 0, dim: int = 1) -> torch.Tensor:
     threshold = weight.abs().flatten().kthvalue(weight.numel() - k + 1).values
     return weight.mul_(weight.abs() >= threshold)
+
+
+def _plain_project_with_floor(weight: torch.Tensor, k: int, floor: int = 0, dim: int = 1) -> torch.Tensor:
+    return weight.mul_(topk_mask_reference(weight, k, floor, dim))
 
 
 _PLAIN: dict[str, Callable[..., Any]] = {
