@@ -48,7 +48,7 @@ def browser() -> Iterator[Any]:
 def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Path:
     """A run of the hand-made model with two circuits: all that pruning finds, and a smaller one of it."""
     folder = tmp_path_factory.mktemp("viewed") / "handmade"
-    shutil.copytree(handmade_run, folder)
+    shutil.copytree(handmade_run, folder, ignore=shutil.ignore_patterns("circuits"))
     model = sc.load_model(folder)
     task = sc.get_task("single_double_quote", model.tokenizer)
     circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
