@@ -16,7 +16,7 @@ from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
 from sparsecircuits.pruning.optimise import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 
-QUICK = {"steps": 50, "eval_pairs": 12, "edge_steps": 50, "k_coef": 1e-3}
+QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}
 
 
 @pytest.fixture(scope="module")
@@ -47,7 +47,7 @@ def test_every_baseline_gives_a_circuit_by_the_same_call(model, task, means, met
 
 @pytest.mark.parametrize("method", ["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude"])
 def test_rankings_that_look_at_the_task_put_its_nodes_first(model, task, means, method):
-    scores = rank_nodes(model, task, means, PruneConfig(method=method, **QUICK))
+    scores = rank_nodes(model, task, means, PruneConfig(method=method, **QUICK), 0.1)
     space = NodeSpace.of(model.config)
     # A few more for EAP-IG: what feeds the last norm has a gradient too.
     first = set(scores.topk(len(QUOTE_NODES) + (2 if method == "eap-ig" else 0)).indices.tolist())
@@ -89,9 +89,9 @@ def test_a_circuit_without_one_of_its_edges_is_worse(model, task, means):
 
 def test_tied_gates_open_and_close_together(model, task, means):
     space = NodeSpace.of(model.config)
-    tau = space.split(rank_nodes(model, task, means, PruneConfig(tied_qk=True, **QUICK)))
+    tau = space.split(rank_nodes(model, task, means, PruneConfig(tied_qk=True, **QUICK), 0.1))
     assert tau["0.attn.q"].equal(tau["0.attn.k"])
-    free = space.split(rank_nodes(model, task, means, PruneConfig(**QUICK)))
+    free = space.split(rank_nodes(model, task, means, PruneConfig(**QUICK), 0.1))
     assert not free["0.attn.q"].equal(free["0.attn.k"])
     owner = tied_query_keys(space)
     assert (owner != torch.arange(space.size)).sum() == model.config.attn_width

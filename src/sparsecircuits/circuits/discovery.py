@@ -61,7 +61,7 @@ def prune(
     if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
         tau, size, kept = torch.zeros(evaluate.space.size), 0, nothing
     else:
-        tau = rank_nodes(model, task, frozen, config, lambda *state: tell(*_learning(config, *state)))
+        tau = rank_nodes(model, task, frozen, config, goal, lambda *state: tell(*_learning(config, *state)))
         tell(0.8, "choosing the size")
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
         kept = drop_needless(

@@ -12,7 +12,7 @@ class PruneConfig:
     lr, which suit a few hundred steps on a small model."""
 
     k_coef: float = 1e-2
-    """Weight of the number of active nodes in the loss."""
+    """Weight of the number of active nodes in the loss, where the task loss is far below what has to be held."""
     init_noise_scale: float = 1e-2
     init_noise_bias: float = 1e-1
     weight_decay: float = 1e-3

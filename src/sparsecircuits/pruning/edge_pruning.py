@@ -79,6 +79,6 @@ def _ranked(
     def report(step: int, loss: float, active: int) -> None:
         tell(f"edges: step {step} · loss {loss:.3f} · {active} edges")
 
-    tau = learn_edge_gates(evaluate.model, task, evaluate.frozen, kept, edges, config, report)
+    tau = learn_edge_gates(evaluate.model, task, evaluate.frozen, kept, edges, config, target, report)
     size = smallest_prefix(tau, lambda chosen: evaluate(kept, edges[~chosen]), target)
     return top_nodes(tau, len(edges) if size is None else size)

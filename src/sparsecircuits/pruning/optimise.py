@@ -17,6 +17,7 @@ from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_
 from sparsecircuits.tasks import PairBatch, Task
 
 Report = Callable[[int, float, int], None]
+SMOOTHING = 0.2  # share of the newest loss in the running mean
 
 
 class _Heaviside(torch.autograd.Function):
@@ -52,6 +53,7 @@ def learn_gates(
     task: Task,
     frozen: Float[Tensor, " nodes"],
     config: PruneConfig,
+    goal: float,
     report: Report | None = None,
 ) -> Float[Tensor, " nodes"]:
     """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
@@ -65,7 +67,7 @@ def learn_gates(
     def gating(gates: Tensor) -> Gating:
         return Gating(space, gates, frozen, config.ablation)
 
-    return _learn(model, task, space.size, gating, config, config.steps, report, owner)
+    return _learn(model, task, space.size, gating, config, config.steps, goal, report, owner)
 
 
 def tied_query_keys(space: NodeSpace) -> Tensor:
@@ -84,6 +86,7 @@ def learn_edge_gates(
     kept: Bool[Tensor, " nodes"],
     edges: Edges,
     config: PruneConfig,
+    goal: float,
     report: Report | None = None,
 ) -> Float[Tensor, " E"]:
     """Train one gate per edge, with the nodes outside `kept` frozen, and return τ (see `_learn`)."""
@@ -92,7 +95,7 @@ def learn_edge_gates(
     def gating(gates: Tensor) -> Gating:
         return Gating(space, on, frozen, config.ablation, EdgeGates(edges, gates))
 
-    return _learn(model, task, len(edges), gating, config, config.edge_steps, report)
+    return _learn(model, task, len(edges), gating, config, config.edge_steps, goal, report)
 
 
 def _learn(
@@ -102,13 +105,17 @@ def _learn(
     gating: Callable[[Tensor], Gating],
     config: PruneConfig,
     steps: int,
+    goal: float,
     report: Report | None,
     owner: Tensor | None = None,
 ) -> Float[Tensor, " size"]:
     """Train `size` gates and return τ.
 
-    Loss: task loss + k_coef * number of gates that are on; AdamW, gradient clipped, τ clamped to [-1, 1], the
-    learning rate warmed up, then linear to 0. owner [size]: whose τ each gate uses, by default its own.
+    Loss: task loss + weight * number of gates that are on. The weight is k_coef at a loss of 0 and falls to 0 at
+    the goal (judged by a running mean), so that the gates press on the loss that has to be held and no
+    further: with a fixed weight a small circuit can cost more than it brings, and all of it closes. AdamW,
+    gradient clipped, τ clamped to [-1, 1], the learning rate warmed up, then linear to 0.
+    owner [size]: whose τ each gate uses, by default its own.
     report(step, task loss, gates on) after each step.
     """
     generator = torch.Generator().manual_seed(config.seed)
@@ -117,7 +124,7 @@ def _learn(
     optimiser = torch.optim.AdamW(
         [tau], lr=config.lr, betas=(0.9, 1 - config.one_minus_beta2), weight_decay=config.weight_decay
     )
-    batches = training_batches(task, config)
+    batches, mean = training_batches(task, config), goal
     with frozen_weights(model):
         for step in range(steps):
             if step % len(batches) == 0:
@@ -125,8 +132,11 @@ def _learn(
             batch = batches[order[step % len(batches)]]
             gates = heaviside(tau if owner is None else tau[owner], config.heaviside_temp)
             loss = task_loss(candidate_logits(model, batch, gating(gates)), correct_of(batch, model.device))
+            value = loss.item()
+            mean += SMOOTHING * (value - mean)
+            weight = config.k_coef * max(0.0, 1 - mean / goal)
             optimiser.zero_grad()
-            (loss + config.k_coef * gates.sum()).backward()
+            (loss + weight * gates.sum()).backward()
             torch.nn.utils.clip_grad_norm_([tau], config.clip)
             for group in optimiser.param_groups:
                 group["lr"] = config.lr * _rate((step + 1) / steps, config.lr_warmup_frac)
@@ -134,7 +144,7 @@ def _learn(
             with torch.no_grad():
                 tau.clamp_(-1, 1)
             if report is not None:
-                report(step + 1, loss.item(), int(gates.sum()))
+                report(step + 1, value, int(gates.sum()))
     return (tau if owner is None else tau[owner]).detach().cpu()
 
 

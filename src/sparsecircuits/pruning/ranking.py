@@ -25,17 +25,18 @@ def rank_nodes(
     task: Task,
     frozen: Float[Tensor, " nodes"],
     config: PruneConfig,
+    goal: float,
     report: Report | None = None,
 ) -> Float[Tensor, " nodes"]:
     """A score per node by `config.method`, the larger the more needed; at least 0 for the likely circuit.
 
-    learned: τ of the learned gates. gradient: the loss's first-order rise when a node is frozen (attribution
-    patching). integrated-gradients: the same, averaged over gates between 0 and 1. eap-ig: edge attribution
-    patching with integrated gradients (Hanna et al. 2024), summed over each node's edges. weight-magnitude:
-    the sum of the absolute weights on a node's edges. random: by seed.
+    learned: τ of the learned gates, which are to hold the loss `goal`. gradient: the loss's first-order rise
+    when a node is frozen (attribution patching). integrated-gradients: the same, averaged over gates between
+    0 and 1. eap-ig: edge attribution patching with integrated gradients (Hanna et al. 2024), summed over each
+    node's edges. weight-magnitude: the sum of the absolute weights on a node's edges. random: by seed.
     """
     if config.method == "learned":
-        return learn_gates(model, task, frozen, config, report)
+        return learn_gates(model, task, frozen, config, goal, report)
     space = NodeSpace.of(model.config)
     if config.method == "random":
         scores = torch.rand(space.size, generator=torch.Generator().manual_seed(config.seed))
