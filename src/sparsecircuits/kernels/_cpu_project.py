@@ -4,8 +4,10 @@ import numpy as np
 from numba import njit, prange
 
 from sparsecircuits.kernels._cpu import ABS, i32
+from sparsecircuits.kernels._cpu_simd import LANES, compare_8
 
 BLOCK = 16  # entries whose largest is compared first: one vector register or two
+DIGIT = 11  # bits that one pass of the radix search settles
 SAMPLE = 4096  # entries that locate the threshold
 SAMPLE_SHIFT = 18  # their histogram's bins: the exponent and five bits of the mantissa
 BINS = 1 << (31 - SAMPLE_SHIFT)
@@ -112,38 +114,58 @@ def _bracket(bits, k):
     return i32(low << SAMPLE_SHIFT), i32((high << SAMPLE_SHIFT) - 1)
 
 
+@njit(nogil=True, cache=True)
+def _collect_part(bits, low, high, found):
+    n, size, over = bits.shape[0], 0, 0
+    whole = n - n % LANES
+    for start in range(0, whole, LANES):
+        seen = compare_8(bits, start, ABS, low, high)  # type: ignore[call-arg]
+        over += seen >> 8
+        seen &= 255
+        if seen != 0:
+            for j in range(LANES):
+                found[size] = bits[start + j] & ABS
+                size += (seen >> j) & 1
+    for i in range(whole, n):
+        score = bits[i] & ABS
+        over += score > high
+        found[size] = score
+        size += (score >= low) & (score <= high)
+    return size, over
+
+
 @njit(nogil=True, parallel=True, cache=True)
 def _collect(bits, low, high, found, sizes, above, chunks):
     """Per chunk: magnitudes in low..high into found[chunk], their number, and how many are above high."""
     n = bits.shape[0]
     for c in prange(chunks):
-        mine, size, over = found[c], 0, 0
-        for i in range(c * n // chunks, (c + 1) * n // chunks):
-            score = bits[i] & ABS
-            over += score > high
-            mine[size] = score
-            size += (score >= low) & (score <= high)
-        sizes[c], above[c] = size, over
+        sizes[c], above[c] = _collect_part(bits[c * n // chunks : (c + 1) * n // chunks], low, high, found[c])
 
 
 @njit(nogil=True, cache=True)
-def _select(found, sizes, k):
-    """Radix search over the collected magnitudes: (the k-th largest, how many of its equals are in the k)."""
-    prefix, prefix_shift, left = i32(0), 31, k
-    counts = np.empty(2048, dtype=np.int64)
-    for shift, width in ((20, 11), (10, 10), (0, 10)):
-        counts[:] = 0
+def _select(found, sizes, low, high, k):
+    """Radix search over the collected magnitudes, all in low..high: (the k-th largest, how many of its equals are
+    in the k, how many there are). Digits of 11 bits of what lies above `low`, the highest first."""
+    top = 1
+    while (np.int64(high) - low) >> top:
+        top += 1
+    prefix, above, left = np.int64(0), top, k  # digits known so far, and the bit they end at
+    counts, equal = np.empty(1 << DIGIT, dtype=np.int64), np.int64(0)
+    while above > 0:
+        shift = max(above - DIGIT, 0)
+        last = (1 << (above - shift)) - 1
+        counts[: last + 1] = 0
         for c in range(found.shape[0]):
             for i in range(sizes[c]):
-                if (found[c, i] >> prefix_shift) == prefix:
-                    counts[(found[c, i] >> shift) & ((1 << width) - 1)] += 1
-        digit = (1 << width) - 1
+                score = np.int64(found[c, i]) - low
+                if (score >> above) == prefix:
+                    counts[(score >> shift) & last] += 1
+        digit = last
         while counts[digit] < left:
             left -= counts[digit]
             digit -= 1
-        prefix = i32((prefix << width) | digit)
-        prefix_shift = shift
-    return prefix, left, counts[prefix & 1023]
+        prefix, above, equal = (prefix << (above - shift)) | digit, shift, counts[digit]
+    return i32(low + prefix), left, equal
 
 
 @njit(nogil=True, cache=True)
@@ -165,7 +187,7 @@ def threshold(bits, k, chunks):
         elif over + inside < k:
             low, high = i32(0), i32(low - 1)
         else:
-            return _select(found, sizes, k - over)
+            return _select(found, sizes, low, high, k - over)
 
 
 @njit(nogil=True, parallel=True, cache=True)

@@ -1,6 +1,6 @@
-"""Two building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
+"""Three building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
 
-Arrays are flat float32 with offsets in entries. LLVM lowers the vectors to what the CPU has (AVX, SSE, NEON).
+Arrays are flat float32, or int32 for `compare_8`, with offsets in entries. LLVM lowers the vectors to what the CPU has (AVX, SSE, NEON).
 Nothing here checks bounds.
 """
 
@@ -64,6 +64,34 @@ def _turn_8x8(typingctx, source, start, stride, target, target_start, target_str
         for i, column in enumerate(_turned(builder, rows)):
             builder.store(column, _at(builder, write, offset(target_start, target_stride, i)), align=4)
         return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def compare_8(typingctx, bits, start, mask, low, high):  # type: ignore[no-untyped-def]
+    """Of the eight values bits[start : start + 8] & mask: how many are above `high`, times 256, plus a bit each
+    (the lowest: the first) for those in low..high."""
+    signature = types.int64(bits, types.int64, types.int32, types.int32, types.int32)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        bits, start, mask, low, high = arguments
+        kind, byte = ir.VectorType(ir.IntType(32), LANES), ir.IntType(LANES)
+        data = builder.gep(_data(context, builder, signature.args[0], bits), [start])
+        everywhere = [
+            builder.shuffle_vector(
+                builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)),
+                ir.Constant(kind, ir.Undefined),
+                ir.Constant(kind, [0] * LANES),
+            )
+            for value in (mask, low, high)
+        ]
+        values = builder.and_(builder.load(builder.bitcast(data, kind.as_pointer()), align=4), everywhere[0])
+        above = builder.bitcast(builder.icmp_signed(">", values, everywhere[2]), byte)
+        reach = builder.bitcast(builder.icmp_signed(">=", values, everywhere[1]), byte)
+        inside = builder.zext(builder.and_(reach, builder.not_(above)), _i64)
+        count = builder.zext(builder.ctpop(above), _i64)
+        return builder.or_(builder.shl(count, ir.Constant(_i64, 8)), inside)
 
     return signature, generate
 
