@@ -119,7 +119,7 @@ def _collect_part(bits, low, high, found):
     n, size, over = bits.shape[0], 0, 0
     whole = n - n % LANES
     for start in range(0, whole, LANES):
-        seen = compare_8(bits, start, ABS, low, high)  # type: ignore[call-arg]
+        seen: int = compare_8(bits, start, ABS, low, high)  # type: ignore[call-arg]
         over += seen >> 8
         seen &= 255
         if seen != 0:

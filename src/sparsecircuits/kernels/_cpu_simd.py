@@ -1,6 +1,7 @@
 """Three building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
 
-Arrays are flat float32, or int32 for `compare_8`, with offsets in entries. LLVM lowers the vectors to what the CPU has (AVX, SSE, NEON).
+Arrays are flat float32, or int32 for `compare_8`, with offsets in entries. LLVM lowers the vectors to what the
+CPU has (AVX, SSE, NEON).
 Nothing here checks bounds.
 """
 
