@@ -35,8 +35,8 @@ class Node(_Strict):
     index: int = Field(ge=0)
     head: int | None = None
     """Attention head of a q, k or v channel."""
-    mean: float
-    """Mean activation over pretraining text."""
+    mean: float | None
+    """Mean activation over pretraining text; None where a published file does not say it."""
     importance: float | None = None
     """Rise of the circuit's loss in nats when this node alone is frozen."""
 
@@ -46,7 +46,14 @@ class Edge(_Strict):
 
     source: str
     target: str
-    weight: float
+    weight: float | None
+    """None where a published file does not hold it."""
+    importance: float | None = None
+    """Rise of the circuit's loss in nats when this edge alone is ablated."""
+
+
+UNKNOWN_MODEL = "unknown"
+"""The model id of a published circuit that was read without its model."""
 
 
 class Losses(_Strict):
@@ -117,6 +124,11 @@ class Circuit(_Strict):
 
     def check_model(self, model: SparseTransformer) -> None:
         """Raise UserError when this circuit was made for another model."""
+        if self.model_id == UNKNOWN_MODEL:
+            raise UserError(
+                f"the published file of this circuit does not hold its model {self.model_name}: join the two with "
+                "`sparsecircuits convert FILE circuit.json --to native --model MODEL --data CORPUS`"
+            )
         if content_hash(model) != self.model_id:
             raise UserError(
                 f"this circuit belongs to model {self.model_name} ({self.model_id[:12]}…), not to "
@@ -132,6 +144,11 @@ class Circuit(_Strict):
 
     def frozen_values(self, space: NodeSpace) -> Float[Tensor, " nodes"]:
         """What nodes are frozen at. Raises UserError when a site is missing or of another width."""
+        if not self.frozen:
+            raise UserError(
+                "this circuit holds no ablation values, as published ones do not: compute them with "
+                "`sparsecircuits convert FILE circuit.json --to native --model MODEL --data CORPUS`"
+            )
         by_site = {}
         for site, place in space.slices.items():
             try:
