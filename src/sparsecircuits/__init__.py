@@ -10,6 +10,7 @@ __version__ = "0.1.0"
 _EXPORTS = {
     "load_model": "sparsecircuits.interop.loading",
     "convert": "sparsecircuits.interop.convert",
+    "read_published": "sparsecircuits.interop.published",
     "record": "sparsecircuits.models.hooks",
     "intervene": "sparsecircuits.models.hooks",
     "ModelConfig": "sparsecircuits.models.config",
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from sparsecircuits.errors import UserError as UserError
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
+    from sparsecircuits.interop.published import read_published as read_published
     from sparsecircuits.models.config import ModelConfig as ModelConfig
     from sparsecircuits.models.generation import generate as generate
     from sparsecircuits.models.hooks import intervene as intervene

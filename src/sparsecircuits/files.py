@@ -2,10 +2,12 @@
 
 import contextlib
 import hashlib
+import json
 import os
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 from sparsecircuits.errors import UserError
 
@@ -51,6 +53,29 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"no {what} at {path}") from error
     except (OSError, UnicodeDecodeError) as error:
         raise UserError(f"cannot read {what} at {path}: {error}") from error
+
+
+def read_json(path: Path, what: str) -> Any:
+    """The value in a JSON file. Raises UserError for a file that is missing, no JSON, or ambiguous because an
+    object has a key twice."""
+    text = read_text(path, what)
+    try:
+        return parse_json(text)
+    except (ValueError, RecursionError) as error:
+        raise UserError(f"{path} is not valid JSON: {error}") from error
+
+
+def parse_json(text: str) -> Any:
+    """`json.loads` that refuses (ValueError) an object with a key twice."""
+    return json.loads(text, object_pairs_hook=_once)
+
+
+def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) < len(pairs):
+        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
+        raise ValueError(f"the key {twice!r} is there twice")
+    return found
 
 
 def sha256(path: Path) -> str:

@@ -8,11 +8,11 @@ from typing import Any, Literal
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import parse_json, read_text, write_text
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.edges import EdgeGates, Edges, edges_between
@@ -35,8 +35,8 @@ class Node(_Strict):
     index: int = Field(ge=0)
     head: int | None = None
     """Attention head of a q, k or v channel."""
-    mean: float
-    """Mean activation over pretraining text."""
+    mean: float | None
+    """Mean activation over pretraining text; None where a published file does not say it."""
     importance: float | None = None
     """Rise of the circuit's loss in nats when this node alone is frozen."""
 
@@ -46,7 +46,14 @@ class Edge(_Strict):
 
     source: str
     target: str
-    weight: float
+    weight: float | None
+    """None where a published file does not hold it."""
+    importance: float | None = None
+    """Rise of the circuit's loss in nats when this edge alone is ablated."""
+
+
+UNKNOWN_MODEL = "unknown"
+"""The model id of a published circuit that was read without its model."""
 
 
 class Losses(_Strict):
@@ -90,6 +97,23 @@ class Circuit(_Strict):
     found_by: dict[str, Any] = Field(default_factory=dict)
     """How it was found: method, hyperparameters, seconds."""
 
+    @model_validator(mode="after")
+    def _consistent(self) -> "Circuit":
+        """Names say the same as the fields beside them, and edges lie between nodes; nothing is there twice."""
+        names = set()
+        for node in self.nodes:
+            place = node.site if node.layer is None else f"{node.layer}.{node.site}"
+            if node.name != f"{place}.{node.index}":
+                raise ValueError(f"the node {node.name!r} is described as channel {node.index} of {place}")
+            names.add(node.name)
+        ends = {(edge.source, edge.target) for edge in self.edges}
+        if len(names) < len(self.nodes) or len(ends) < len(self.edges):
+            raise ValueError("a node or an edge is there twice")
+        loose = next((name for pair in ends for name in pair if name not in names), None)
+        if loose is not None:
+            raise ValueError(f"an edge ends at {loose!r}, which is no node of the circuit")
+        return self
+
     @property
     def calibration(self) -> Calibration:
         """The calibration as a function of candidate logits."""
@@ -109,14 +133,21 @@ class Circuit(_Strict):
         """Read a JSON file. Raises UserError that names what is wrong with it."""
         text = read_text(Path(path), "circuit")
         try:
-            return cls.model_validate_json(text)
+            return cls.model_validate(parse_json(text))
         except ValidationError as error:
             first = error.errors()[0]
             where = ".".join(str(part) for part in first["loc"]) or "the file"
             raise UserError(f"{path} is not a circuit: {where}: {first['msg']}") from error
+        except (ValueError, RecursionError) as error:
+            raise UserError(f"{path} is not a circuit: {error}") from error
 
     def check_model(self, model: SparseTransformer) -> None:
         """Raise UserError when this circuit was made for another model."""
+        if self.model_id == UNKNOWN_MODEL:
+            raise UserError(
+                f"the published file of this circuit does not hold its model {self.model_name}: join the two with "
+                "`sparsecircuits convert FILE circuit.json --to native --model MODEL --data CORPUS`"
+            )
         if content_hash(model) != self.model_id:
             raise UserError(
                 f"this circuit belongs to model {self.model_name} ({self.model_id[:12]}…), not to "
@@ -132,6 +163,11 @@ class Circuit(_Strict):
 
     def frozen_values(self, space: NodeSpace) -> Float[Tensor, " nodes"]:
         """What nodes are frozen at. Raises UserError when a site is missing or of another width."""
+        if not self.frozen:
+            raise UserError(
+                "this circuit holds no ablation values, as published ones do not: compute them with "
+                "`sparsecircuits convert FILE circuit.json --to native --model MODEL --data CORPUS`"
+            )
         by_site = {}
         for site, place in space.slices.items():
             try:
@@ -144,13 +180,20 @@ class Circuit(_Strict):
         return space.join(by_site)
 
     def removed_edges(self, model: SparseTransformer) -> Edges:
-        """The nonzero weights between kept nodes that the circuit does without."""
+        """The nonzero weights between kept nodes that the circuit does without. Raises UserError for an edge
+        that is no weight of the model."""
         space = NodeSpace.of(model.config)
         everything = edges_between(model, space, self.kept(space))
         on = {(edge.source, edge.target) for edge in self.edges}
         names = dict(zip(self.kept(space).nonzero().flatten().tolist(), space.names(self.kept(space)), strict=True))
         ends = zip(everything.source.tolist(), everything.target.tolist(), strict=True)
-        return everything[torch.tensor([(names[s], names[t]) not in on for s, t in ends], dtype=torch.bool)]
+        there = [(names[source], names[target]) for source, target in ends]
+        known = set(names.values())
+        unknown = {pair for pair in on - set(there) if known.issuperset(pair)}
+        if unknown:
+            source, target = min(unknown)
+            raise UserError(f"the circuit has an edge that the model lacks: {source} → {target}")
+        return everything[torch.tensor([pair not in on for pair in there], dtype=torch.bool)]
 
     def gating(self, model: SparseTransformer) -> Gating:
         """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""

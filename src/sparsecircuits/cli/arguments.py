@@ -147,7 +147,8 @@ class View(Common):
 
     function: ClassVar[str] = "view"
     path: Annotated[Path, tyro.conf.Positional] = Path("quickstart")
-    """A circuit.json, a run directory, or a folder of runs."""
+    """A circuit.json, a run directory, or a folder of runs; or a published circuit (viz_data.pt), or a folder
+    of those."""
     model: Path | None = None
     """The circuits' model, where it is not the run directory around them."""
     port: int = 0
@@ -158,14 +159,22 @@ class View(Common):
 
 @dataclass(kw_only=True)
 class Convert(Common):
-    """Write a model in another format: native, openai (the released format) or hf (Hugging Face)."""
+    """Write a model in another format: native, openai (the released format) or hf (Hugging Face). Or write a
+    published circuit (viz_data.pt) as a circuit.json."""
 
     function: ClassVar[str] = "convert"
     source: Annotated[str, tyro.conf.Positional]
-    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME."""
+    """A model directory of any of these formats, a released name (csp_yolo2), or hf:OWNER/NAME; or a published
+    circuit, a viz_data.pt."""
     destination: Annotated[Path, tyro.conf.Positional]
-    """A folder that is new or empty."""
+    """A folder that is new or empty; for a circuit, the JSON file to write."""
     to: Literal["native", "openai", "hf"]
+    """A circuit can be written as native alone."""
+    model: str | None = None
+    """With a circuit: the model that it was found in (directory or name), for the weights of its edges."""
+    data: str | None = None
+    """With a circuit and --model: a corpus, as for train; other nodes are frozen at their means over it, and
+    the circuit can be run."""
 
 
 @dataclass(kw_only=True)

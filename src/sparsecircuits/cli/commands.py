@@ -317,13 +317,13 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
 
 def report(command: args.Report) -> None:
     """Measure circuits and write report.json and report.md beside each."""
-    from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.circuits.faithfulness import faithfulness
+    from sparsecircuits.interop.published import load_circuit
     from sparsecircuits.tasks import task_of_circuit
 
     reports = []
     for path in command.circuits:
-        circuit = Circuit.load(path)
+        circuit = load_circuit(path)
         model = _model_of(path, command.model)
         card = faithfulness(model, circuit, task_of_circuit(circuit.task, path.parent, model.tokenizer))
         saved = card.save(path.with_name("report.json"))
@@ -365,8 +365,21 @@ def view(command: args.View) -> None:
 
 
 def convert(command: args.Convert) -> None:
-    """Write a model in another format."""
-    from sparsecircuits.interop.convert import convert
+    """Write a model, or a published circuit, in another format."""
+    from sparsecircuits.interop.convert import convert, convert_circuit
+    from sparsecircuits.interop.published import is_published
+    from sparsecircuits.interop.released import WEIGHTS_NAME
+
+    if is_published(command.source) and Path(command.source).name != WEIGHTS_NAME:
+        circuit = convert_circuit(command.source, command.destination, command.to, command.model, command.data)
+        sizes = {"n_nodes": len(circuit.nodes), "n_edges": len(circuit.edges)}
+        if command.json:
+            print_json({"source": command.source, "path": str(command.destination), "task": circuit.task, **sizes})
+        else:
+            print_text(f"{command.destination}: {circuit.task}, {sizes['n_nodes']} nodes, {sizes['n_edges']} edges")
+        return
+    if command.model or command.data:
+        raise UserError("--model and --data are for a published circuit, a viz_data.pt")
 
     model = convert(command.source, command.destination, command.to)
     tensors = len(model.state_dict())

@@ -1,4 +1,5 @@
-"""`convert`: a model from any format that we read into any that we write, every tensor bit-equal."""
+"""`convert`: a model from any format that we read into any that we write, every tensor bit-equal; and
+published circuits into our JSON."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
@@ -7,6 +8,9 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.interop.loading import load_model
 
 if TYPE_CHECKING:
+    from torch import Tensor
+
+    from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.models.transformer import SparseTransformer
 
 Format = Literal["native", "openai", "hf"]
@@ -42,3 +46,43 @@ def convert(source: str | Path, destination: str | Path, to: Format) -> "SparseT
     model = load_model(source)
     save_model(model, destination, to)
     return model
+
+
+def convert_circuit(
+    source: str | Path,
+    destination: str | Path,
+    to: Format = "native",
+    model: str | Path | None = None,
+    data: str | None = None,
+) -> "Circuit":
+    """Read a published circuit (`viz_data.pt`), write it as a circuit's JSON and return it.
+
+    model: path or name of the model that it was found in. data: a corpus (as `train` names it) whose means
+    nodes outside are frozen at; by default the one that the model was trained on, if it says which.
+    """
+    from sparsecircuits.interop.published import read_published
+
+    if to != "native":
+        raise UserError("a circuit can be written as native alone: --to native")
+    destination = Path(destination)
+    if destination.exists():
+        raise UserError(f"{destination} is there already: give a new name")
+    if model is None:
+        if data is not None:
+            raise UserError("--data needs --model: means are those of a model's activations")
+        circuit = read_published(source)
+    else:
+        found_in = load_model(model)
+        circuit = read_published(source, found_in, _means(found_in, data))
+    circuit.save(destination)
+    return circuit
+
+
+def _means(model: "SparseTransformer", data: str | None) -> "Tensor | None":
+    from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.pruning.gates import pretraining_means
+
+    corpus = data or model.corpus
+    if corpus is None:
+        return None
+    return pretraining_means(model, prepare_tokens(corpus, model.tokenizer or Tokenizer.default()).train)

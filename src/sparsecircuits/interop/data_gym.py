@@ -10,7 +10,7 @@ from typing import Any
 
 from sparsecircuits.data.tokenizer import END_OF_TEXT, PATTERN, Tokenizer
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import read_json, read_text, write_text
 
 MERGES_NAME, VOCABULARY_NAME = "vocab.bpe", "encoder.json"
 _HEADER = "#version: 0.2"
@@ -77,10 +77,7 @@ def _read_merges(path: Path) -> list[tuple[str, str]]:
 
 
 def _read_vocabulary(path: Path) -> dict[str, int]:
-    try:
-        vocabulary = json.loads(read_text(path, "vocabulary"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    vocabulary = read_json(path, "vocabulary")
     if not isinstance(vocabulary, dict) or not all(type(i) is int for i in vocabulary.values()):
         raise UserError(f"{path} does not map tokens to ids")
     return vocabulary

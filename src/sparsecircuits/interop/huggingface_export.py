@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
-from sparsecircuits.interop.huggingface_files import model_config
+from sparsecircuits.interop.huggingface_files import model_config, stamp
 from sparsecircuits.models.storage import build
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 
@@ -36,6 +36,7 @@ def save_hf(model: SparseTransformer, directory: str | Path) -> None:
     directory = Path(directory)
     directory.mkdir(parents=True, exist_ok=True)
     to_hf(model).save_pretrained(directory)
+    stamp(directory, model.config)
     if model.tokenizer is not None:
         _save_tokenizer(model, directory)
     write_text(directory / "README.md", model_card(model))

@@ -7,9 +7,18 @@ from typing import Any
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text
+from sparsecircuits.files import atomic_path, read_json
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.storage import build
+from sparsecircuits.models.storage import (
+    CHECKSUM,
+    CONFIG_SUM,
+    build,
+    check_config,
+    check_sum,
+    checksum,
+    config_sum,
+    read_safetensors,
+)
 from sparsecircuits.models.transformer import SparseTransformer
 
 MODEL_TYPE = "sparsecircuits"
@@ -29,16 +38,19 @@ def is_hf(directory: Path) -> bool:
 def load_hf(directory: Path) -> SparseTransformer:
     """Load such a folder as our model, without transformers and without running its code. Raises UserError
     for anything missing, damaged, contradictory, or of another model type."""
-    try:
-        raw = json.loads(read_text(directory / CONFIG_NAME, "model config"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{directory / CONFIG_NAME} is not valid JSON: {error}") from error
+    raw = read_json(directory / CONFIG_NAME, "model config")
     if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
         raise UserError(f"{directory} holds no model of type {MODEL_TYPE!r}")
     config = model_config(raw, str(directory / CONFIG_NAME))
     state: dict[str, Tensor] = {}
     for path in _weight_files(directory):
-        state.update(_read_safetensors(path))
+        tensors, metadata = _read_safetensors(path)
+        check_sum(tensors, metadata, path)
+        check_config(config, metadata, directory)
+        twice = sorted(set(state) & set(tensors))
+        if twice:
+            raise UserError(f"{path}: {twice[0]} is in another file too")
+        state |= tensors
     if config.tied_unembed and "wte.weight" in state:
         state.setdefault("lm_head.weight", state["wte.weight"])
     model = build(config, state, str(directory / WEIGHTS_NAME))
@@ -59,8 +71,8 @@ def _weight_files(directory: Path) -> list[Path]:
     if (directory / WEIGHTS_NAME).exists() or not (directory / INDEX_NAME).exists():
         return [directory / WEIGHTS_NAME]
     try:
-        names = set(json.loads(read_text(directory / INDEX_NAME, "index"))["weight_map"].values())
-    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        names = set(read_json(directory / INDEX_NAME, "index")["weight_map"].values())
+    except (KeyError, TypeError, AttributeError) as error:
         raise UserError(f"{directory / INDEX_NAME} is damaged: {error}") from error
     for name in names:
         if not isinstance(name, str) or Path(name).name != name or not name.endswith(".safetensors"):
@@ -68,12 +80,25 @@ def _weight_files(directory: Path) -> list[Path]:
     return [directory / name for name in sorted(names)]
 
 
-def _read_safetensors(path: Path) -> dict[str, Tensor]:
+def stamp(directory: Path, config: ModelConfig) -> None:
+    """Write checksums of the tensors and of the config into the header of a folder's weights, so that damage
+    is noticed. Weights that were split over several files stay as they are."""
+    from safetensors.torch import save_file
+
+    path = directory / WEIGHTS_NAME
+    if path.exists():
+        tensors, metadata = _read_safetensors(path)
+        sums = {CHECKSUM: checksum(tensors), CONFIG_SUM: config_sum(config)}
+        with atomic_path(path) as temporary:
+            save_file(tensors, temporary, metadata={**metadata, **sums})
+
+
+def _read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) of a file. Raises UserError when it is missing or damaged."""
     from safetensors import SafetensorError
-    from safetensors.torch import load_file
 
     try:
-        return load_file(path)
+        return read_safetensors(path)
     except FileNotFoundError as error:
         raise UserError(f"no weights at {path}") from error
     except (SafetensorError, OSError, ValueError, KeyError, RuntimeError) as error:

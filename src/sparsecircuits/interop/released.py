@@ -2,6 +2,7 @@
 
 import json
 import warnings
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -9,7 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import atomic_path, read_text, write_text
+from sparsecircuits.files import atomic_path, read_json, write_text
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import build
 from sparsecircuits.models.transformer import SparseTransformer
@@ -39,6 +40,8 @@ _DEFAULTS: dict[str, Any] = {
     "learnable_bigram_table": False,
     "sink": False,
 }
+# Those that are read as a choice below; the others are checked by `ModelConfig`.
+_FLAGS = ("rms_norm", "sinusoidal_cat_pos_emb", "enable_bigram_table", "learnable_bigram_table")
 # Keys that change nothing about what the model computes at inference, and legacy ones.
 _IGNORED = {
     "dropout", "dropout_cat_pos_emb", "tokenizer_name", "flash", "grad_checkpointing", "debug_nans",
@@ -57,6 +60,9 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
     c = {**_DEFAULTS, **{key: value for key, value in raw.items() if key in _DEFAULTS}}
     if c["d_mlp"] is None:
         c["d_mlp"] = raw.get("n_mlp")
+    for key in _FLAGS:
+        if not isinstance(c[key], bool):
+            raise UserError(f"{CONFIG_NAME}: {key} has the value {c[key]!r}, expected true or false")
     try:
         positions = "added"
         if c["d_pos_emb"]:
@@ -70,7 +76,7 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
             **{key: c[key] for key in ("vocab_size", "n_layer", "n_head", "d_model", "d_mlp", "bias", "sink")},
             **{key: c[key] for key in ("tied_unembed", "d_pos_emb", "afrac")},
             "n_ctx": c["block_size"],
-            "d_head": c["d_head"] or c["d_model"] // c["n_head"],
+            "d_head": c["d_model"] // c["n_head"] if c["d_head"] is None else c["d_head"],
             "norm": norm,
             "norm_bias": c["ln_bias"],
             "position_norm": norm if c["d_pos_emb"] else "rms",
@@ -164,10 +170,7 @@ def state_to_released(model: SparseTransformer) -> dict[str, Tensor]:
 def load_released(directory: Path) -> SparseTransformer:
     """Load a released model directory. Never executes code (`weights_only`); raises UserError for anything
     missing, damaged, of a wrong shape, or not finite."""
-    try:
-        raw = json.loads(read_text(directory / CONFIG_NAME, "released config"))
-    except (json.JSONDecodeError, RecursionError) as error:
-        raise UserError(f"{directory / CONFIG_NAME} is not valid JSON: {error}") from error
+    raw = read_json(directory / CONFIG_NAME, "released config")
     if not isinstance(raw, dict):
         raise UserError(f"{directory / CONFIG_NAME} does not hold an object")
     config = config_from_released(raw)
@@ -213,6 +216,7 @@ def load_pt(path: Path) -> Any:
     """What a `.pt` file of plain data holds. Never executes code; raises UserError for a missing file and for
     anything but plain data."""
     try:
+        _check_crc(path)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")  # what the loader thinks of a file's protocol is no news for a user
             return torch.load(path, map_location="cpu", weights_only=True)
@@ -223,6 +227,16 @@ def load_pt(path: Path) -> Any:
     except Exception as error:  # hostile bytes make the unpickler raise nearly anything
         first = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise UserError(f"{path} is damaged or not a plain weights file ({first})") from error
+
+
+def _check_crc(path: Path) -> None:
+    """Compare the checksums that the archive holds, which PyTorch's own reader does not. Files older than the
+    zip format have none."""
+    if zipfile.is_zipfile(path):
+        with zipfile.ZipFile(path) as archive:
+            broken = archive.testzip()
+        if broken is not None:
+            raise ValueError(f"the checksum of {broken} is wrong")
 
 
 def load_pt_tensors(path: Path) -> dict[str, Tensor]:

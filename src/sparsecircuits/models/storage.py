@@ -17,12 +17,14 @@ from safetensors.torch import save_file
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import atomic_path, read_text, write_text
+from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 
 CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
 FORMAT = "sparsecircuits-1"
+CHECKSUM, CONFIG_SUM = "sha256", "config_sha256"
+"""Keys of the weights' header: their checksum, and that of the config that they were saved with."""
 
 
 def pack(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
@@ -51,6 +53,8 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
     """The inverse of `pack`. Raises UserError for parts that do not fit each other or the shape."""
     state = {}
     for name, shape in shapes.items():
+        if name in packed:
+            raise UserError(f"{where}: {name} is stored twice")
         values, indices = packed.pop(f"{name}.values", None), packed.pop(f"{name}.indices", None)
         if values is None or indices is None or values.shape != indices.shape or values.dim() != 1:
             raise UserError(f"{where}: {name} is incomplete")
@@ -61,7 +65,10 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
             int(indices[0]) < 0 or int(indices[-1]) >= size or not bool((indices.diff() > 0).all())
         ):
             raise UserError(f"{where}: {name} has indices outside its shape {tuple(shape)}")
-        dense = torch.zeros(size, dtype=values.dtype)
+        try:
+            dense = torch.zeros(size, dtype=values.dtype)
+        except RuntimeError as error:
+            raise UserError(f"{where}: {name} of shape {tuple(shape)} does not fit into memory") from error
         bits = packed.pop(f"{name}.negative_zeros", None)
         if bits is not None:
             if bits.dtype != torch.uint8 or bits.numel() != -(-size // 8):
@@ -71,28 +78,55 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
     return {**packed, **state}
 
 
+def checksum(tensors: dict[str, Tensor]) -> str:
+    """Hex SHA-256 of names, types, shapes and bytes."""
+    digest = hashlib.sha256()
+    for name, tensor in sorted(tensors.items()):
+        digest.update(f"{name} {tensor.dtype} {tuple(tensor.shape)}\n".encode())
+        digest.update(tensor.detach().cpu().contiguous().flatten().view(torch.uint8).numpy().data)
+    return digest.hexdigest()
+
+
+def check_sum(tensors: dict[str, Tensor], metadata: dict[str, str], path: Path) -> None:
+    """Raise UserError when the header's checksum is not that of the tensors, or went missing. Files that were
+    written without any are taken as they are."""
+    expected = metadata.get(CHECKSUM, "" if CONFIG_SUM in metadata else None)
+    if expected is not None and expected != checksum(tensors):
+        raise UserError(f"{path} is damaged: its tensors are not those that were saved (checksum)")
+
+
 def save_tensors(path: Path, state: dict[str, Tensor], metadata: dict[str, str] | None = None) -> None:
     """Write tensors to one safetensors file, sparsely where that is smaller, atomically."""
     packed, shapes = pack(state)
-    header = {"format": FORMAT, "sparse_shapes": json.dumps(shapes), **(metadata or {})}
+    header = {"format": FORMAT, "sparse_shapes": json.dumps(shapes), CHECKSUM: checksum(packed), **(metadata or {})}
     with atomic_path(path) as temporary:
         save_file(packed, temporary, metadata=header)
+
+
+def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """(tensors, metadata) as they stand in a file; raises what the library raises, and ValueError for a tensor
+    that the header names twice."""
+    with safe_open(path, "pt") as file:
+        tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
+        metadata = file.metadata() or {}
+    with open(path, "rb") as raw:
+        parse_json(raw.read(int.from_bytes(raw.read(8), "little")).decode())
+    return tensors, metadata
 
 
 def load_tensors(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read what `save_tensors` wrote: (dense tensors, metadata). Raises UserError for a damaged file."""
     try:
-        with safe_open(path, "pt") as file:
-            metadata = file.metadata() or {}
-            packed = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118 (no mapping)
-        shapes = json.loads(metadata.get("sparse_shapes", "{}"))
+        packed, metadata = read_safetensors(path)
+        shapes = parse_json(metadata.get("sparse_shapes", "{}"))
         _check_shapes(shapes)
     except FileNotFoundError as error:
         raise UserError(f"no {what} at {path}") from error
-    except (SafetensorError, OSError, json.JSONDecodeError, ValueError, KeyError) as error:
+    except (SafetensorError, OSError, ValueError, KeyError, RecursionError) as error:
         raise UserError(f"{path} is damaged: {error}") from error
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} was not written by sparsecircuits, or by another version of its format")
+    check_sum(packed, metadata, path)
     return unpack(packed, shapes, str(path)), metadata
 
 
@@ -109,7 +143,7 @@ def save_native(model: SparseTransformer, directory: Path, about: dict | None = 
     """Write weights, tokenizer and config of a model into a run directory. about: more keys of config.json."""
     directory = Path(directory)
     write_config(model.config, directory, about)
-    save_tensors(directory / WEIGHTS_NAME, model.state_dict())
+    save_tensors(directory / WEIGHTS_NAME, model.state_dict(), {CONFIG_SUM: config_sum(model.config)})
     if model.tokenizer is not None:
         model.tokenizer.save(directory / "tokenizer.json")
 
@@ -122,10 +156,7 @@ def write_config(config: ModelConfig, directory: Path, about: dict | None = None
 
 def read_config(path: Path) -> dict:
     """The JSON object of a run's config.json."""
-    try:
-        raw = json.loads(read_text(path, "model config"))
-    except json.JSONDecodeError as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    raw = read_json(path, "model config")
     if not isinstance(raw, dict) or "model" not in raw:
         raise UserError(f"{path} is no sparsecircuits config: it has no 'model'")
     return raw
@@ -135,12 +166,27 @@ def load_native(directory: Path) -> SparseTransformer:
     """Load a run directory. Raises UserError for anything missing, damaged or contradictory."""
     raw = read_config(directory / CONFIG_NAME)
     config = ModelConfig.from_dict(raw["model"])
-    state, _ = load_tensors(directory / WEIGHTS_NAME)
+    state, metadata = load_tensors(directory / WEIGHTS_NAME)
     model = build(config, state, str(directory / WEIGHTS_NAME))
+    check_config(config, metadata, directory)
     model.name = directory.resolve().name
     trained = raw.get("train")
     model.corpus = trained.get("data") if isinstance(trained, dict) else None
     return model.eval()
+
+
+def config_sum(config: ModelConfig) -> str:
+    """Hex SHA-256 of an architecture, however it is spelled."""
+    return hashlib.sha256(json.dumps(config.identity(), sort_keys=True).encode()).hexdigest()
+
+
+def check_config(config: ModelConfig, metadata: dict[str, str], directory: Path) -> None:
+    """Raise UserError when the weights' header says that they were saved with another config."""
+    if metadata.get(CONFIG_SUM) not in (None, config_sum(config)):
+        raise UserError(
+            f"{directory / CONFIG_NAME} was changed, or is not that of the weights beside it: they were saved with "
+            "another config"
+        )
 
 
 def build(config: ModelConfig, state: dict[str, Tensor], where: str) -> SparseTransformer:
@@ -169,6 +215,8 @@ def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -
             raise UserError(f"{where}: {name} has shape {tuple(tensor.shape)}, the config says {tuple(target.shape)}")
         if tensor.layout != torch.strided or tensor.device.type == "meta" or not tensor.is_floating_point():
             raise UserError(f"{where}: {name} is no plain tensor of floating-point numbers")
+        if tensor.untyped_storage().nbytes() < tensor.numel() * tensor.element_size():
+            raise UserError(f"{where}: {name} claims more numbers than the file holds")
     extra = sorted(set(state) - set(expected))
     if extra:
         raise UserError(f"{where}: unexpected tensor {extra[0]}")
@@ -177,7 +225,8 @@ def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -
         raise UserError(f"{where}: the config ties lm_head.weight to wte.weight, but the two differ")
     plain = {name: state[name].detach().to(torch.float32).contiguous() for name in expected}
     for name, tensor in plain.items():
-        if not bool(torch.isfinite(tensor).all()):
+        # A sum costs less than a mask; where it overflows, the mask decides.
+        if not bool(torch.isfinite(tensor.sum())) and not bool(torch.isfinite(tensor).all()):
             raise UserError(f"{where}: {name} holds values that are not finite numbers")
     adopt = model.device.type == "meta"
     model.load_state_dict(plain, assign=adopt)

@@ -9,13 +9,15 @@ from typing import TYPE_CHECKING, Any
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_text
 from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
-from sparsecircuits.viewer.peek import file_payload, peek
+from sparsecircuits.viewer.peek import file_payload, peek, shown_losses
 
 if TYPE_CHECKING:
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.viewer.live import LiveCircuit
 
 _PATTERNS = ("circuit.json", "*/circuit.json", "circuits/*/circuit.json", "*/circuits/*/circuit.json")
+# Published circuits: viz/<model>/<task>/<sweep>/<k>/viz_data.pt, looked at from any of these folders.
+_PUBLISHED = tuple("*/" * depth + "viz_data.pt" for depth in range(6))
 MOST_CIRCUITS = 500
 LARGEST_CARD = 4_000_000  # bytes
 MODEL_CONFIGS = ("config.json", "beeg_config.json")  # beside a model, as `load_model` knows it
@@ -29,7 +31,7 @@ def circuit_files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise UserError(f"nothing at {path}: give a circuit.json, a run directory or a folder of runs")
-    found = sorted({file for pattern in _PATTERNS for file in path.glob(pattern)})
+    found = sorted({file for pattern in _PATTERNS + _PUBLISHED for file in path.glob(pattern)})
     if not found:
         raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
     return found[:MOST_CIRCUITS]
@@ -59,7 +61,7 @@ class Library:
         for number, path in enumerate(paths):
             entry = Entry(str(number), path)
             try:
-                entry.circuit = peek(path)
+                entry.circuit = _read(path)
             except UserError as error:
                 entry.problem = str(error)
             self.entries[entry.id] = entry
@@ -77,7 +79,7 @@ class Library:
             return {**record, "task": entry.path.parent.name}
         payload = {"model": circuit["model_name"], "model_id": circuit["model_id"], "task": circuit["task"]}
         sizes = {"n_nodes": len(circuit["nodes"]), "n_edges": len(circuit["edges"])}
-        return {**record, **payload, **sizes, "loss": (circuit.get("losses") or {}).get("circuit")}
+        return {**record, **payload, **sizes, "loss": shown_losses(circuit).get("circuit")}
 
     def entry(self, identifier: str) -> Entry:
         """An entry by its id. Raises UserError for an unknown one, or when its file cannot be read."""
@@ -153,19 +155,28 @@ class Library:
         return path.with_name(path.stem + GROUPS_SUFFIX)
 
     def _load(self, entry: Entry) -> "LiveCircuit":
-        from sparsecircuits.circuits.circuit import Circuit
         from sparsecircuits.interop.loading import load_model
+        from sparsecircuits.interop.published import load_circuit
         from sparsecircuits.tasks import task_of_circuit
         from sparsecircuits.viewer.live import LiveCircuit
 
         where = self._model_path or _run_of(entry.path)
         if where is None:
             raise UserError("no model beside this circuit: the picture shows what its file holds")
-        circuit = Circuit.load(entry.path)
         if where not in self._models:
             self._models[where] = (load_model(where), threading.RLock())
         model, lock = self._models[where]
+        circuit = load_circuit(entry.path, model)
         return LiveCircuit(model, circuit, task_of_circuit(circuit.task, entry.path.parent, model.tokenizer), lock)
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """The JSON of a circuit file; a published one (`viz_data.pt`) is translated, which takes torch."""
+    if path.suffix != ".pt":
+        return peek(path)
+    from sparsecircuits.interop.published import read_published
+
+    return read_published(path).model_dump(mode="json")
 
 
 def _run_of(circuit: Path) -> Path | None:

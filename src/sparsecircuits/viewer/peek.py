@@ -30,10 +30,7 @@ def peek(path: Path) -> dict[str, Any]:
             **{key: str(raw[key]) for key in ("task", "model_name", "model_id")},
             "answers": [str(text) for text in raw["answers"]],
             "nodes": [_node(node) for node in raw["nodes"]],
-            "edges": [
-                {"source": str(e["source"]), "target": str(e["target"]), "weight": float(e["weight"])}
-                for e in raw["edges"]
-            ],
+            "edges": [_edge(edge) for edge in raw["edges"]],
         }
         if len(checked["answers"]) != 2:
             raise ValueError("there must be two answers")
@@ -45,22 +42,40 @@ def peek(path: Path) -> dict[str, Any]:
         raise UserError(f"{path} is not a circuit: {what}") from error
 
 
+def _number(value: Any, kind: type) -> Any:
+    return None if value is None else kind(value)
+
+
 def _node(node: dict[str, Any]) -> dict[str, Any]:
-    number = lambda value, kind: None if value is None else kind(value)  # noqa: E731
     return {
         "name": str(node["name"]),
-        "layer": number(node["layer"], int),
+        "layer": _number(node["layer"], int),
         "site": str(node["site"]),
         "index": int(node["index"]),
-        "head": number(node.get("head"), int),
-        "mean": number(node.get("mean"), float),
-        "importance": number(node.get("importance"), float),
+        "head": _number(node.get("head"), int),
+        "mean": _number(node.get("mean"), float),
+        "importance": _number(node.get("importance"), float),
     }
+
+
+def _edge(edge: dict[str, Any]) -> dict[str, Any]:
+    return {
+        "source": str(edge["source"]),
+        "target": str(edge["target"]),
+        "weight": _number(edge["weight"], float),
+        "importance": _number(edge.get("importance"), float),
+    }
+
+
+def shown_losses(circuit: dict[str, Any]) -> dict[str, Any]:
+    """The losses that were measured, or those that a published file says of itself; else nothing."""
+    published = (circuit.get("found_by") or {}).get("published_losses")
+    return circuit.get("losses") or (published if isinstance(published, dict) else None) or {}
 
 
 def file_payload(circuit: dict[str, Any]) -> dict[str, Any]:
     """The payload of `render_html` from a circuit's JSON alone: no prompts, no activations."""
-    losses = circuit.get("losses") or {}
+    losses = shown_losses(circuit)
     names = [node["name"] for node in circuit["nodes"]]
     return {
         "schema": 1,
@@ -77,8 +92,8 @@ def file_payload(circuit: dict[str, Any]) -> dict[str, Any]:
             "n_nodes": len(names),
             "n_edges": len(circuit["edges"]),
             "ablation": circuit.get("ablation", "mean"),
-            "split": losses["split"].replace("_", "-") if losses else None,
-            "n_prompts": 2 * losses["n_pairs"] if losses else None,
+            "split": losses["split"].replace("_", "-") if "split" in losses else None,
+            "n_prompts": 2 * losses["n_pairs"] if "n_pairs" in losses else None,
         },
         "answers": [{"text": text, "id": None} for text in circuit["answers"]],
         "nodes": circuit["nodes"],
