@@ -17,17 +17,19 @@ from sparsecircuits.circuits.evaluation import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.circuits.measures import context, describe, interchange, likeness, necessity
 from sparsecircuits.circuits.measures.corpus import transfer
 from sparsecircuits.circuits.measures.curve import size_curve
-from sparsecircuits.circuits.measures.nulls import null_controls
+from sparsecircuits.circuits.measures.estimate import estimate
+from sparsecircuits.circuits.measures.nulls import BUDGET, null_controls
 from sparsecircuits.circuits.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
-from sparsecircuits.circuits.measures.sufficiency import AblationName, ablations_of, sufficiency_under
+from sparsecircuits.circuits.measures.sufficiency import ablations_of, share, sufficiency_under
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import accuracy, correct_of
 from sparsecircuits.tasks import PairBatch, Task
 
 SMALL_PAIRS = 64
 """Pairs for the measures that run once per node, or oftener."""
-_OWN_ABLATION: dict[str, AblationName] = {"mean": "mean", "zero": "zero", "resample": "resample_pair"}
 
 Tell = Callable[[float, str], None]
 
@@ -40,13 +42,15 @@ def faithfulness(
     full: bool = False,
     corpus: str | Path | None = None,
     seed: int = 0,
+    budget: PruneConfig = BUDGET,
     report: Tell | None = None,
 ) -> Report:
     """Measure a circuit on the held-out split.
 
     full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation,
     descriptions and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
-    prompts and of every draw. report(share done, what is going on) many times.
+    prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
+    many times.
 
     Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
     """
@@ -60,7 +64,7 @@ def faithfulness(
     tell(0.0, "the circuit alone")
     card = _quick(model, circuit, task, batch, small, full, seed, tell)
     if full:
-        card |= _full(model, circuit, task, small, card, seed, tell)
+        card |= _full(model, circuit, task, small, card, seed, budget, tell)
     if corpus is not None:
         tell(0.95, "real code")
         card["transfer"] = transfer(model, circuit, task, corpus, seed=seed)
@@ -80,19 +84,17 @@ def _quick(
     seed: int,
     tell: Tell,
 ) -> dict[str, Any]:
-    space = circuit.gating(model).space
+    space, seen = NodeSpace.of(model.config), answers_of(final_logits(model, small), small)
     everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
     answers, own = answers_of(everything, batch), circuit.calibration(answers_of(alone, batch))
-    tell(0.02, "ablations")
-    draws = 4 if full else 2
+    nothing = answers_of(final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool())), batch)
+    tell(0.03, "ablations")
+    draws = 4 if full else 1
     ablations = [
-        sufficiency_under(model, circuit, batch, answers, name, draws=draws, seed=seed)
-        for name in ablations_of(circuit)
+        sufficiency_under(model, circuit, small, seen, name, draws=draws, seed=seed) for name in ablations_of(circuit)
     ]
     tell(0.06, "necessity")
-    needed = necessity.necessity(model, circuit, batch, answers, draws=10 if full else 5, seed=seed)
-    by_own = next(result for result in ablations if result.ablation == _OWN_ABLATION[circuit.ablation])
-    nothing = answers_of(final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool())), batch)
+    needed = necessity.necessity(model, circuit, batch, small, answers, draws=10 if full else 5, seed=seed)
     correct = correct_of(batch)
     losses = Losses(
         split=REPORT_SPLIT,
@@ -105,9 +107,10 @@ def _quick(
         accuracy=accuracy(own, correct),
         accuracy_full=accuracy(answers, correct),
     )
+    enough = estimate(*(losses_of(x, batch) for x in (nothing, own, answers)), of=share, seed=seed)
     tell(0.1, "leaving out one at a time")
     gained = max(0.0, losses.empty - losses.circuit)
-    minimal = necessity.minimality(model, circuit, small, gained=gained, most=200 if full else 40)
+    minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
     tell(0.2, "attention and activations")
     return {
         "mode": "full" if full else "quick",
@@ -122,7 +125,7 @@ def _quick(
         "target_loss": circuit.target_loss,
         "holds_target": losses.circuit <= circuit.target_loss,
         "losses": losses,
-        "sufficiency": by_own.sufficiency.value,
+        "sufficiency": enough.value,
         "necessity": needed.necessity.value,
         "random_ablated": needed.random_mean,
         "ablations": tuple(ablations),
@@ -130,7 +133,7 @@ def _quick(
         "necessity_test": needed,
         "minimality": minimal,
         "internals": likeness.internals(model, circuit, small),
-        "splits": tuple(context.splits(model, circuit, task, seed=seed)),
+        "splits": tuple(context.splits(model, circuit, task, pairs=SMALL_PAIRS if full else 32, seed=seed)),
         "prompts": PromptLosses(
             circuit=tuple(losses_of(own, batch).tolist()), full=tuple(losses_of(answers, batch).tolist())
         ),
@@ -144,6 +147,7 @@ def _full(
     small: PairBatch,
     card: dict[str, Any],
     seed: int,
+    budget: PruneConfig,
     tell: Tell,
 ) -> dict[str, Any]:
     gained = max(0.0, card["losses"].empty - card["losses"].circuit)
@@ -154,7 +158,7 @@ def _full(
     tell(0.26, "interchange interventions")
     found["interchange"] = interchange.interchange(model, circuit, small, seed=seed)
     tell(0.3, "causal scrubbing")
-    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, draws=4, seed=seed)
+    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, draws=2, seed=seed)
     tell(0.34, "loss against size")
     found["curve"] = size_curve(model, circuit, small)
     tell(0.38, "longer prompts")
@@ -167,6 +171,6 @@ def _full(
         found["binarised"] = describe.binarise(model, circuit, learn, small, seed=seed)
     found["descriptions"] = tuple(describe.describe(model, circuit, task, seed=seed))
     found["nulls"] = null_controls(
-        model, circuit, task, seed=seed, report=lambda share, details: tell(0.45 + 0.5 * share, details)
+        model, circuit, task, config=budget, seed=seed, report=lambda share, details: tell(0.45 + 0.5 * share, details)
     )
     return found

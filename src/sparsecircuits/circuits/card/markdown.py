@@ -31,8 +31,8 @@ def _parts(card: Report) -> Iterator[str]:
     yield _headline(card)
     yield (
         f"Nodes outside are ablated ({card.ablation}); {2 * card.losses.n_pairs} prompts of the "
-        f"{card.losses.split.replace('_', '-')} split, seed {card.seed}. In brackets: 95% bootstrap intervals over pairs. "
-        "Losses are in nats."
+        f"{card.losses.split.replace('_', '-')} split, seed {card.seed}. In brackets: 95% bootstrap intervals over "
+        "pairs. Losses are in nats."
     )
     yield _ablations(card)
     yield _likeness(card)

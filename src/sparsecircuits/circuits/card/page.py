@@ -25,9 +25,12 @@ h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 table { border-collapse: collapse; display: block; overflow-x: auto; } th, td { border-bottom: 1px solid var(--faint);
   padding: .2rem .8rem .2rem 0; text-align: left; font-variant-numeric: tabular-nums; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
-figure { margin: 0; } figcaption { font-weight: 600; } svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; }
-text { fill: var(--ink); } .grid { stroke: var(--faint); } .level { stroke: var(--ink); stroke-dasharray: 4 3; opacity: .6; }
-.note { opacity: .75; } .one { fill: none; stroke: var(--one); stroke-width: 2; } .null { fill: none; stroke: var(--null); }
+figure { margin: 0; } figcaption { font-weight: 600; }
+svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; }
+text { fill: var(--ink); } .grid { stroke: var(--faint); } .level { stroke: var(--ink);
+  stroke-dasharray: 4 3; opacity: .6; }
+.note { opacity: .75; } .one { fill: none; stroke: var(--one); stroke-width: 2; }
+.null { fill: none; stroke: var(--null); }
 .nullband { fill: var(--null); opacity: .2; } circle.dot, rect.dot { fill: var(--one); stroke: none; }
 circle.other, rect.other { fill: var(--two); fill-opacity: .55; stroke: none; } rect.nullbar { fill: var(--null); }
 .whisker { stroke: var(--ink); stroke-width: 1.5; }
@@ -93,7 +96,7 @@ def _curve(card: Report) -> str:
     plot = Plot("Loss against size, with the null band", "nodes (log)", "loss (nats)", (0, most), (0, top), x_log=True)
     if curves:
         sizes = sorted({nodes for line in curves for nodes, _ in line})
-        at = np.array([np.interp(sizes, *zip(*line, strict=True)) for line in curves])
+        at = np.array([np.interp(sizes, [nodes for nodes, _ in line], [loss for _, loss in line]) for line in curves])
         plot.band(
             list(zip(sizes, at.max(axis=0), strict=True)), list(zip(sizes, at.min(axis=0), strict=True)), "nullband"
         )
@@ -113,9 +116,9 @@ def _bars(card: Report) -> str:
     short = {"mean": "mean", "zero": "zero", "resample_pair": "pair", "resample_random": "random"}
     for x in card.ablations:
         bars.append((short[x.ablation], x.loss.value, x.loss.low, x.loss.high, "dot"))
-    x = card.necessity_test
-    bars.append(("without it", x.ablated.value, x.ablated.low, x.ablated.high, "other"))
-    bars.append(("w/o random", x.random_mean, min(x.random), max(x.random), "nullbar"))
+    needed = card.necessity_test
+    bars.append(("without it", needed.ablated.value, needed.ablated.low, needed.ablated.high, "other"))
+    bars.append(("w/o random", needed.random_mean, min(needed.random), max(needed.random), "nullbar"))
     bars.append(("model", card.losses.full, None, None, "nullbar"))
     top = 1.1 * max(LN2, *(min(value or 0, 3 * LN2) for _, value, *_ in bars))
     plot = Plot(

@@ -77,7 +77,8 @@ class Plot:
     def x_label(self, at: float, words: str) -> None:
         """Words under the axis."""
         self.parts.append(
-            f'<text class="tick" x="{self.x(at):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{html.escape(words)}</text>'
+            f'<text class="tick" x="{self.x(at):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
+            f"{html.escape(words)}</text>"
         )
 
     def svg(self, x_ticks: Sequence[float] = (), y_ticks: Sequence[float] = ()) -> str:
@@ -89,10 +90,12 @@ class Plot:
             axes.append(f'<text class="tick" x="{LEFT - 6}" y="{y + 4:.1f}" text-anchor="end">{value:g}</text>')
         for value in x_ticks:
             axes.append(
-                f'<text class="tick" x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">{value:g}</text>'
+                f'<text class="tick" x="{self.x(value):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
+                f"{value:g}</text>"
             )
         axes.append(
-            f'<text class="axis" x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">{html.escape(self.x_title)}</text>'
+            f'<text class="axis" x="{(WIDTH + LEFT) / 2}" y="{HEIGHT - 8}" text-anchor="middle">'
+            f"{html.escape(self.x_title)}</text>"
         )
         axes.append(
             f'<text class="axis" transform="translate(13 {(HEIGHT - BOTTOM) / 2}) rotate(-90)" text-anchor="middle">'

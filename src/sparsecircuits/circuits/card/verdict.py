@@ -1,9 +1,10 @@
 """What the numbers say, in plain words."""
 
 import math
+from collections.abc import Callable
 from typing import Any
 
-from sparsecircuits.circuits.card.schema import Verdict
+from sparsecircuits.circuits.card.schema import Report, Verdict
 from sparsecircuits.circuits.circuit import Losses
 from sparsecircuits.circuits.measures.necessity import BROKEN
 from sparsecircuits.circuits.measures.nulls import Nulls
@@ -14,6 +15,7 @@ NULL_NAMES = {
     "permuted_weights": "the network with its weights permuted",
     "true": "the true task",
 }
+LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.1, 0.95, 0.9
 SUSPICIOUS_RISE = 0.1
 """Nats by which a resampled or scrubbed loss may exceed the target before the card warns."""
 
@@ -66,6 +68,37 @@ def _beside(null: Any) -> str:
     return f"For {name} pruning needs {null.n_edges} edges: the true circuit is {null.times_smaller:.1f} times smaller."
 
 
+CHECKS: dict[str, Callable[[Report], bool | None]] = {
+    "sufficiency": lambda card: card.holds_target,
+    "zero ablation": lambda card: _survives(card, "zero"),
+    "resample ablation": lambda card: _survives(card, "resample_random"),
+    "causal scrubbing": lambda card: (
+        None if card.scrubbing is None else (card.scrubbing.loss.value or 0) <= card.target_loss + SUSPICIOUS_RISE
+    ),
+    "necessity": lambda card: card.necessity_test.breaks,
+    "minimality": lambda card: not card.minimality.needless,
+    "completeness": lambda card: (
+        None if card.completeness is None else (card.completeness.incompleteness.value or 0) <= LARGEST_INCOMPLETENESS
+    ),
+    "agreement": lambda card: (card.outputs.agreement.value or 0) >= SMALLEST_AGREEMENT,
+    "activations": lambda card: card.internals.explained is not None and card.internals.explained >= SMALLEST_SHARE,
+    "no constants": lambda card: not any(node.constant for node in card.internals.nodes),
+    "interchange": lambda card: (
+        None
+        if card.interchange is None
+        else min(card.interchange.flips_all.value or 0, card.interchange.accuracy.value or 0) >= SMALLEST_SHARE
+    ),
+    "verdict": lambda card: None if card.nulls is None else card.verdict == "distinguishable from null",
+}
+"""What a circuit should pass: True, False, or None where it was not measured."""
+
+
+def _survives(card: Report, ablation: str) -> bool | None:
+    """Whether the loss under an ablation is near the target."""
+    found = [result.loss.value for result in card.ablations if result.ablation == ablation]
+    return (found[0] or 0) <= card.target_loss + SUSPICIOUS_RISE if found else None
+
+
 def warnings(card: dict[str, Any]) -> list[str]:
     """One line for everything that a reader should not overlook. card: the fields of a Report."""
     return [*_of_the_basics(card), *_of_resampling(card), *_of_the_rest(card)]
@@ -86,7 +119,8 @@ def _of_the_basics(card: dict[str, Any]) -> list[str]:
         )
     if card["random_ablated"] > max(BROKEN / 2, (losses.full + losses.ablated) / 2):
         found.append(
-            f"As many random nodes matter about as much as the circuit (loss {card['random_ablated']:.3f} without them)."
+            f"As many random nodes matter about as much as the circuit: without them the loss is "
+            f"{card['random_ablated']:.3f}."
         )
     return found
 
@@ -126,17 +160,14 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
     if constant:
         found.append(f"Constant over the task's prompts, so no more than a bias: {', '.join(constant[:5])}.")
     if interchange is not None and (interchange.flips_all.value or 0) < 0.9:
-        found.append(
-            f"Patching all of the circuit's nodes turns only {interchange.flips_all.value or 0:.0%} of the answers around."
-        )
+        share = interchange.flips_all.value or 0
+        found.append(f"Patching all of the circuit's nodes turns only {share:.0%} of the answers around.")
     if interchange is not None and (interchange.accuracy.value or 1) < 0.9:
-        found.append(
-            f"Patched node by node, the model does what the circuit predicts in {interchange.accuracy.value:.0%} of cases."
-        )
+        share = interchange.accuracy.value
+        found.append(f"Patched node by node, the model does what the circuit predicts in {share:.0%} of cases.")
     for row in [*(card.get("dilution") or ()), *([card["transfer"].result] if card.get("transfer") else [])]:
         if row.accuracy_circuit < row.accuracy_model - 0.1:
             what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
-            found.append(
-                f"{what[0].upper()}{what[1:]} the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}."
-            )
+            shares = f"the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}"
+            found.append(f"{what[0].upper()}{what[1:]} {shares}.")
     return found

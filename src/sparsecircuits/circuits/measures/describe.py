@@ -20,7 +20,7 @@ from sparsecircuits.tasks import PairBatch, Task
 SHARES = (0.25, 0.5, 0.75)
 """Thresholds that are tried, as shares of a node's observed range."""
 MOST_TOKENS = 4
-MOST_NODES = 60
+MOST_NODES = 40
 
 
 class TwoValued(BaseModel):

@@ -50,7 +50,7 @@ class Interchange(BaseModel):
 
 
 def interchange(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, most: int = 40, seed: int = 0
+    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, most: int = 20, seed: int = 0
 ) -> Interchange:
     """Patch each node, and then all, from the pair's other prompt (Geiger et al. 2021; Vig et al. 2020).
 

@@ -59,6 +59,7 @@ def necessity(
     model: SparseTransformer,
     circuit: Circuit,
     batch: PairBatch,
+    small: PairBatch,
     full: Float[Tensor, "n 2"],
     *,
     draws: int = 5,
@@ -67,15 +68,15 @@ def necessity(
     """Ablate the circuit's nodes in the whole model; then, `draws` times, as many random ones (Gao et al. 2025,
     section 2.2). A circuit that is one of two ways to the answer is sufficient, and not necessary.
 
-    full [n, 2]: the whole model's logits.
+    full [n, 2]: the whole model's logits. small: some of the prompts, for the random nodes.
     """
     space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(seed)
 
-    def without(off: Tensor) -> Tensor:
-        return losses_of(answers_of(final_logits(model, batch, circuit.without(model, off)), batch), batch)
+    def without(off: Tensor, prompts: PairBatch) -> Tensor:
+        return losses_of(answers_of(final_logits(model, prompts, circuit.without(model, off)), prompts), prompts)
 
-    ablated = without(circuit.kept(space))
-    random = [without(random_nodes_like(circuit, space, generator)).mean().item() for _ in range(draws)]
+    ablated = without(circuit.kept(space), batch)
+    random = [without(random_nodes_like(circuit, space, generator), small).mean().item() for _ in range(draws)]
     return Necessity(
         ablated=estimate(ablated, seed=seed),
         necessity=estimate(ablated, losses_of(full, batch), of=towards_chance, seed=seed),
@@ -180,7 +181,7 @@ class Completeness(BaseModel):
 
 
 def completeness(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, subsets: int = 20, seed: int = 0
+    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, subsets: int = 12, seed: int = 0
 ) -> Completeness:
     """Knock out the same nodes in circuit and model: do both suffer alike (Wang et al. 2022, section 4)?
 

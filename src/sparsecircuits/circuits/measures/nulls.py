@@ -30,8 +30,8 @@ from sparsecircuits.tasks import Pair, PairBatch, Task
 
 ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights"]
 NULLS: tuple[ControlName, ...] = ("shuffled_labels", "nonsense", "permuted_weights")
-CURVE_GROWTH = 2.0
-BUDGET = PruneConfig(steps=120, pairs=16, eval_pairs=64, lr=8e-3)
+CURVE_GROWTH = 4
+BUDGET = PruneConfig(steps=100, pairs=16, eval_pairs=32, lr=1e-2)
 """The same for the true task and its nulls, so that sizes may be compared. Edges are not pruned."""
 
 
@@ -155,12 +155,12 @@ def pruned_size(
     while size < evaluate.space.size:
         nodes = top_nodes(tau, size)
         curve.append((size, len(edges_between(model, evaluate.space, nodes)), evaluate(nodes).loss))
-        size = int(size * CURVE_GROWTH) + 1
+        size *= CURVE_GROWTH
     found = smallest_prefix(tau, evaluate, goal)
     best = min(point[2] for point in curve)
     if found is None:
         return PrunedSize(None, None, best, curve)
-    kept = drop_needless(top_nodes(tau, found), evaluate, goal, limit=60)
+    kept = drop_needless(top_nodes(tau, found), evaluate, goal, limit=40)
     edges = len(edges_between(model, evaluate.space, kept))
     return PrunedSize(int(kept.sum()), edges, min(best, evaluate(kept).loss), curve, kept)
 
