@@ -22,6 +22,33 @@ QUOTE_EDGES = {
 }
 
 
+SECOND_NODES = [
+    "0.attn.act_in.1",
+    "0.attn.v.1",
+    "0.attn.resid_delta.2",
+    "0.mlp.act_in.2",
+    "0.mlp.post_act.6",
+    "0.mlp.resid_delta.5",
+    "final_resid.5",
+]
+
+
+@torch.no_grad()
+def two_way_model(tokenizer, weight: float) -> SparseTransformer:
+    """The quote model with a second way to the answers, through other nodes: as strong as the first at a
+    weight of 6, against it below 0."""
+    model = quote_model(tokenizer)
+    double, opener = tokenizer.single_token('")'), tokenizer.single_token('("')
+    attention, mlp = model.block(0).attn, model.block(0).mlp
+    model.wte.weight[opener, 1] = 10.0
+    attention.c_attn.weight[2 * model.config.attn_width + 1, 1] = 1.0
+    attention.c_proj.weight[2, 1] = 8.0
+    mlp.c_fc.weight[6, 2] = 3.0
+    mlp.c_proj.weight[5, 6] = 1.0
+    model.lm_head.weight[double, 5] = weight
+    return model
+
+
 @torch.no_grad()
 def quote_model(tokenizer) -> SparseTransformer:
     """One layer. Channel 0 marks the token `("`; a head that attends evenly carries it to channel 3; a

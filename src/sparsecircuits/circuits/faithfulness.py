@@ -1,133 +1,176 @@
-"""The faithfulness card of a circuit: is it sufficient, is it necessary, compared with chance and with random
-nodes. Every number recomputes from model and circuit."""
+"""The faithfulness card of a circuit: every measure of docs/faithfulness.md, and a verdict in plain words.
 
-import json
-import math
+Every number recomputes from model and circuit: all draws are by seed.
+"""
+
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import torch
-from pydantic import BaseModel, ConfigDict
 
+from sparsecircuits import __version__
+from sparsecircuits.circuits.card import verdict
+from sparsecircuits.circuits.card.schema import PromptLosses, Report
 from sparsecircuits.circuits.circuit import Circuit, Losses
-from sparsecircuits.circuits.evaluation import frozen_logits, measure
-from sparsecircuits.files import write_text
+from sparsecircuits.circuits.evaluation import REPORT_PAIRS, REPORT_SPLIT
+from sparsecircuits.circuits.measures import context, describe, interchange, likeness, necessity
+from sparsecircuits.circuits.measures.corpus import transfer
+from sparsecircuits.circuits.measures.curve import size_curve
+from sparsecircuits.circuits.measures.estimate import estimate
+from sparsecircuits.circuits.measures.nulls import BUDGET, null_controls
+from sparsecircuits.circuits.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
+from sparsecircuits.circuits.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import correct_of, task_loss
-from sparsecircuits.tasks import Task
+from sparsecircuits.pruning.objective import accuracy, correct_of
+from sparsecircuits.tasks import PairBatch, Task
 
-RANDOM_SETS = 5
+SMALL_PAIRS = 64
+"""Pairs for the measures that run once per node, or oftener."""
 
-
-class Report(BaseModel):
-    """The card. Losses are binary cross-entropies in nats on the named split; chance is ln 2."""
-
-    model_config = ConfigDict(extra="forbid", frozen=True)
-
-    schema_version: int = 1
-    task: str
-    model_name: str
-    model_id: str
-    ablation: str
-    n_nodes: int
-    n_edges: int
-    target_loss: float
-    holds_target: bool
-    losses: Losses
-    sufficiency: float
-    """How much of the task the circuit alone does: (empty - circuit) / (empty - full); 1 is all of it."""
-    necessity: float
-    """How much of the task goes with the circuit: (ablated - full) / (ln 2 - full), at most 1."""
-    random_ablated: float
-    """Mean loss when as many random nodes of the same sites, outside the circuit, are frozen instead."""
-    warnings: list[str]
-
-    def save(self, path: str | Path) -> Path:
-        """Write the JSON, and a Markdown page of the same name beside it."""
-        path = Path(path)
-        write_text(path.with_suffix(".md"), self.to_markdown() + "\n")
-        return write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
-
-    def to_markdown(self) -> str:
-        """The card as a Markdown page."""
-        x = self.losses
-        rows = [
-            ("circuit alone (sufficiency)", x.circuit, f"{self.sufficiency:.0%} of what the model does"),
-            ("whole model", x.full, f"accuracy {x.accuracy_full:.1%}"),
-            ("nothing (every node frozen)", x.empty, ""),
-            ("all but the circuit (necessity)", x.ablated, f"{self.necessity:.0%} of the way to chance"),
-            ("all but as many random nodes", self.random_ablated, f"mean of {RANDOM_SETS} draws"),
-            ("chance", math.log(2), ""),
-        ]
-        table = "\n".join(f"| {name} | {loss:.4f} | {note} |" for name, loss, note in rows)
-        warnings = "".join(f"\n- **{text}**" for text in self.warnings)
-        return (
-            f"# {self.task} in {self.model_name}\n\n"
-            f"{self.n_nodes} nodes, {self.n_edges} edges; target loss {self.target_loss}"
-            f" ({'held' if self.holds_target else 'missed'}).\n\n"
-            f"| what runs | loss (nats) | |\n|---|---|---|\n{table}\n\n"
-            f"Nodes outside are ablated ({self.ablation}); {2 * x.n_pairs} prompts of the "
-            f"{x.split.replace('_', '-')} split, seed {x.seed}.{warnings}"
-        )
+Tell = Callable[[float, str], None]
 
 
-def sufficiency(losses: Losses) -> float:
-    """(empty - circuit) / (empty - full): 1 when the circuit does as well as the model, 0 when as badly as
-    nothing; above 1 when calibration makes it better. NaN when the model is no better than nothing."""
-    span = losses.empty - losses.full
-    return (losses.empty - losses.circuit) / span if span > 0 else math.nan
+def faithfulness(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    *,
+    full: bool = False,
+    corpus: str | Path | None = None,
+    seed: int = 0,
+    budget: PruneConfig = BUDGET,
+    report: Tell | None = None,
+) -> Report:
+    """Measure a circuit on the held-out split.
+
+    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation,
+    descriptions and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
+    prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
+    many times.
+
+    Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
+    """
+    circuit.check_model(model)
+    tell = report or (lambda share, details: None)
+    pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)
+    if not pairs:
+        raise UserError(f"task {task.name} has no {REPORT_SPLIT} pairs to measure on")
+    batch = by_length(task.encode(pairs))
+    small = first_pairs(batch, SMALL_PAIRS)
+    tell(0.0, "the circuit alone")
+    card = _quick(model, circuit, task, batch, small, full, seed, tell)
+    if full:
+        card |= _full(model, circuit, task, small, card, seed, budget, tell)
+    if corpus is not None:
+        tell(0.95, "real code")
+        card["transfer"] = transfer(model, circuit, task, corpus, seed=seed)
+    card["verdict"], card["reasons"] = verdict.judge(card["losses"], len(circuit.edges), card.get("nulls"))
+    card["warnings"] = verdict.warnings(card)
+    tell(1.0, card["verdict"])
+    return Report(**card)
 
 
-def necessity(losses: Losses) -> float:
-    """(ablated - full) / (ln 2 - full), at most 1: how far towards chance the model falls without the circuit
-    ("inverse pruning", Gao et al. 2025). NaN when the model is no better than chance."""
-    span = math.log(2) - losses.full
-    return min(1.0, (losses.ablated - losses.full) / span) if span > 0 else math.nan
-
-
-def random_nodes_like(circuit: Circuit, space: NodeSpace, generator: torch.Generator) -> torch.Tensor:
-    """A mask [nodes] of as many random nodes per site as the circuit has there, none of them in it."""
-    kept, chosen = circuit.kept(space), torch.zeros(space.size, dtype=torch.bool)
-    for place in space.slices.values():
-        outside = (~kept[place]).nonzero().flatten() + place.start
-        wanted = min(int(kept[place].sum()), outside.numel())
-        chosen[outside[torch.randperm(outside.numel(), generator=generator)[:wanted]]] = True
-    return chosen
-
-
-def faithfulness(model: SparseTransformer, circuit: Circuit, task: Task, *, seed: int = 0) -> Report:
-    """Measure a circuit on the held-out split. Raises UserError when it belongs to another model."""
-    losses = measure(model, circuit, task)
-    batch = task.batch(losses.split, losses.n_pairs, losses.seed)
-    correct = correct_of(batch, model.device)
-    space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(seed)
-    random_losses = [
-        task_loss(frozen_logits(model, circuit, batch, random_nodes_like(circuit, space, generator)), correct).item()
-        for _ in range(RANDOM_SETS)
+def _quick(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    batch: PairBatch,
+    small: PairBatch,
+    full: bool,
+    seed: int,
+    tell: Tell,
+) -> dict[str, Any]:
+    space, seen = NodeSpace.of(model.config), answers_of(final_logits(model, small), small)
+    everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
+    answers, own = answers_of(everything, batch), circuit.calibration(answers_of(alone, batch))
+    nothing = answers_of(final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool())), batch)
+    tell(0.03, "ablations")
+    draws = 4 if full else 1
+    ablations = [
+        sufficiency_under(model, circuit, small, seen, name, draws=draws, seed=seed) for name in ablations_of(circuit)
     ]
-    random_ablated = sum(random_losses) / len(random_losses)
-    warnings = []
-    if losses.circuit > circuit.target_loss:
-        warnings.append(
-            f"On held-out prompts the circuit misses its target: {losses.circuit:.3f} > {circuit.target_loss}."
-        )
-    if losses.ablated < 0.9 * math.log(2):
-        warnings.append(
-            f"Without the circuit the model still does the task in part (loss {losses.ablated:.3f}): "
-            "other nodes can do it too."
-        )
-    return Report(
-        task=circuit.task,
-        model_name=circuit.model_name,
-        model_id=circuit.model_id,
-        ablation=circuit.ablation,
-        n_nodes=len(circuit.nodes),
-        n_edges=len(circuit.edges),
-        target_loss=circuit.target_loss,
-        holds_target=losses.circuit <= circuit.target_loss,
-        losses=losses,
-        sufficiency=sufficiency(losses),
-        necessity=necessity(losses),
-        random_ablated=random_ablated,
-        warnings=warnings,
+    tell(0.06, "necessity")
+    needed = necessity.necessity(model, circuit, batch, small, answers, draws=10 if full else 5, seed=seed)
+    correct = correct_of(batch)
+    losses = Losses(
+        split=REPORT_SPLIT,
+        n_pairs=len(batch.last) // 2,
+        seed=seed,
+        circuit=losses_of(own, batch).mean().item(),
+        full=losses_of(answers, batch).mean().item(),
+        empty=losses_of(nothing, batch).mean().item(),
+        ablated=needed.ablated.value or 0.0,
+        accuracy=accuracy(own, correct),
+        accuracy_full=accuracy(answers, correct),
     )
+    enough = estimate(*(losses_of(x, batch) for x in (nothing, own, answers)), of=share, seed=seed)
+    tell(0.1, "leaving out one at a time")
+    gained = max(0.0, losses.empty - losses.circuit)
+    minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
+    tell(0.2, "attention and activations")
+    return {
+        "mode": "full" if full else "quick",
+        "version": __version__,
+        "seed": seed,
+        "task": circuit.task,
+        "model_name": circuit.model_name,
+        "model_id": circuit.model_id,
+        "ablation": circuit.ablation,
+        "n_nodes": len(circuit.nodes),
+        "n_edges": len(circuit.edges),
+        "target_loss": circuit.target_loss,
+        "holds_target": losses.circuit <= circuit.target_loss,
+        "losses": losses,
+        "sufficiency": enough.value,
+        "necessity": needed.necessity.value,
+        "random_ablated": needed.random_mean,
+        "ablations": tuple(ablations),
+        "outputs": likeness.outputs(circuit, batch, everything, alone, seed),
+        "necessity_test": needed,
+        "minimality": minimal,
+        "internals": likeness.internals(model, circuit, small),
+        "splits": tuple(context.splits(model, circuit, task, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        "prompts": PromptLosses(
+            circuit=tuple(losses_of(own, batch).tolist()), full=tuple(losses_of(answers, batch).tolist())
+        ),
+    }
+
+
+def _full(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    small: PairBatch,
+    card: dict[str, Any],
+    seed: int,
+    budget: PruneConfig,
+    tell: Tell,
+) -> dict[str, Any]:
+    gained = max(0.0, card["losses"].empty - card["losses"].circuit)
+    answers = answers_of(final_logits(model, small), small)
+    found: dict[str, Any] = {}
+    tell(0.22, "knockouts")
+    found["completeness"] = necessity.completeness(model, circuit, small, seed=seed)
+    tell(0.26, "interchange interventions")
+    found["interchange"] = interchange.interchange(model, circuit, small, seed=seed)
+    tell(0.3, "causal scrubbing")
+    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, draws=2, seed=seed)
+    tell(0.34, "loss against size")
+    found["curve"] = size_curve(model, circuit, small)
+    tell(0.38, "longer prompts")
+    found["dilution_of"], rows = context.dilution(model, circuit, task, seed=seed)
+    found["dilution"] = tuple(rows)
+    found["constant_queries"] = tuple(context.constant_queries(model, circuit, small, gained=gained))
+    tell(0.42, "nodes in two values and in words")
+    if 0 < len(circuit.nodes) <= describe.MOST_NODES:
+        learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
+        found["binarised"] = describe.binarise(model, circuit, learn, small, seed=seed)
+    found["descriptions"] = tuple(describe.describe(model, circuit, task, seed=seed))
+    found["nulls"] = null_controls(
+        model, circuit, task, config=budget, seed=seed, report=lambda share, details: tell(0.45 + 0.5 * share, details)
+    )
+    return found

@@ -223,7 +223,7 @@ def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:
         return patch
     if len(batch.last) % 2:
         raise UserError("a prompt without its pair: say which prompt to patch from")
-    return _take(batch, np.arange(len(batch.last)) ^ 1)
+    return batch.take(np.arange(len(batch.last)) ^ 1)
 
 
 def _drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
@@ -232,12 +232,8 @@ def _drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
     if size < (2 if pool is None else 1):
         raise UserError("no other prompt to resample from")
     if pool is not None:
-        return _take(source, rng.integers(0, size, wanted))
-    return _take(source, (np.arange(size) + rng.integers(1, size, wanted)) % size)
-
-
-def _take(batch: PairBatch, rows: np.ndarray) -> PairBatch:
-    return PairBatch(batch.tokens[rows], batch.last[rows], batch.correct[rows], batch.answers)
+        return source.take(rng.integers(0, size, wanted))
+    return source.take((np.arange(size) + rng.integers(1, size, wanted)) % size)
 
 
 def _aligned(values: Float[Tensor, "n S width"], last: np.ndarray, batch: PairBatch) -> Float[Tensor, "n T width"]:

@@ -133,12 +133,18 @@ class Prune(Common):
 
 @dataclass(kw_only=True)
 class Report(Common):
-    """Measure circuits: loss, sufficiency, necessity. Writes report.json and report.md beside each."""
+    """The faithfulness card of circuits (docs/faithfulness.md). Writes report.json, .md and .html beside each."""
 
     function: ClassVar[str] = "report"
     circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
     model: Path | None = None
     """The model; by default the run directory that the circuit lies in."""
+    full: Annotated[bool, Flag] = False
+    """Every measure: also null controls, knockouts, interchange, causal scrubbing, context tests (minutes)."""
+    corpus: Path | None = None
+    """A folder of Python: also try the circuit on the places there that match the task's pattern."""
+    seed: int = 0
+    """Of the prompts, and of every draw."""
 
 
 @dataclass(kw_only=True)

@@ -316,7 +316,7 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
 
 
 def report(command: args.Report) -> None:
-    """Measure circuits and write report.json and report.md beside each."""
+    """Measure circuits and write report.json, report.md and report.html beside each."""
     from sparsecircuits.circuits.faithfulness import faithfulness
     from sparsecircuits.interop.published import load_circuit
     from sparsecircuits.tasks import task_of_circuit
@@ -325,7 +325,17 @@ def report(command: args.Report) -> None:
     for path in command.circuits:
         circuit = load_circuit(path)
         model = _model_of(path, command.model)
-        card = faithfulness(model, circuit, task_of_circuit(circuit.task, path.parent, model.tokenizer))
+        task = task_of_circuit(circuit.task, path.parent, model.tokenizer)
+        with progress(f"card of {circuit.task}") as update:
+            card = faithfulness(
+                model,
+                circuit,
+                task,
+                full=command.full,
+                corpus=command.corpus,
+                seed=command.seed,
+                report=update,
+            )
         saved = card.save(path.with_name("report.json"))
         reports.append({**card.model_dump(mode="json"), "path": str(saved)})
         if not command.json:

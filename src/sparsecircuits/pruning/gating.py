@@ -24,13 +24,34 @@ ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 
 @dataclass(frozen=True)
+class Donors:
+    """For each prompt of a batch, another prompt that it takes activations from.
+
+    batch: the donors, row by row; place [n, T]: which of the donor's positions stands for each position.
+    """
+
+    batch: PairBatch
+    place: np.ndarray
+
+    @classmethod
+    def pairs(cls, batch: PairBatch) -> "Donors":
+        """Each prompt's donor is the other one of its pair."""
+        return cls(batch.take(np.arange(len(batch.last)) ^ 1), counterparts(batch))
+
+    def rows(self, start: int, stop: int, width: int) -> "Donors":
+        """The donors of prompts start..stop, whose tokens are `width` wide."""
+        return Donors(self.batch.rows(start, stop), self.place[start:stop, :width])
+
+
+@dataclass(frozen=True)
 class Gating:
     """Gates on all nodes, 1 on and 0 off, and on some edges.
 
     A node that is off carries, after AbsTopK, its ablation value: a constant per node (`frozen` [nodes]: its
-    mean over pretraining text, or zero), or for `resample` what it is on the other prompt of the pair, in the
-    whole model. There, positions of the common beginning are each other's counterparts, and so are those
-    after it counted from the end. Gates may be learned: all is differentiable in them.
+    mean over pretraining text, or zero), or for `resample` what it is on a donor prompt, in the whole model:
+    by default the other prompt of the pair. There, positions of the common beginning are each other's
+    counterparts, and so are those after it counted from the end. Gates may be learned: all is differentiable
+    in them.
     """
 
     space: NodeSpace
@@ -38,6 +59,7 @@ class Gating:
     frozen: Float[Tensor, " nodes"]
     ablation: Ablation = "mean"
     edges: EdgeGates | None = None
+    donors: Donors | None = None
 
     @contextlib.contextmanager
     def over(self, model: SparseTransformer, batch: PairBatch) -> Iterator[None]:
@@ -58,7 +80,7 @@ class Gating:
 
     def _instead(self, model: SparseTransformer, batch: PairBatch) -> Callable[[str], Tensor]:
         if self.ablation == "resample":
-            return other_prompts(model, self.space, batch).__getitem__
+            return other_prompts(model, self.space, self.donors or Donors.pairs(batch)).__getitem__
         return self.space.split(self.frozen.to(model.device)).__getitem__
 
 
@@ -80,13 +102,13 @@ def freeze_channels(x: Tensor, gate: Tensor, instead: Tensor) -> Tensor:
 
 
 @torch.no_grad()
-def other_prompts(model: SparseTransformer, space: NodeSpace, batch: PairBatch) -> dict[str, Tensor]:
-    """Activations [2N, T, width] of all node sites, and of `attn.y`, on each row's other prompt, in place."""
+def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) -> dict[str, Tensor]:
+    """Activations [n, T, width] of all node sites, and of `attn.y`, on each row's donor, in place."""
     sites = [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))]
     with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
-        model(torch.from_numpy(batch.tokens).to(model.device))
-    place = torch.from_numpy(counterparts(batch)).to(model.device)
-    row = torch.arange(place.shape[0], device=model.device)[:, None] ^ 1
+        model(torch.from_numpy(donors.batch.tokens).to(model.device))
+    place = torch.from_numpy(np.ascontiguousarray(donors.place)).to(model.device)
+    row = torch.arange(place.shape[0], device=model.device)[:, None]
     return {site: seen[site][row, place] for site in sites}
 
 

@@ -55,6 +55,10 @@ class PairBatch:
         width = int(last.max()) + 1
         return PairBatch(self.tokens[start:stop, :width], last, self.correct[start:stop], self.answers)
 
+    def take(self, rows: np.ndarray) -> "PairBatch":
+        """Prompts by their row, in the order given; the padding stays."""
+        return PairBatch(self.tokens[rows], self.last[rows], self.correct[rows], self.answers)
+
 
 @dataclass(frozen=True)
 class Task:
@@ -79,7 +83,7 @@ class Task:
     @property
     def answer_ids(self) -> tuple[int, int]:
         """Token ids of the two answers."""
-        tokenizer = self._require_tokenizer()
+        tokenizer = self.require_tokenizer()
         return tokenizer.single_token(self.answers[0]), tokenizer.single_token(self.answers[1])
 
     def pairs(self, split: str = "train", n: int = 64, seed: int = 0) -> list[Pair]:
@@ -112,7 +116,7 @@ class Task:
 
     def encode(self, pairs: list[Pair]) -> PairBatch:
         """Pairs as tokens, checking that the right answer is the very next token of each prompt."""
-        tokenizer, answers = self._require_tokenizer(), self.answer_ids
+        tokenizer, answers = self.require_tokenizer(), self.answer_ids
         prompts = [prompt for pair in pairs for prompt in pair.prompts]
         whole = [
             prompt + self.answers[side] + rest
@@ -132,7 +136,8 @@ class Task:
             tokens[row, : len(row_ids)] = row_ids
         return PairBatch(tokens, last, np.tile([0, 1], len(pairs)), answers)
 
-    def _require_tokenizer(self) -> "Tokenizer":
+    def require_tokenizer(self) -> "Tokenizer":
+        """The tokenizer. Raises UserError when the task is not bound to one."""
         if self.tokenizer is None:
             raise UserError(f"task {self.name} is not bound to a tokenizer: use get_task")
         return self.tokenizer

@@ -12,21 +12,27 @@ TEMPLATES = {
 }
 
 
-def _items(rng: random.Random, split: str) -> str:
-    """2 to 6 items of one kind: numbers, names, or short expressions."""
-    kind, n = rng.randrange(3), rng.randint(2, 6)
+def _items(rng: random.Random, split: str, n: int | None = None) -> str:
+    """Items of one kind: numbers, names, or short expressions; 2 to 6 if n is not given."""
+    kind, n = rng.randrange(3), rng.randint(2, 6) if n is None else n
     if kind == 0:
         return ", ".join(str(rng.randint(0, 99)) for _ in range(n))
+    chosen = [name for _ in range(-(-n // 6)) for name in names(rng, split, min(n, 6))][:n]
     if kind == 1:
-        return ", ".join(names(rng, split, n))
-    return ", ".join(f"{name} + {rng.randint(1, 9)}" for name in names(rng, split, n))
+        return ", ".join(chosen)
+    return ", ".join(f"{name} + {rng.randint(1, 9)}" for name in chosen)
+
+
+def list_of(rng: random.Random, split: str, n: int | None) -> Pair:
+    """A pair whose list has n items (2 to 6 if None)."""
+    a, b, c = names(rng, split, 3)
+    line = context(rng, split) + rng.choice(TEMPLATES[split]).format(a=a, b=b, c=c)
+    items = _items(rng, split, n)
+    return Pair(f"{line}[{items}", f"{line}[[{items}")
 
 
 def _sample(rng: random.Random, split: str) -> Pair:
-    a, b, c = names(rng, split, 3)
-    line = context(rng, split) + rng.choice(TEMPLATES[split]).format(a=a, b=b, c=c)
-    items = _items(rng, split)
-    return Pair(f"{line}[{items}", f"{line}[[{items}")
+    return list_of(rng, split, None)
 
 
 BRACKET_COUNTING = Task(

@@ -85,8 +85,13 @@ def phrase(rng: random.Random, split: str, low: int = 1, high: int = 8) -> str:
 
 def context(rng: random.Random, split: str, most: int = 4) -> str:
     """0 to `most` lines of plain code without strings, as what stands before a prompt."""
+    return context_lines(rng, split, rng.randint(0, most))
+
+
+def context_lines(rng: random.Random, split: str, n: int) -> str:
+    """n lines (or short blocks) of plain code without strings."""
     lines = []
-    for _ in range(rng.randint(0, most)):
+    for _ in range(n):
         a, b, c = names(rng, split, 3)
         lines.append(rng.choice(CONTEXT[split]).format(a=a, b=b, c=c, n=rng.randint(1, 99), m=rng.randint(1, 99)))
     return "".join(lines)

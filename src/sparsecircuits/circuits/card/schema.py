@@ -1,0 +1,106 @@
+"""What a faithfulness card holds. Version 2 of `report.json`."""
+
+import json
+from pathlib import Path
+from typing import Literal
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from sparsecircuits.circuits.circuit import Losses
+from sparsecircuits.circuits.measures.context import ConstantQuery, Tried
+from sparsecircuits.circuits.measures.corpus import Transfer
+from sparsecircuits.circuits.measures.curve import SizeCurve
+from sparsecircuits.circuits.measures.describe import Binarised, Description
+from sparsecircuits.circuits.measures.interchange import Interchange, Scrubbing
+from sparsecircuits.circuits.measures.likeness import Internals, Outputs
+from sparsecircuits.circuits.measures.necessity import Completeness, Minimality, Necessity
+from sparsecircuits.circuits.measures.nulls import Nulls
+from sparsecircuits.circuits.measures.sufficiency import Sufficiency
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_text, write_text
+
+Verdict = Literal["distinguishable from null", "not distinguishable from null", "null controls not run"]
+
+
+class PromptLosses(BaseModel):
+    """Losses in nats of every prompt, from short pairs to long; rows 2i and 2i+1 are a pair."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    circuit: tuple[float, ...]
+    full: tuple[float, ...]
+
+
+class Report(BaseModel):
+    """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2.
+
+    What the quick version does not measure is None.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+    schema_version: Literal[2] = 2
+    mode: Literal["quick", "full"]
+    version: str
+    """Of the program."""
+    seed: int
+    task: str
+    model_name: str
+    model_id: str
+    ablation: str
+    n_nodes: int
+    n_edges: int
+    target_loss: float
+    verdict: Verdict
+    reasons: tuple[str, ...]
+    """Why, in plain words."""
+    warnings: list[str]
+    holds_target: bool
+    losses: Losses
+    sufficiency: float | None
+    """Under the circuit's own ablation: (empty - circuit) / (empty - full); 1 is all of the task."""
+    necessity: float | None
+    """(ablated - full) / (ln 2 - full), at most 1: how far towards chance the model falls without the circuit."""
+    random_ablated: float
+    """Mean loss when as many random nodes of the same sites, outside the circuit, are frozen instead."""
+    ablations: tuple[Sufficiency, ...]
+    outputs: Outputs
+    necessity_test: Necessity
+    minimality: Minimality
+    internals: Internals
+    splits: tuple[Tried, ...]
+    prompts: PromptLosses
+    completeness: Completeness | None = None
+    interchange: Interchange | None = None
+    scrubbing: Scrubbing | None = None
+    curve: SizeCurve | None = None
+    dilution_of: str | None = None
+    dilution: tuple[Tried, ...] | None = None
+    constant_queries: tuple[ConstantQuery, ...] | None = None
+    binarised: Binarised | None = None
+    descriptions: tuple[Description, ...] | None = None
+    nulls: Nulls | None = None
+    transfer: Transfer | None = None
+
+    def save(self, path: str | Path) -> Path:
+        """Write the JSON, and beside it a Markdown page and an HTML page. Returns the JSON's path."""
+        from sparsecircuits.circuits.card.page import to_html
+
+        path = Path(path)
+        write_text(path.with_suffix(".md"), self.to_markdown() + "\n")
+        write_text(path.with_suffix(".html"), to_html(self))
+        return write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
+
+    def to_markdown(self) -> str:
+        """The card as a Markdown page."""
+        from sparsecircuits.circuits.card.markdown import to_markdown
+
+        return to_markdown(self)
+
+    @classmethod
+    def load(cls, path: str | Path) -> "Report":
+        """Read the JSON. Raises UserError when it is no card of this version."""
+        try:
+            return cls.model_validate_json(read_text(Path(path), "report"))
+        except ValidationError as error:
+            raise UserError(f"{path} is not a card of this version: run `sparsecircuits report` again") from error

@@ -1,0 +1,173 @@
+"""What the numbers say, in plain words."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from sparsecircuits.circuits.card.schema import Report, Verdict
+from sparsecircuits.circuits.circuit import Losses
+from sparsecircuits.circuits.measures.necessity import BROKEN
+from sparsecircuits.circuits.measures.nulls import Nulls
+
+NULL_NAMES = {
+    "shuffled_labels": "shuffled labels",
+    "nonsense": "a nonsense task",
+    "permuted_weights": "the network with its weights permuted",
+    "true": "the true task",
+}
+LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.1, 0.95, 0.9
+SUSPICIOUS_RISE = 0.1
+"""Nats by which a resampled or scrubbed loss may exceed the target before the card warns."""
+
+
+def judge(losses: Losses, n_edges: int, nulls: Nulls | None) -> tuple[Verdict, tuple[str, ...]]:
+    """Whether the circuit can be told from what pruning finds where there is nothing, and why.
+
+    It cannot when the whole model does not do the task, so that there is no behaviour to explain; when the circuit
+    alone does not do it; or when a null's circuit is as small. A null for which no set of nodes holds the target
+    has no circuit at all, and is no rival.
+    """
+    reasons = []
+    if losses.full > BROKEN:
+        reasons.append(
+            f"The whole model does not do this task (loss {losses.full:.3f}, chance {math.log(2):.3f}): there is no "
+            "behaviour that a circuit could explain."
+        )
+    if losses.circuit > BROKEN:
+        reasons.append(
+            f"The circuit alone does not do the task (loss {losses.circuit:.3f}): it is no better than chance."
+        )
+    for null in nulls.nulls if nulls is not None else ():
+        if null.n_edges is None:
+            continue
+        if null.n_edges <= n_edges:
+            reasons.append(
+                f"Pruning finds as small a circuit for {NULL_NAMES[null.name]}: {null.n_edges} edges, not {n_edges}."
+            )
+        elif null.times_smaller is not None and null.times_smaller <= 1:
+            reasons.append(
+                f"With the same budget pruning finds a circuit for {NULL_NAMES[null.name]} that is as small "
+                f"({null.n_edges} edges) as for the true task."
+            )
+    if reasons:
+        return "not distinguishable from null", tuple(reasons)
+    if nulls is None:
+        return "null controls not run", ("Run `sparsecircuits report --full` to prune the nulls.",)
+    return "distinguishable from null", tuple(_beside(null) for null in nulls.nulls)
+
+
+def _beside(null: Any) -> str:
+    name = NULL_NAMES[null.name]
+    if null.times_smaller is None:
+        return f"For {name} pruning finds {null.n_edges or 'no'} edges (the budget was too small for the true task)."
+    if null.at_least:
+        return (
+            f"For {name} no set of nodes of any size holds the target (best loss {null.best_loss:.3f}); the true "
+            f"circuit is at least {null.times_smaller:,.0f} times smaller."
+        )
+    return f"For {name} pruning needs {null.n_edges} edges: the true circuit is {null.times_smaller:.1f} times smaller."
+
+
+CHECKS: dict[str, Callable[[Report], bool | None]] = {
+    "sufficiency": lambda card: card.holds_target,
+    "zero ablation": lambda card: _survives(card, "zero"),
+    "resample ablation": lambda card: _survives(card, "resample_random"),
+    "causal scrubbing": lambda card: (
+        None if card.scrubbing is None else (card.scrubbing.loss.value or 0) <= card.target_loss + SUSPICIOUS_RISE
+    ),
+    "necessity": lambda card: card.necessity_test.breaks,
+    "minimality": lambda card: not card.minimality.needless,
+    "completeness": lambda card: (
+        None if card.completeness is None else (card.completeness.incompleteness.value or 0) <= LARGEST_INCOMPLETENESS
+    ),
+    "agreement": lambda card: (card.outputs.agreement.value or 0) >= SMALLEST_AGREEMENT,
+    "activations": lambda card: card.internals.explained is not None and card.internals.explained >= SMALLEST_SHARE,
+    "no constants": lambda card: not any(node.constant for node in card.internals.nodes),
+    "interchange": lambda card: (
+        None
+        if card.interchange is None
+        else min(card.interchange.flips_all.value or 0, card.interchange.accuracy.value or 0) >= SMALLEST_SHARE
+    ),
+    "verdict": lambda card: None if card.nulls is None else card.verdict == "distinguishable from null",
+}
+"""What a circuit should pass: True, False, or None where it was not measured."""
+
+
+def _survives(card: Report, ablation: str) -> bool | None:
+    """Whether the loss under an ablation is near the target."""
+    found = [result.loss.value for result in card.ablations if result.ablation == ablation]
+    return (found[0] or 0) <= card.target_loss + SUSPICIOUS_RISE if found else None
+
+
+def warnings(card: dict[str, Any]) -> list[str]:
+    """One line for everything that a reader should not overlook. card: the fields of a Report."""
+    return [*_of_the_basics(card), *_of_resampling(card), *_of_the_rest(card)]
+
+
+def _of_the_basics(card: dict[str, Any]) -> list[str]:
+    losses, found = card["losses"], []
+    if card["verdict"] == "not distinguishable from null":
+        found.append("This circuit is not distinguishable from null. " + " ".join(card["reasons"]))
+    if not card["holds_target"]:
+        found.append(
+            f"On held-out prompts the circuit misses its target: {losses.circuit:.3f} > {card['target_loss']}."
+        )
+    if not card["necessity_test"].breaks:
+        found.append(
+            f"Without the circuit the model still does the task in part (loss {losses.ablated:.3f}, below "
+            f"{BROKEN:.3f}): other nodes can do it too."
+        )
+    if card["random_ablated"] > max(BROKEN / 2, (losses.full + losses.ablated) / 2):
+        found.append(
+            f"As many random nodes matter about as much as the circuit: without them the loss is "
+            f"{card['random_ablated']:.3f}."
+        )
+    return found
+
+
+def _of_resampling(card: dict[str, Any]) -> list[str]:
+    found, allowed = [], card["target_loss"] + SUSPICIOUS_RISE
+    by_name = {result.ablation: result for result in card["ablations"]}
+    named = {
+        "resample_random": "random prompts of the task",
+        "resample_pair": "the pair's other prompt",
+        "zero": "zero",
+    }
+    for name, words in named.items():
+        result = by_name.get(name)
+        if card["holds_target"] and result is not None and (result.loss.value or 0) > allowed:
+            found.append(
+                f"With activations of {words} outside the circuit its loss is {result.loss.value:.3f} "
+                f"({result.loss_recalibrated:.3f} recalibrated)."
+                if name != "zero"
+                else f"With zeros outside the circuit its loss is {result.loss.value:.3f} "
+                f"({result.loss_recalibrated:.3f} recalibrated): it needs the constants of other nodes."
+            )
+    scrubbed = card.get("scrubbing")
+    if card["holds_target"] and scrubbed is not None and (scrubbed.loss.value or 0) > allowed:
+        found.append(
+            f"Causal scrubbing leaves a loss of {scrubbed.loss.value:.3f}: its inputs carry more than the answer."
+        )
+    return found
+
+
+def _of_the_rest(card: dict[str, Any]) -> list[str]:
+    found, minimality, interchange = [], card["minimality"], card.get("interchange")
+    if minimality.needless:
+        shown = ", ".join(minimality.needless[:5]) + (", …" if len(minimality.needless) > 5 else "")
+        found.append(f"{len(minimality.needless)} of {minimality.measured} nodes and edges can be left out: {shown}.")
+    constant = [node.name for node in card["internals"].nodes if node.constant]
+    if constant:
+        found.append(f"Constant over the task's prompts, so no more than a bias: {', '.join(constant[:5])}.")
+    if interchange is not None and (interchange.flips_all.value or 0) < 0.9:
+        share = interchange.flips_all.value or 0
+        found.append(f"Patching all of the circuit's nodes turns only {share:.0%} of the answers around.")
+    if interchange is not None and (interchange.accuracy.value or 1) < 0.9:
+        share = interchange.accuracy.value
+        found.append(f"Patched node by node, the model does what the circuit predicts in {share:.0%} of cases.")
+    for row in [*(card.get("dilution") or ()), *([card["transfer"].result] if card.get("transfer") else [])]:
+        if row.accuracy_circuit < row.accuracy_model - 0.1:
+            what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
+            shares = f"the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}"
+            found.append(f"{what[0].upper()}{what[1:]} {shares}.")
+    return found

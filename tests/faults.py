@@ -1,0 +1,209 @@
+"""Faults planted into a circuit whose truth is known, and what each check of the card says of it."""
+
+import base64
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+
+import sparsecircuits as sc
+from handmade import QUOTE_NODES, quote_model, two_way_model
+from sparsecircuits.circuits.card.schema import Report
+from sparsecircuits.circuits.card.verdict import CHECKS
+from sparsecircuits.circuits.circuit import Circuit, encode_frozen
+from sparsecircuits.circuits.extraction import edges_of, nodes_of
+from sparsecircuits.circuits.measures.necessity import random_nodes_like
+from sparsecircuits.circuits.measures.nulls import nonsense_task, permuted_network, prompt_means, shuffled_labels
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.models.storage import content_hash
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.discretise import Evaluator
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import ablation_values
+from sparsecircuits.tasks import Task
+
+SMALL_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=16, lr=2e-2)
+Planted = tuple[sc.SparseTransformer, Circuit, Task]
+
+
+def circuit_of(model, task, nodes: list[str], ablation: str = "mean") -> Circuit:
+    """A circuit with given nodes and all edges between them, calibrated on training prompts."""
+    space = NodeSpace.of(model.config)
+    means = prompt_means(model, task)
+    frozen = ablation_values(ablation, means)
+    score = Evaluator(model, frozen, task.batch("train", 64), ablation=ablation)(space.mask(nodes))
+    return Circuit(
+        task=task.name,
+        answers=task.answers,
+        model_name=model.name,
+        model_id=content_hash(model),
+        ablation=ablation,
+        target_loss=0.15,
+        nodes=tuple(nodes_of(nodes, model.config, space.split(means))),
+        edges=tuple(edges_of(nodes, model)),
+        scale=score.calibration.scale,
+        shift=score.calibration.shift,
+        frozen=encode_frozen(space, frozen),
+    )
+
+
+def with_frozen(circuit: Circuit, node: str, value: float) -> Circuit:
+    """The circuit with another ablation value of one node."""
+    site, _, index = node.rpartition(".")
+    values = np.frombuffer(base64.b64decode(circuit.frozen[site]), dtype="<f4").copy()
+    values[int(index)] = value
+    return circuit.model_copy(update={"frozen": {**circuit.frozen, site: base64.b64encode(values.tobytes()).decode()}})
+
+
+def without_node(circuit: Circuit, name: str) -> Circuit:
+    """The circuit without a node and its edges; nothing is calibrated again."""
+    return circuit.model_copy(
+        update={
+            "nodes": tuple(node for node in circuit.nodes if node.name != name),
+            "edges": tuple(edge for edge in circuit.edges if name not in (edge.source, edge.target)),
+        }
+    )
+
+
+def _task() -> Task:
+    return sc.get_task("single_double_quote")
+
+
+def _model():
+    return quote_model(Tokenizer.default())
+
+
+def _true() -> Planted:
+    model = _model()
+    return model, circuit_of(model, _task(), QUOTE_NODES), _task()
+
+
+def _missing_node() -> Planted:
+    model, circuit, task = _true()
+    return model, without_node(circuit, "0.mlp.post_act.5"), task
+
+
+def _missing_edge() -> Planted:
+    model, circuit, task = _true()
+    return model, circuit.model_copy(update={"edges": circuit.edges[:1] + circuit.edges[2:]}), task
+
+
+def _junk_node() -> Planted:
+    model, task = _model(), _task()
+    nodes = [*QUOTE_NODES[:3], "0.attn.resid_delta.8", *QUOTE_NODES[3:]]
+    return model, circuit_of(model, task, nodes), task
+
+
+def _constant_node() -> Planted:
+    model, task = _model(), _task()
+    return model, circuit_of(model, task, [QUOTE_NODES[0], "0.attn.q.0", *QUOTE_NODES[1:]]), task
+
+
+def _wrong_mean_outside() -> Planted:
+    model, circuit, task = _true()
+    return model, with_frozen(circuit, "0.attn.resid_delta.4", 20.0), task
+
+
+def _wrong_mean_inside() -> Planted:
+    model, circuit, task = _true()
+    value = circuit.nodes[2].mean
+    del value
+    # Frozen there, the neuron no longer sits at its mean but where it is for single quotes: too little to break.
+    return model, _all_frozen_right(circuit), task
+
+
+def _all_frozen_right(circuit: Circuit) -> Circuit:
+    for name in QUOTE_NODES:
+        circuit = with_frozen(circuit, name, -30.0)
+    return circuit
+
+
+def _second_way() -> Planted:
+    model, task = two_way_model(Tokenizer.default(), 6.0), _task()
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
+def _zero_flatters() -> Planted:
+    model, task = two_way_model(Tokenizer.default(), -4.5), _task()
+    return model, circuit_of(model, task, QUOTE_NODES, ablation="zero"), task
+
+
+def _random_nodes() -> Planted:
+    model, circuit, task = _true()
+    space = NodeSpace.of(model.config)
+    drawn = space.names(random_nodes_like(circuit, space, torch.Generator().manual_seed(0)))
+    return model, circuit_of(model, task, drawn), task
+
+
+def _wrong_sign() -> Planted:
+    model, circuit, task = _true()
+    return model, circuit.model_copy(update={"scale": -circuit.scale, "shift": circuit.shift[::-1]}), task
+
+
+def _shuffled() -> Planted:
+    model, task = _model(), shuffled_labels(_task(), 0)
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
+def _nonsense() -> Planted:
+    model, task = _model(), nonsense_task(_task(), 0)
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
+def _permuted() -> Planted:
+    model, task = permuted_network(_model(), 0), _task()
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
+@dataclass(frozen=True)
+class Fault:
+    """What was planted; `caught` are the checks that must fail, `spared` those that must not."""
+
+    words: str
+    plant: Callable[[], Planted]
+    caught: tuple[str, ...]
+    spared: tuple[str, ...] = ()
+
+
+FAULTS = (
+    Fault("none: the true circuit", _true, (), tuple(CHECKS)),
+    Fault("a true node removed", _missing_node, ("sufficiency", "agreement"), ("no constants",)),
+    Fault("a true edge removed", _missing_edge, ("sufficiency", "agreement"), ("necessity",)),
+    Fault(
+        "a junk node added", _junk_node, ("minimality",), ("sufficiency", "resample ablation", "necessity", "verdict")
+    ),
+    Fault("a constant node added", _constant_node, ("minimality", "no constants"), ("sufficiency", "necessity")),
+    Fault(
+        "a wrong mean outside the circuit",
+        _wrong_mean_outside,
+        ("sufficiency",),
+        ("zero ablation", "resample ablation", "necessity", "causal scrubbing"),
+    ),
+    Fault("wrong means of the circuit's own nodes", _wrong_mean_inside, (), ("sufficiency", "resample ablation")),
+    Fault("one of two ways to the answer", _second_way, ("necessity", "completeness"), ("minimality",)),
+    Fault("an opposing way, hidden by zeros", _zero_flatters, ("resample ablation",), ("zero ablation", "sufficiency")),
+    Fault("random nodes of the same sites", _random_nodes, ("sufficiency", "necessity", "verdict")),
+    Fault(
+        "a calibration that turns answers around", _wrong_sign, ("sufficiency", "agreement", "verdict"), ("necessity",)
+    ),
+    Fault("labels shuffled", _shuffled, ("sufficiency", "verdict")),
+    Fault("a nonsense task", _nonsense, ("sufficiency", "verdict")),
+    Fault("weights permuted", _permuted, ("sufficiency", "verdict")),
+)
+
+
+def card_of(fault: Fault) -> Report:
+    """The full card of a planted fault, with small null prunings."""
+    return sc.faithfulness(*fault.plant(), full=True, budget=SMALL_BUDGET)
+
+
+def table(cards: dict[str, Report]) -> str:
+    """Which check caught which fault, as Markdown. ✗: it failed; a dot: it passed; a dash: not measured."""
+    mark = {True: "·", False: "✗", None: "–"}
+    rows = ["| planted | " + " | ".join(CHECKS) + " |", "|---" * (1 + len(CHECKS)) + "|"]
+    rows += [
+        f"| {words} | " + " | ".join(mark[check(card)] for check in CHECKS.values()) + " |"
+        for words, card in cards.items()
+    ]
+    return "\n".join(rows)
