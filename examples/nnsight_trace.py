@@ -19,7 +19,7 @@ def read(model: torch.nn.Module, layer: int, ids: torch.Tensor) -> torch.Tensor:
     wrapped = NNsight(model)
     with wrapped.trace(ids):
         activations = wrapped.blocks[layer].mlp.post_act.output.save()
-    return activations
+    return activations  # noqa: RET504 (nnsight runs the body of `with` by itself)
 
 
 def ablated(model: torch.nn.Module, layer: int, neuron: int, ids: torch.Tensor) -> torch.Tensor:
@@ -28,7 +28,7 @@ def ablated(model: torch.nn.Module, layer: int, neuron: int, ids: torch.Tensor) 
     with wrapped.trace(ids):
         wrapped.blocks[layer].mlp.post_act.output[..., neuron] = 0
         logits = wrapped.output.save()
-    return logits
+    return logits  # noqa: RET504
 
 
 @torch.no_grad()
