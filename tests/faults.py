@@ -91,8 +91,7 @@ def _missing_edge() -> Planted:
 
 def _junk_node() -> Planted:
     model, task = _model(), _task()
-    nodes = [*QUOTE_NODES[:3], "0.attn.resid_delta.8", *QUOTE_NODES[3:]]
-    return model, circuit_of(model, task, nodes), task
+    return model, circuit_of(model, task, [QUOTE_NODES[0], "0.attn.act_in.8", *QUOTE_NODES[1:]]), task
 
 
 def _constant_node() -> Planted:
@@ -107,16 +106,7 @@ def _wrong_mean_outside() -> Planted:
 
 def _wrong_mean_inside() -> Planted:
     model, circuit, task = _true()
-    value = circuit.nodes[2].mean
-    del value
-    # Frozen there, the neuron no longer sits at its mean but where it is for single quotes: too little to break.
-    return model, _all_frozen_right(circuit), task
-
-
-def _all_frozen_right(circuit: Circuit) -> Circuit:
-    for name in QUOTE_NODES:
-        circuit = with_frozen(circuit, name, -30.0)
-    return circuit
+    return model, with_frozen(circuit, "0.attn.resid_delta.3", -30.0), task
 
 
 def _second_way() -> Planted:
@@ -125,7 +115,7 @@ def _second_way() -> Planted:
 
 
 def _zero_flatters() -> Planted:
-    model, task = two_way_model(Tokenizer.default(), -4.5), _task()
+    model, task = two_way_model(Tokenizer.default(), -4.0), _task()
     return model, circuit_of(model, task, QUOTE_NODES, ablation="zero"), task
 
 
@@ -168,20 +158,25 @@ class Fault:
 
 FAULTS = (
     Fault("none: the true circuit", _true, (), tuple(CHECKS)),
-    Fault("a true node removed", _missing_node, ("sufficiency", "agreement"), ("no constants",)),
-    Fault("a true edge removed", _missing_edge, ("sufficiency", "agreement"), ("necessity",)),
+    Fault("a true node removed", _missing_node, ("sufficiency", "resample ablation", "causal scrubbing", "agreement")),
+    Fault("a true edge removed", _missing_edge, ("sufficiency", "resample ablation", "agreement"), ("necessity",)),
+    Fault("a junk node added", _junk_node, ("minimality",), tuple(name for name in CHECKS if name != "minimality")),
     Fault(
-        "a junk node added", _junk_node, ("minimality",), ("sufficiency", "resample ablation", "necessity", "verdict")
+        "a constant node added", _constant_node, ("minimality", "no constants"), ("sufficiency", "necessity", "verdict")
     ),
-    Fault("a constant node added", _constant_node, ("minimality", "no constants"), ("sufficiency", "necessity")),
     Fault(
         "a wrong mean outside the circuit",
         _wrong_mean_outside,
-        ("sufficiency",),
-        ("zero ablation", "resample ablation", "necessity", "causal scrubbing"),
+        ("sufficiency", "ablation values"),
+        ("zero ablation", "resample ablation", "necessity"),
     ),
-    Fault("wrong means of the circuit's own nodes", _wrong_mean_inside, (), ("sufficiency", "resample ablation")),
-    Fault("one of two ways to the answer", _second_way, ("necessity", "completeness"), ("minimality",)),
+    Fault(
+        "a wrong mean of one of its nodes",
+        _wrong_mean_inside,
+        ("ablation values",),
+        tuple(name for name in CHECKS if name not in ("ablation values", "completeness")),
+    ),
+    Fault("one of two ways to the answer", _second_way, ("necessity", "completeness"), ("sufficiency", "minimality")),
     Fault("an opposing way, hidden by zeros", _zero_flatters, ("resample ablation",), ("zero ablation", "sufficiency")),
     Fault("random nodes of the same sites", _random_nodes, ("sufficiency", "necessity", "verdict")),
     Fault(
@@ -193,9 +188,9 @@ FAULTS = (
 )
 
 
-def card_of(fault: Fault) -> Report:
+def card_of(fault: Fault, budget: PruneConfig = SMALL_BUDGET) -> Report:
     """The full card of a planted fault, with small null prunings."""
-    return sc.faithfulness(*fault.plant(), full=True, budget=SMALL_BUDGET)
+    return sc.faithfulness(*fault.plant(), full=True, budget=budget)
 
 
 def table(cards: dict[str, Report]) -> str:

@@ -38,6 +38,7 @@ def two_way_model(tokenizer, weight: float) -> SparseTransformer:
     """The quote model with a second way to the answers, through other nodes: as strong as the first at a
     weight of 6, against it below 0."""
     model = quote_model(tokenizer)
+    model.logit_bias[tokenizer.single_token("')")] += weight
     double, opener = tokenizer.single_token('")'), tokenizer.single_token('("')
     attention, mlp = model.block(0).attn, model.block(0).mlp
     model.wte.weight[opener, 1] = 10.0

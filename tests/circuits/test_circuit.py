@@ -4,7 +4,6 @@ import json
 import subprocess
 import sys
 
-import numpy as np
 import pytest
 import torch
 
@@ -12,7 +11,7 @@ import sparsecircuits as sc
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edges_of
-from sparsecircuits.circuits.faithfulness import necessity, random_nodes_like, sufficiency
+from sparsecircuits.circuits.measures.necessity import random_nodes_like
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.pruning.config import PruneConfig
@@ -120,16 +119,6 @@ def test_the_report_warns_when_a_node_is_missing(found):
     report = sc.faithfulness(model, without, task)
     assert not report.holds_target
     assert any("misses its target" in warning for warning in report.warnings)
-
-
-def test_measures_at_known_points(found):
-    losses = found[2].losses
-    at = lambda **kw: losses.model_copy(update=kw)  # noqa: E731
-    assert sufficiency(at(circuit=0.1, full=0.1, empty=0.9)) == pytest.approx(1)
-    assert sufficiency(at(circuit=0.9, full=0.1, empty=0.9)) == pytest.approx(0)
-    assert necessity(at(ablated=0.1, full=0.1)) == pytest.approx(0)
-    assert necessity(at(ablated=5.0, full=0.1)) == 1
-    assert np.isnan(sufficiency(at(full=0.9, empty=0.9)))
 
 
 def test_random_nodes_match_the_circuit_by_site(found):

@@ -77,6 +77,16 @@ def test_report(pruned):
     assert "circuit alone" in run("report", path).stdout
 
 
+def test_report_full(pruned):
+    path = pruned[1]["circuits"][0]["path"]
+    report = json.loads(run("report", path, "--full", "--seed", 1, "--json").stdout)["reports"][0]
+    assert (report["schema_version"], report["mode"], report["seed"]) == (2, "full", 1)
+    assert report["verdict"] == "distinguishable from null"
+    assert len(report["nulls"]["nulls"]) == 3
+    assert "<svg" in Path(report["path"]).with_suffix(".html").read_text()
+    assert "Null controls" in Path(report["path"]).with_suffix(".md").read_text()
+
+
 def test_tasks(pruned):
     listed = json.loads(run("tasks", "--json").stdout)["tasks"]
     assert {"name", "description", "answers"} <= set(listed[0])

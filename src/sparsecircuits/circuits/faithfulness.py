@@ -15,6 +15,7 @@ from sparsecircuits.circuits.card.schema import PromptLosses, Report
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.circuits.evaluation import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.circuits.measures import context, describe, interchange, likeness, necessity
+from sparsecircuits.circuits.measures.constants import constants
 from sparsecircuits.circuits.measures.corpus import transfer
 from sparsecircuits.circuits.measures.curve import size_curve
 from sparsecircuits.circuits.measures.estimate import estimate
@@ -133,6 +134,7 @@ def _quick(
         "necessity_test": needed,
         "minimality": minimal,
         "internals": likeness.internals(model, circuit, small),
+        "constants": constants(model, circuit, small),
         "splits": tuple(context.splits(model, circuit, task, pairs=SMALL_PAIRS if full else 32, seed=seed)),
         "prompts": PromptLosses(
             circuit=tuple(losses_of(own, batch).tolist()), full=tuple(losses_of(answers, batch).tolist())

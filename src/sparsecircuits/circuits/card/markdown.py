@@ -118,6 +118,7 @@ def _likeness(card: Report) -> str:
         ["correlation of logit differences", number(out.same_margin, 3)],
         ["kept activations explained (mean)", number(inside.explained, 3)],
         ["attention patterns shared (mean)", number(inside.attention, 3)],
+        ["farthest ablation value (site's rms beyond the node's range)", number(card.constants.farthest, 2)],
     ]
     return "## Does it compute what the model computes?\n\n" + table(["", ""], rows)
 

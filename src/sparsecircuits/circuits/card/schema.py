@@ -7,6 +7,7 @@ from typing import Literal
 from pydantic import BaseModel, ConfigDict, ValidationError
 
 from sparsecircuits.circuits.circuit import Losses
+from sparsecircuits.circuits.measures.constants import Constants
 from sparsecircuits.circuits.measures.context import ConstantQuery, Tried
 from sparsecircuits.circuits.measures.corpus import Transfer
 from sparsecircuits.circuits.measures.curve import SizeCurve
@@ -68,6 +69,7 @@ class Report(BaseModel):
     necessity_test: Necessity
     minimality: Minimality
     internals: Internals
+    constants: Constants
     splits: tuple[Tried, ...]
     prompts: PromptLosses
     completeness: Completeness | None = None

@@ -76,6 +76,7 @@ CHECKS: dict[str, Callable[[Report], bool | None]] = {
         None if card.scrubbing is None else (card.scrubbing.loss.value or 0) <= card.target_loss + SUSPICIOUS_RISE
     ),
     "necessity": lambda card: card.necessity_test.breaks,
+    "ablation values": lambda card: not (card.constants.far or card.constants.misrecorded),
     "minimality": lambda card: not card.minimality.needless,
     "completeness": lambda card: (
         None if card.completeness is None else (card.completeness.incompleteness.value or 0) <= LARGEST_INCOMPLETENESS
@@ -156,6 +157,10 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
     if minimality.needless:
         shown = ", ".join(minimality.needless[:5]) + (", …" if len(minimality.needless) > 5 else "")
         found.append(f"{len(minimality.needless)} of {minimality.measured} nodes and edges can be left out: {shown}.")
+    values = card["constants"]
+    if values.far or values.misrecorded:
+        shown = ", ".join((*values.far, *values.misrecorded)[:5])
+        found.append(f"Ablation values that are not like what their nodes do on the task's prompts: {shown}.")
     constant = [node.name for node in card["internals"].nodes if node.constant]
     if constant:
         found.append(f"Constant over the task's prompts, so no more than a bias: {', '.join(constant[:5])}.")

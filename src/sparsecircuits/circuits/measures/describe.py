@@ -17,8 +17,8 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.objective import accuracy, correct_of
 from sparsecircuits.tasks import PairBatch, Task
 
-SHARES = (0.25, 0.5, 0.75)
-"""Thresholds that are tried, as shares of a node's observed range."""
+SHARES = (0.03, 0.1, 0.25, 0.5, 0.75)
+"""Thresholds that are tried, as shares of a node's observed range: the paper's three, and two for long tails."""
 MOST_TOKENS = 4
 MOST_NODES = 40
 
@@ -76,7 +76,7 @@ def binarise(
 ) -> Binarised:
     """Replace each node of the circuit alone by a step between two values (Gao et al. 2025, appendix).
 
-    Node by node, in order of computation, the threshold of the three that leaves the lowest loss on `learn`; the
+    Node by node, in order of computation, the threshold that leaves the lowest loss on `learn`; the
     two values are the means below and above it. The loss is of `test`. A circuit that survives computes with
     features that are on or off.
     """
@@ -157,7 +157,7 @@ def describe(
 
     Rules name tokens (up to four, those with the most extreme activations), the place where the two prompts of a
     pair differ, what comes from there on, and the last token, each of either answer's prompts or of both. Rule,
-    threshold (1/4, 1/2 or 3/4 of the range) and direction are chosen by F1 on training prompts; precision and
+    threshold and direction are chosen by F1 on training prompts; precision and
     recall are of held-out prompts. Both between 0 and 1.
     """
     learn, test = (task.encode(task.draw(split, pairs, seed)) for split in ("train", "held_out"))

@@ -103,7 +103,7 @@ def recorded(
     model: SparseTransformer, donors: Donors, names: list[str], gating: Gating | None, batch: PairBatch
 ) -> dict[str, Float[Tensor, "n T"]]:
     """Nodes' activations on each prompt's donor, at the places that stand for the prompt's own. With a gating, in
-    the gated run of the pairs (the donors must then be the pairs')."""
+    the gated run of the donors."""
     places = {name: split_node(name) for name in names}
     pattern = "|".join(site.replace(".", r"\.") for site in sorted({site for site, _ in places.values()}))
     found: dict[str, list[Tensor]] = {name: [] for name in names}
@@ -158,17 +158,16 @@ class Scrubbing(BaseModel):
     kept: Estimate
     """(empty - scrubbed) / (empty - full): the share of the task that survives; 1 is all of it."""
     inputs: tuple[str, ...]
-    """The nodes that the circuit reads the prompt with: no other node of it comes before them."""
+    """The nodes that the circuit reads the prompt with."""
 
 
 def inputs_of(circuit: Circuit) -> list[str]:
-    """Nodes that no other node of the circuit comes before, by an edge or along the residual stream."""
-    targets = {edge.target for edge in circuit.edges}
+    """Read nodes of channels that no earlier node of the circuit writes: there the prompt comes in."""
     written: set[int] = set()
     found = []
     for node in circuit.nodes:  # in order of computation
         reads = split_site(node.name.rpartition(".")[0])[1] in ("attn.act_in", "mlp.act_in", "final_resid")
-        if (reads and node.index not in written) or (not reads and node.name not in targets):
+        if reads and node.index not in written:
             found.append(node.name)
         if node.site.endswith("resid_delta"):
             written.add(node.index)
@@ -188,9 +187,9 @@ def causal_scrubbing(
 
     The hypothesis: the answer depends on the prompt through the circuit alone, and the circuit reads from the
     prompt only which answer is right. So every node outside takes its activation from a random prompt of either
-    class, and each node that the circuit reads with takes its own from another random prompt of the same class,
-    independently of the others (from up to six donors). Stricter than resample ablation: what is lost here and not
-    there, the circuit knows of the very prompt.
+    class, and each node that the circuit reads with takes what it is, in the circuit alone, on another random prompt
+    of the same class, independently of the others (from up to six donors). Stricter than resample ablation: what is
+    lost here and not there, the circuit knows of the very prompt.
     """
     matched, gating = Matched.of(batch), circuit.gating(model)
     space = gating.space
@@ -203,7 +202,7 @@ def causal_scrubbing(
         groups = [inputs[place::MOST_DONORS] for place in range(min(MOST_DONORS, len(inputs)))]
         for place, group in enumerate(groups):
             own = matched.draw(seed + 1000 * draw + 1 + place, same_class=True)
-            values |= recorded(model, own, group, None, batch)
+            values |= recorded(model, own, group, gating, batch)
         changes = patch_with(values, values.__getitem__)
         logits = circuit.calibration(
             answers_of(final_logits(model, batch, gating, donors=outside, changes=changes), batch)

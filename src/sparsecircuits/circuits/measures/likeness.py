@@ -98,7 +98,7 @@ class Internals(BaseModel):
     nodes: tuple[NodeLikeness, ...]
     heads: tuple[HeadLikeness, ...]
     explained: float | None
-    """Mean over the nodes that vary."""
+    """Mean over the nodes that vary, in the model and in the circuit."""
     attention: float | None
     """Mean over heads with a kept node."""
 
@@ -129,7 +129,7 @@ def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> I
     for layer, head in heads:
         distance = 0.5 * np.abs(here.patterns[layer, head] - there.patterns[layer, head]).sum(axis=-1)
         found.append(HeadLikeness(head=f"{layer}.{head}", agreement=float(1 - distance.mean())))
-    known = [node.explained for node in nodes if node.explained is not None]
+    known = [node.explained for node in nodes if node.explained is not None and not node.constant]
     return Internals(
         nodes=tuple(nodes),
         heads=tuple(found),

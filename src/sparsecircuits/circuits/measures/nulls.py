@@ -19,11 +19,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.measures.runs import chunks
+from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edges import edges_between
-from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
+from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.gating import Ablation
 from sparsecircuits.pruning.optimise import learn_gates
 from sparsecircuits.tasks import Pair, PairBatch, Task
@@ -106,13 +108,20 @@ def permuted_network(model: SparseTransformer, seed: int) -> SparseTransformer:
     return other
 
 
+@torch.no_grad()
 def prompt_means(model: SparseTransformer, task: Task) -> Float[Tensor, " nodes"]:
     """Means of all nodes over the prompts of the task's training split: what stands in for means over pretraining
     text where a network was never trained."""
-    batch = task.batch("train", 64, 0)
-    rows = [batch.tokens[i, : last + 1] for i, last in enumerate(batch.last)]
-    stream = np.concatenate(rows * (1 + model.config.n_ctx // max(1, sum(map(len, rows)))))
-    return pretraining_means(model, stream)
+    space, batch = NodeSpace.of(model.config), task.encode(task.draw("train", 64))
+    total, count = torch.zeros(space.size, dtype=torch.float64), 0
+    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
+    for _, _, chunk in chunks(batch):
+        with record(model, pattern) as seen:
+            model(torch.from_numpy(chunk.tokens).to(model.device))
+        real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
+        total += torch.cat([seen[site].double().cpu()[real].sum(dim=0) for site in space.slices])
+        count += int(real.sum())
+    return (total / count).float()
 
 
 @dataclass(frozen=True)
