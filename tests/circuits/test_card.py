@@ -88,8 +88,8 @@ def test_donors_are_other_prompts_matched_by_role(task):
         other = [donors.batch.tokens[i, donors.place[i, matched.contrast[i]]] for i in rows]
         quotes = [pool.tokens[i, matched.contrast[i]] for i in rows]
         assert set(other) == set(quotes)  # the place where a pair differs stands for the place where a pair differs
-        alike = donors.batch.correct == np.tile([0, 1], 16) if not same_class else np.array(other) == np.array(quotes)
-        assert alike.all()
+        alike = np.array(other) == np.array(quotes)
+        assert alike.all() if same_class else 0.2 < alike.mean() < 0.8
         assert not any((donors.batch.tokens[i] == pool.tokens[i]).all() for i in rows)
 
 

@@ -1,5 +1,6 @@
 """Bootstrap intervals over pairs of prompts."""
 
+import functools
 import math
 from collections.abc import Callable
 
@@ -38,8 +39,7 @@ def estimate(
     element by element; by default the mean itself.
     """
     pairs = [x.detach().cpu().double().numpy().reshape(-1, 2).mean(axis=1) for x in per_prompt]
-    n = len(pairs[0])
-    weights = np.random.default_rng(seed).multinomial(n, np.full(n, 1 / n), size=draws) / n
+    weights = _weights(len(pairs[0]), seed, draws)
     with np.errstate(all="ignore"):
         value = float(of(*(np.asarray(x.mean()) for x in pairs)))
         samples = np.asarray(of(*(weights @ x for x in pairs)), dtype=float)
@@ -48,6 +48,13 @@ def estimate(
         return Estimate(value=finite(value))
     low, high = np.percentile(samples, _COVERED)
     return Estimate(value=value, low=float(low), high=float(high))
+
+
+@functools.lru_cache(maxsize=8)
+def _weights(n: int, seed: int, draws: int) -> np.ndarray:
+    """How often each of n pairs is in each draw with replacement, as shares [draws, n]."""
+    drawn = np.random.default_rng(seed).integers(0, n, (draws, n)) + n * np.arange(draws)[:, None]
+    return np.bincount(drawn.ravel(), minlength=draws * n).reshape(draws, n) / n
 
 
 def finite(value: float) -> float | None:
