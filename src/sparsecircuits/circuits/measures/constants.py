@@ -52,6 +52,8 @@ def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> C
     wrong = [
         node.name
         for node in circuit.nodes
-        if circuit.ablation == "mean" and abs(node.mean - names[node.name]) > 1e-4 * (1 + abs(node.mean))
+        if circuit.ablation == "mean"
+        and node.mean is not None
+        and abs(node.mean - names[node.name]) > 1e-4 * (1 + abs(node.mean))
     ]
     return Constants(far=tuple(space.names(distance > FAR)), farthest=distance.max().item(), misrecorded=tuple(wrong))
