@@ -1,6 +1,7 @@
 """`prune`: from a model and a task to a circuit."""
 
 import dataclasses
+import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from sparsecircuits.pruning.gating import ablation_values
 from sparsecircuits.pruning.objective import all_candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.tasks import Task
+
+WIDER = 1.25  # of the smallest prefix that holds the goal: where the clean-up starts a second time
 
 
 def prune(
@@ -64,9 +67,7 @@ def prune(
         tau = rank_nodes(model, task, frozen, config, goal, lambda *state: tell(*_learning(config, *state)))
         tell(0.8, "choosing the size")
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
-        kept = drop_needless(
-            top_nodes(tau, size), evaluate, goal, report=lambda n: tell(0.85, f"dropping the needless of {n} nodes")
-        )
+        kept = _cleaned(tau, size, evaluate, goal, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
     everything = edges_between(model, evaluate.space, kept)
     edges = everything
     if config.prune_edges:
@@ -90,6 +91,16 @@ def _smallest(tau: torch.Tensor, evaluate: Evaluator, goal: float, target_loss: 
     if size is None:
         raise TaskTooHard(f"no set of nodes holds a loss of {target_loss} on {task}")
     return size, max(goal, evaluate(top_nodes(tau, size)).loss)
+
+
+def _cleaned(
+    tau: torch.Tensor, size: int, evaluate: Evaluator, goal: float, report: Callable[[int], None]
+) -> torch.Tensor:
+    """Leave-one-out from the smallest prefix and from a somewhat larger one; the smaller outcome. The greedy search
+    ends where it began to get stuck, and a prefix that only just holds the goal leaves it little choice."""
+    starts = {size, min(tau.numel(), math.ceil(WIDER * size))}
+    found = [drop_needless(top_nodes(tau, start), evaluate, goal, report=report) for start in sorted(starts)]
+    return min(found, key=lambda kept: int(kept.sum()))
 
 
 @dataclass(frozen=True)

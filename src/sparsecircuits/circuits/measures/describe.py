@@ -85,8 +85,8 @@ def binarise(
     for name in circuit.node_names:
         tried = [{**steps, name: step} for step in _steps(name, seen[name])]
         if tried:
-            learned = [_binary_losses(model, circuit, learn, choice)[0].mean().item() for choice in tried]
-            steps = tried[int(np.argmin(learned))]
+            on_learn = [_binary_losses(model, circuit, learn, choice)[0].mean().item() for choice in tried]
+            steps = tried[int(np.argmin(on_learn))]
     losses, right = _binary_losses(model, circuit, test, steps)
     before = _binary_losses(model, circuit, test, {})[0].mean().item()
     return Binarised(loss=estimate(losses, seed=seed), loss_before=before, accuracy=right, nodes=tuple(steps.values()))

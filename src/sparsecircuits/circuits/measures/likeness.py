@@ -116,8 +116,7 @@ def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> I
     """Compare kept nodes' activations, and the patterns of heads with kept q, k or v channels, over all positions
     of the prompts. A circuit may reach the loss by other means than the model does; this shows it.
     """
-    names = circuit.node_names
-    heads = sorted({(n.layer, n.head) for n in circuit.nodes if n.layer is not None and n.head is not None})
+    names, heads = circuit.node_names, sorted({(n.layer or 0, n.head) for n in circuit.nodes if n.head is not None})
     here, there = (_seen(model, circuit, batch, names, heads, alone) for alone in (True, False))
     nodes = []
     for name in names:
