@@ -14,8 +14,9 @@ help: ## Show this list
 quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (about 11 minutes)
 	$(BIN)/sparsecircuits quickstart --out quickstart $(OPEN)
 
+# A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
 test: $(VENV)/.dev browser ## Run the tests
-	$(BIN)/python -m pytest
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
