@@ -16,7 +16,7 @@ quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw
 
 # A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
 test: $(VENV)/.dev browser ## Run the tests
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow

@@ -1,12 +1,26 @@
-"""Shared fixtures: a small corpus, a hand-made model, a run directory of it."""
+"""Shared fixtures: a small corpus, a hand-made model, a run directory of it, a browser."""
 
+import os
+import shutil
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from handmade import quote_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
+
+ARGS = [
+    "--no-sandbox",
+    "--disable-gpu",
+    "--disable-quic",
+    "--no-first-run",
+    "--disable-background-networking",
+    "--disable-component-update",
+    "--disable-sync",
+]
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -36,3 +50,21 @@ def handmade_run(tmp_path_factory, corpus) -> Path:
     model = quote_model(Tokenizer.default())
     save_native(model, directory, {"train": {"data": str(corpus)}})
     return directory
+
+
+@pytest.fixture(scope="session")
+def browser() -> Iterator[Any]:
+    names = ("chromium", "chromium-browser", "google-chrome")
+    path = next((found for name in names if (found := shutil.which(name))), None)
+    try:
+        from playwright import sync_api as api
+    except ImportError:
+        path = None
+    if path is None:
+        if os.environ.get("CI"):
+            pytest.fail("no Chromium or no playwright: CI must run the browser tests")
+        pytest.skip("no Chromium or no playwright")
+    with api.sync_playwright() as playwright:
+        instance = playwright.chromium.launch(executable_path=path, args=ARGS)
+        yield instance
+        instance.close()

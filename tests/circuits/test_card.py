@@ -122,7 +122,7 @@ def test_inputs_are_where_the_prompt_comes_in(true):
     assert inputs_of(true[1]) == ["0.attn.act_in.0"]
 
 
-@pytest.mark.parametrize("fault", [FAULTS[i] for i in (1, 3, 5, 12)], ids=lambda fault: fault.words)
+@pytest.mark.parametrize("fault", [FAULTS[i] for i in (1, 12)], ids=lambda fault: fault.words)
 def test_planted_faults_are_caught_by_the_right_measure(fault):
     _check(fault, card_of(fault, PruneConfig(steps=4, pairs=4, eval_pairs=8)))
 
@@ -147,10 +147,11 @@ def test_the_table_in_the_docs_is_what_the_planted_faults_give():
     assert table(cards) in page.read_text(encoding="utf-8")
 
 
-def test_nonsense_and_permuted_networks_are_told_apart_from_the_true_task(true):
+@pytest.mark.parametrize("seeds", [range(1), pytest.param(range(1, 20), marks=pytest.mark.slow)])
+def test_nonsense_and_permuted_networks_are_told_apart_from_the_true_task(true, seeds):
     """The quick card's part of the verdict, over seeds; the null prunings are the full card's."""
     model, circuit, task = true
-    for seed in range(5):
+    for seed in seeds:
         nonsense, network = nonsense_task(task, seed), permuted_network(model, seed)
         for planted in (
             (model, circuit_of(model, nonsense, QUOTE_NODES), nonsense),

@@ -1,7 +1,6 @@
 """Curves of runs: what is read, what is drawn, in a PNG and in a real browser."""
 
 import json
-import shutil
 import subprocess
 import sys
 
@@ -13,8 +12,6 @@ from hypothesis import strategies as st
 import sparsecircuits as sc
 from sparsecircuits.plots import plot_runs
 from sparsecircuits.plots.curves import MOST_POINTS, panels, read_runs, smoothed, thinned
-
-CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 
 
 def write_run(folder, *, steps=200, rate=0.05, old=False):
@@ -118,28 +115,24 @@ def test_the_command(tmp_path):
 
 
 @pytest.mark.browser
-@pytest.mark.skipif(CHROMIUM is None, reason="no Chromium: install the package chromium")
-def test_the_page_draws_offline_hides_runs_and_reads_values(tmp_path):
-    from playwright.sync_api import sync_playwright
-
+def test_the_page_draws_offline_hides_runs_and_reads_values(tmp_path, browser):
     names = ("one", "</script><b>two")
     runs = [write_run(tmp_path / str(i) / name.replace("/", "_")) for i, name in enumerate(names)]
     plot_runs(runs, tmp_path / "p.html")
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
-        page = browser.new_context(offline=True).new_page()
-        faults = []
-        page.on("pageerror", lambda error: faults.append(str(error)))
-        page.on("console", lambda message: faults.append(message.text))
-        page.goto((tmp_path / "p.html").as_uri())
-        assert page.locator("figure").count() == 6
-        assert page.locator("path.curve").count() == 14
-        page.locator("#runs button").first.click()
-        assert page.locator("path.curve").count() == 7
-        page.get_by_role("button", name="tokens").click()
-        assert page.locator("svg text", has_text="10k").count() == 6
-        page.locator("svg[role=img]").first.hover()
-        assert "validation" in page.locator(".readout").first.inner_text()
-        assert page.locator("#last tbody tr").count() == 2
-        assert not faults
-        browser.close()
+    context = browser.new_context(offline=True)
+    page = context.new_page()
+    faults = []
+    page.on("pageerror", lambda error: faults.append(str(error)))
+    page.on("console", lambda message: faults.append(message.text))
+    page.goto((tmp_path / "p.html").as_uri())
+    assert page.locator("figure").count() == 6
+    assert page.locator("path.curve").count() == 14
+    page.locator("#runs button").first.click()
+    assert page.locator("path.curve").count() == 7
+    page.get_by_role("button", name="tokens").click()
+    assert page.locator("svg text", has_text="10k").count() == 6
+    page.locator("svg[role=img]").first.hover()
+    assert "validation" in page.locator(".readout").first.inner_text()
+    assert page.locator("#last tbody tr").count() == 2
+    assert not faults
+    context.close()

@@ -1,7 +1,6 @@
-"""A browser, and a server of the hand-made model's circuits."""
+"""A server of the hand-made model's circuits."""
 
 import json
-import os
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -14,34 +13,6 @@ import sparsecircuits as sc
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.server import ViewerServer, serve
-
-ARGS = [
-    "--no-sandbox",
-    "--disable-gpu",
-    "--disable-quic",
-    "--no-first-run",
-    "--disable-background-networking",
-    "--disable-component-update",
-    "--disable-sync",
-]
-
-
-@pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
-    path = next((found for name in names if (found := shutil.which(name))), None)
-    try:
-        from playwright import sync_api as api
-    except ImportError:
-        path = None
-    if path is None:
-        if os.environ.get("CI"):
-            pytest.fail("no Chromium or no playwright: CI must run the browser tests")
-        pytest.skip("no Chromium or no playwright")
-    with api.sync_playwright() as playwright:
-        instance = playwright.chromium.launch(executable_path=path, args=ARGS)
-        yield instance
-        instance.close()
 
 
 @pytest.fixture(scope="session")
