@@ -5,7 +5,13 @@ the first two, one in Triton for CUDA.
 """
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
-from sparsecircuits.kernels.attention import attention_pattern, attention_reference, causal_attention, split_heads
+from sparsecircuits.kernels.attention import (
+    attention_at,
+    attention_pattern,
+    attention_reference,
+    causal_attention,
+    split_heads,
+)
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
@@ -17,6 +23,7 @@ __all__ = [
     "Linear",
     "abstopk",
     "abstopk_reference",
+    "attention_at",
     "attention_pattern",
     "attention_reference",
     "causal_attention",

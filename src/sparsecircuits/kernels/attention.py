@@ -6,7 +6,7 @@ and v. The CPU kernel keeps each head's scores in the cache and computes only th
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
@@ -22,6 +22,10 @@ def attention_pattern(
     if queries > 1:
         future = torch.ones(queries, keys, dtype=torch.bool, device=q.device).triu_(keys - queries + 1)
         scores = scores.masked_fill(future, -torch.inf)
+    return _softmax(scores, sink)
+
+
+def _softmax(scores: Float[Tensor, "B H Tq Tk"], sink: Float[Tensor, " H"] | None) -> Float[Tensor, "B H Tq Tk"]:
     if sink is None:
         return scores.softmax(dim=-1)
     column = sink.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
@@ -39,6 +43,22 @@ def attention_reference(
     """The plain-PyTorch definition and test oracle of `causal_attention`."""
     q, k, v = (split_heads(x, n_head) for x in (q, k, v))
     return (attention_pattern(q, k, sink) @ v).transpose(1, 2).flatten(-2)
+
+
+def attention_at(
+    q: Float[Tensor, "B 1 A"],
+    k: Float[Tensor, "B T A"],
+    v: Float[Tensor, "B T A"],
+    n_head: int,
+    sink: Float[Tensor, " H"] | None,
+    last: Int[Tensor, " B"],
+) -> Float[Tensor, "B 1 A"]:
+    """One query a sequence, which stands at position `last` and sees the keys up to there."""
+    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
+    scores = (q * q.shape[-1] ** -0.5) @ k.transpose(-1, -2)
+    later = torch.arange(scores.shape[-1], device=q.device) > last[:, None]
+    scores = scores.masked_fill(later[:, None, None, :], -torch.inf)
+    return (_softmax(scores, sink) @ v).transpose(1, 2).flatten(-2)
 
 
 @torch.library.custom_op("sparsecircuits::causal_attention", mutates_args=())

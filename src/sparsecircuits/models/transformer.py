@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.kernels import Linear, attention_reference, causal_attention, linear_cross_entropy
+from sparsecircuits.kernels import Linear, attention_at, attention_reference, causal_attention, linear_cross_entropy
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.sites import Site
 
@@ -67,12 +67,14 @@ class Attention(nn.Module):
         self.resid_delta = Site(config.abstopk_k("attn.resid_delta"))
 
     def forward(
-        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
+        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0, last: Tensor | None = None
     ) -> Float[Tensor, "B T D"]:
-        """The block's write to the residual stream."""
+        """The block's write to the residual stream. last [B]: only at these positions, [B, 1, D]."""
         q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
-        q, k, v = self.q(q), self.k(k), self.v(v)
-        if cache is None:
+        q, k, v = self.q(q if last is None else rows_at(q, last)), self.k(k), self.v(v)
+        if last is not None:
+            y = attention_at(q, k, v, self.n_head, self.sink_logit, last)
+        elif cache is None:
             y = causal_attention(q, k, v, self.n_head, self.sink_logit)
         else:
             k, v = cache.extend(layer, k, v)
@@ -118,22 +120,37 @@ class Block(nn.Module):
         self.resid_out = Site(config.abstopk_k("resid_out"))
 
     def forward(
-        self, x: Float[Tensor, "B T D"], positions: Tensor | None, cache: KVCache | None, layer: int
+        self,
+        x: Float[Tensor, "B T D"],
+        positions: Tensor | None,
+        cache: KVCache | None,
+        layer: int,
+        last: Tensor | None = None,
     ) -> Float[Tensor, "B T D"]:
-        """positions: the raw position channels [T, P] where they are concatenated, else None."""
+        """positions: the raw position channels [T, P] where they are concatenated, else None. last [B]: only
+        these positions matter after this layer; then [B, 1, D]."""
         x = self.resid_in(x)
-        x = x + self.attn(_read(x, self.ln_1, self.ln_p1, positions), cache, layer)
+        write = self.attn(normed_read(x, self.ln_1, self.ln_p1, positions), cache, layer, last)
+        if last is not None:
+            x, positions = rows_at(x, last), None if positions is None else positions[last].unsqueeze(1)
+        x = x + write
         x = self.resid_mid(x.relu() if self.residual_relu else x)
-        x = x + self.mlp(_read(x, self.ln_2, self.ln_p2, positions))
+        x = x + self.mlp(normed_read(x, self.ln_2, self.ln_p2, positions))
         return self.resid_out(x.relu() if self.residual_relu else x)
 
 
-def _read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, positions: Tensor | None) -> Tensor:
+def normed_read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, positions: Tensor | None) -> Tensor:
+    """What a block reads: the normed residual stream, and beside it the normed position channels, if any."""
     read = norm(x)
     if position_norm is None or positions is None:
         return read
     beside = position_norm(positions).to(read.dtype).expand(*read.shape[:-1], -1)
     return torch.cat((read, beside), dim=-1)
+
+
+def rows_at(x: Float[Tensor, "B T width"], place: Int[Tensor, " B"]) -> Float[Tensor, "B 1 width"]:
+    """One position of each sequence."""
+    return x[torch.arange(x.shape[0], device=x.device), place].unsqueeze(1)
 
 
 def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
@@ -196,24 +213,43 @@ class SparseTransformer(nn.Module):
         return self.wte.weight.device
 
     def forward(
-        self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None, last_only: Tensor | None = None
+        self,
+        input_ids: Int[Tensor, "B T"],
+        cache: KVCache | None = None,
+        last_only: Tensor | None = None,
+        narrow: bool = False,
     ) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position.
 
         cache: continue a sequence whose earlier tokens it holds. last_only: positions [B]; then only those
-        rows are unembedded and the result is [B, V]. Raises UserError for more than n_ctx tokens or an id
-        outside the vocabulary.
+        rows are unembedded and the result is [B, V]. narrow: then the last layer, from its queries on, is
+        computed at those positions alone, and its sites show [B, 1, width]; without a cache only. Raises
+        UserError for more than n_ctx tokens or an id outside the vocabulary.
         """
-        x = self.final_hidden(input_ids, cache)
+        x = self.final_hidden(input_ids, cache, last_only if narrow else None)
         if last_only is not None:
-            rows = torch.arange(x.shape[0], device=x.device)
-            x, input_ids = x[rows, last_only], input_ids[rows, last_only]
+            input_ids = input_ids[torch.arange(len(input_ids), device=x.device), last_only]
+            x = x[:, 0] if narrow else rows_at(x, last_only)[:, 0]
         logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
         return logits if self.bigram is None else logits + self.bigram(input_ids)
 
-    def final_hidden(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
-        """What the unembedding reads: the normed residual stream after the last layer."""
-        start = cache.length if cache is not None else 0
+    def final_hidden(
+        self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None, last: Tensor | None = None
+    ) -> Float[Tensor, "B T D"]:
+        """What the unembedding reads: the normed residual stream after the last layer. last [B]: only at these
+        positions, [B, 1, D]."""
+        x, positions = self.embed(input_ids, cache.length if cache is not None else 0)
+        for layer, block in enumerate(self.blocks):
+            here = last if layer == self.config.n_layer - 1 else None
+            if self.checkpoint_activations and torch.is_grad_enabled():
+                x = checkpoint(block, x, positions, cache, layer, here, use_reentrant=False, preserve_rng_state=False)
+            else:
+                x = block(x, positions, cache, layer, here)
+        return self.ln_f(self.final_resid(x))
+
+    def embed(self, input_ids: Int[Tensor, "B T"], start: int = 0) -> tuple[Float[Tensor, "B T D"], Tensor | None]:
+        """The residual stream before the first layer, and the raw position channels [T, P] where the blocks read
+        them beside it. start: position of the first token."""
         self._check(input_ids, start)
         x, positions = self.wte(input_ids), None
         if self.wpe is not None:
@@ -222,12 +258,7 @@ class SparseTransformer(nn.Module):
                 positions = row
             else:
                 x = x + row
-        for layer, block in enumerate(self.blocks):
-            if self.checkpoint_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, positions, cache, layer, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, positions, cache, layer)
-        return self.ln_f(self.final_resid(x))
+        return x, positions
 
     def loss(self, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the targets in nats, without ever holding all logits at once on a CPU."""

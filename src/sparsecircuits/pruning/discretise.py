@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.compact import CompactForward
 from sparsecircuits.pruning.edges import EdgeGates, Edges
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.gating import Ablation, Gating
@@ -46,10 +47,14 @@ class Evaluator:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space = NodeSpace.of(model.config)
         self.calls = 0
+        # Donors' activations differ from prompt to prompt: nothing is constant then.
+        self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
 
     def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
         """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""
         self.calls += 1
+        if self._compact:
+            return [forward(kept, removed).cpu() for forward in self._compact]
         gating = Gating(self.space, kept.float(), self.frozen, self.ablation)
         if removed is not None:
             removed = removed[removed.between(kept)]

@@ -90,11 +90,12 @@ class EdgeGates:
     gates: Float[Tensor, " E"]
 
     def hooks(
-        self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Tensor]
+        self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Callable[[Tensor], Tensor]]
     ) -> Iterator[tuple[nn.Module, Callable]]:
         """(module, forward hook) pairs that close the gates. Differentiable in the gates.
 
-        instead(site): what an edge from that site carries when off; [width], or [B, T, width].
+        instead(site)(x): what an edge from that site carries when off, where x is the site's activation; [width],
+        or as x.
         """
         for join in joins(model):
             source, target = space.slices[join.source], space.slices[join.target]
@@ -103,16 +104,18 @@ class EdgeGates:
             if here.any():
                 yield join.linear, self._hook(join, here, source.start, target.start, instead(join.source))
 
-    def _hook(self, join: Join, here: Tensor, source: int, target: int, instead: Tensor) -> Callable:
+    def _hook(
+        self, join: Join, here: Tensor, source: int, target: int, instead: Callable[[Tensor], Tensor]
+    ) -> Callable:
         edges, device = self.edges[here], join.weight.device
         columns, column = edges.source.unique(return_inverse=True)
         rows, row = edges.target.unique(return_inverse=True)
         off = (1 - self.gates.to(device)[here.to(device)]) * edges.weight.to(device)
         block = torch.zeros(len(rows), len(columns), device=device).index_put((row, column), off)
         columns, rows = (columns - source).to(device), (rows - target + join.offset).to(device)
-        constant = instead[..., columns]
 
         def hook(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
+            constant = instead(inputs[0])[..., columns]
             change = (constant - inputs[0][..., columns]) @ block.T
             return output.index_add(-1, rows, change.to(output.dtype))
 

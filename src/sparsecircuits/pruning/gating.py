@@ -14,7 +14,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_site
-from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.pruning.edges import EdgeGates
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import PairBatch
@@ -66,13 +66,21 @@ class Gating:
         """While open, a forward pass over the batch's tokens runs gated."""
         on = self.space.split(self.gates.to(model.device, torch.float32))
         instead = self._instead(model, batch)
+        last = torch.from_numpy(batch.last).to(model.device)
+
+        def beside(x: Tensor, values: Tensor) -> Tensor:
+            """Ablation values for the positions that x has: all of them, or each prompt's last."""
+            return values if values.dim() == 1 or values.shape[1] == x.shape[1] else rows_at(values, last)
 
         def freeze(site: str) -> Callable[[Tensor], Tensor]:
-            return lambda x: freeze_channels(x, on[site], instead(site))
+            return lambda x: freeze_channels(x, on[site], beside(x, instead(site)))
+
+        def carried(site: str) -> Callable[[Tensor], Tensor]:
+            values = instead(_after_attention(site) if self.ablation == "resample" else site)
+            return lambda x: beside(x, values)
 
         with contextlib.ExitStack() as stack:
             if self.edges is not None:
-                carried = instead if self.ablation != "resample" else lambda s: instead(_after_attention(s))
                 for module, hook in self.edges.hooks(model, self.space, carried):
                     stack.callback(module.register_forward_hook(hook).remove)
             stack.enter_context(intervene(model, {site: freeze(site) for site in self.space.slices}))

@@ -4,6 +4,7 @@ import contextlib
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Float, Int
@@ -29,12 +30,17 @@ class Calibration:
         return self.scale * logits + torch.tensor(self.shift, dtype=logits.dtype, device=logits.device)
 
 
-def candidate_logits(model: SparseTransformer, batch: PairBatch, gating: Gating | None = None) -> Float[Tensor, "n 2"]:
-    """Logits of the two answers after each prompt, in one forward pass; differentiable."""
+def candidate_logits(
+    model: SparseTransformer, batch: PairBatch, gating: Gating | None = None, narrow: bool = True
+) -> Float[Tensor, "n 2"]:
+    """Logits of the two answers after each prompt, in one forward pass; differentiable.
+
+    narrow: the last layer's sites show the last position alone, [2N, 1, width] (see the model).
+    """
     device = model.device
     tokens, last = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.last).to(device)
     with gating.over(model, batch) if gating is not None else contextlib.nullcontext():
-        return model(tokens, last_only=last)[:, list(batch.answers)].float()
+        return model(tokens, last_only=last, narrow=narrow)[:, list(batch.answers)].float()
 
 
 @torch.no_grad()
@@ -42,16 +48,18 @@ def all_candidate_logits(
     model: SparseTransformer, batch: PairBatch, gating: Gating | None = None
 ) -> Float[Tensor, "n 2"]:
     """As `candidate_logits` for any number of pairs: in chunks of similar length, in the given order."""
-    longest = batch.last.reshape(-1, 2).max(axis=1)
-    order = (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()  # both sides of a pair together
-    ordered = PairBatch(batch.tokens[order], batch.last[order], batch.correct[order], batch.answers)
-    step = max(2, EVALUATION_ROWS - EVALUATION_ROWS % 2)
-    chunks = [
-        candidate_logits(model, ordered.rows(start, min(start + step, len(order))), gating)
-        for start in range(0, len(order), step)
-    ]
-    logits = torch.cat(chunks)
+    order, chunks = in_chunks(batch)
+    logits = torch.cat([candidate_logits(model, chunk, gating) for chunk in chunks])
     return torch.empty_like(logits).index_copy_(0, torch.from_numpy(order).to(logits.device), logits)
+
+
+def in_chunks(batch: PairBatch) -> tuple[Int[np.ndarray, " n"], list[PairBatch]]:
+    """A batch cut into chunks of similar length, both sides of a pair together; and which rows they hold."""
+    longest = batch.last.reshape(-1, 2).max(axis=1)
+    order = (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()
+    ordered, step = batch.take(order), max(2, EVALUATION_ROWS - EVALUATION_ROWS % 2)
+    starts = range(0, len(order), step)
+    return order, [ordered.rows(start, min(start + step, len(order))) for start in starts]
 
 
 def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:

@@ -137,7 +137,7 @@ def _outputs(model: SparseTransformer, watched: list, embedded: Tensor, batch: P
     handles = [module.register_forward_hook(keep(module)) for module in watched]
     handles.append(model.wte.register_forward_hook(lambda _module, _inputs, _output: embedded))
     try:
-        outputs["logits"] = candidate_logits(model, batch)
+        outputs["logits"] = candidate_logits(model, batch, narrow=False)
     finally:
         for handle in handles:
             handle.remove()

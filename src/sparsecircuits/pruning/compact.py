@@ -1,0 +1,248 @@
+"""A circuit's logits at the cost of the circuit.
+
+Where almost every node is frozen at a constant, a matrix has few inputs that vary, a site without kept nodes
+need not be computed at all, and the last layer matters at one position. What the same nodes computed in the
+call before is used again: sets that differ in one late node share all that comes earlier.
+"""
+
+from collections import OrderedDict
+from collections.abc import Callable, Hashable
+
+import torch
+import torch.nn.functional as F
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sparsecircuits.kernels import attention_at, causal_attention
+from sparsecircuits.models.sites import Site
+from sparsecircuits.models.transformer import SparseTransformer, normed_read, rows_at
+from sparsecircuits.pruning.edges import Edges, joins
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import in_chunks
+from sparsecircuits.tasks import PairBatch
+
+REMEMBERED = 2  # results per stage and chunk of prompts
+MOST_MEMORY = 1 << 30  # bytes that all of them may take
+
+
+class CompactForward:
+    """Runs sets of nodes and edges of a model over one batch of pairs; all else is frozen at constants.
+
+    The logits of a forward pass under `Gating` with gates of 0 and 1, to float32 rounding. Not differentiable;
+    the model's weights must not change while it lives.
+    """
+
+    @torch.no_grad()
+    def __init__(self, model: SparseTransformer, frozen: Float[Tensor, " nodes"], batch: PairBatch) -> None:
+        self._model, self._answers = model, list(batch.answers)
+        self._space = NodeSpace.of(model.config)
+        self._frozen = frozen.to(model.device)
+        order, chunks = in_chunks(batch)
+        self._order = torch.from_numpy(order).to(model.device)
+        self._chunks = [_Chunk(model, chunk) for chunk in chunks]
+        sites = self._space.split(self._frozen)
+        self._joins = {}
+        for join in joins(model):
+            constant = join.weight.detach() @ sites[join.source]
+            if join.linear.bias is not None:
+                constant = constant + join.linear.bias.detach()[join.offset : join.offset + len(constant)]
+            self._joins[join.target] = (join.source, join.weight.detach(), constant)
+        bytes_a_stage = 4 * model.config.d_model * sum(chunk.tokens.numel() for chunk in self._chunks)
+        self._remember = 4 * model.config.n_layer * REMEMBERED * bytes_a_stage <= MOST_MEMORY
+
+    @torch.no_grad()
+    def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, "n 2"]:
+        """Candidate logits of all prompts, in the batch's order; `removed` edges between kept nodes are off."""
+        wiring = _Wiring(self._space, self._frozen, self._joins, kept, removed)
+        found = torch.cat([self._logits(chunk, wiring) for chunk in self._chunks])
+        return torch.empty_like(found).index_copy_(0, self._order, found)
+
+    def _logits(self, chunk: "_Chunk", wiring: "_Wiring") -> Tensor:
+        """Candidate logits of a chunk's prompts."""
+        model, x = self._model, chunk.embedded
+        chunk.remember = self._remember
+        for layer in range(model.config.n_layer):
+            if layer == model.config.n_layer - 1:
+                x = self._attended(chunk, wiring, layer, x, chunk.last)
+                x = self._transformed(chunk, wiring, layer, x, chunk.last_position)
+            else:
+                x = self._attended(chunk, wiring, layer, x, None)
+                x = self._transformed(chunk, wiring, layer, x, chunk.positions)
+        hidden = model.ln_f(wiring.gated("final_resid", model.final_resid(x)))[:, 0]
+        logits = F.linear(hidden, model.lm_head.weight[self._answers], model.logit_bias[self._answers])
+        if model.bigram is not None:
+            logits = logits + model.bigram.weight[chunk.last_token][:, self._answers]
+        return logits.float()
+
+    def _attended(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None) -> Tensor:
+        """The residual stream after attention: [n, T, D], or [n, 1, D] at the prompts' last positions."""
+        block, write = self._model.block(layer), f"{layer}.attn.resid_delta"
+
+        def compute() -> Tensor:
+            stream = block.resid_in(x)
+            update = wiring.frozen[write]
+            if len(wiring.kept[write]):
+                y, varying = self._attention(chunk, wiring, layer, stream, last)
+                update = wiring.gated(write, block.attn.resid_delta(wiring.product(write, y, varying)))
+            out = (stream if last is None else rows_at(stream, last)) + update
+            return block.resid_mid(out.relu() if block.residual_relu else out)
+
+        return chunk.once((layer, "attention"), wiring.key(write), compute)
+
+    def _attention(
+        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        """What heads write, y, at the channels that vary between prompts; and which these are."""
+        block, source = self._model.block(layer), f"{layer}.attn.act_in"
+        attn, inputs = block.attn, x[..., :0]
+        if len(wiring.kept[source]):
+            full = chunk.once(
+                (layer, "attn.act_in"),
+                wiring.key_before(source),
+                lambda: attn.act_in(normed_read(x, block.ln_1, block.ln_p1, chunk.positions)),
+            )
+            inputs = full[..., wiring.kept[source]]
+        q, k, v = (
+            wiring.site(f"{layer}.attn.{name}", site, inputs)
+            for name, site in (("q", attn.q), ("k", attn.k), ("v", attn.v))
+        )
+        if last is None:
+            y = causal_attention(q, k, v, attn.n_head, attn.sink_logit)
+        else:
+            y = attention_at(rows_at(q, last), k, v, attn.n_head, attn.sink_logit, last)
+        # A frozen value is the same at all positions: without a sink, so is any mean of it.
+        everything = torch.arange(y.shape[-1], device=y.device)
+        varying = everything if attn.sink_logit is not None else wiring.kept[f"{layer}.attn.v"]
+        return attn.y(y)[..., varying], varying
+
+    def _transformed(
+        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, positions: Tensor | None
+    ) -> Tensor:
+        """The residual stream after the MLP, at the rows that x has."""
+        source, hidden, write = (f"{layer}.mlp.{site}" for site in ("act_in", "post_act", "resid_delta"))
+        block = self._model.block(layer)
+
+        def compute() -> Tensor:
+            update = wiring.frozen[write]
+            if len(wiring.kept[write]):
+                inputs = x[..., :0]
+                if len(wiring.kept[source]):
+                    full = chunk.once(
+                        (layer, "mlp.act_in"),
+                        wiring.key_before(source),
+                        lambda: block.mlp.act_in(normed_read(x, block.ln_2, block.ln_p2, positions)),
+                    )
+                    inputs = full[..., wiring.kept[source]]
+                neurons = x[..., :0]
+                if len(wiring.kept[hidden]):
+                    pre = wiring.product(hidden, inputs, wiring.kept[source])
+                    neurons = block.mlp.post_act(pre)[..., wiring.kept[hidden]]
+                pre = wiring.product(write, neurons, wiring.kept[hidden])
+                update = wiring.gated(write, block.mlp.resid_delta(pre))
+            out = x + update
+            return block.resid_out(out.relu() if block.residual_relu else out)
+
+        return chunk.once((layer, "mlp"), wiring.key(write), compute)
+
+
+class _Chunk:
+    """Some prompts of similar length, and what was computed on them."""
+
+    def __init__(self, model: SparseTransformer, batch: PairBatch) -> None:
+        self.tokens = torch.from_numpy(batch.tokens).to(model.device)
+        self.last = torch.from_numpy(batch.last).to(model.device)
+        self.last_token = self.tokens[torch.arange(len(self.last), device=model.device), self.last]
+        self.embedded, self.positions = model.embed(self.tokens)
+        self.last_position = None if self.positions is None else self.positions[self.last].unsqueeze(1)
+        self.remember = True
+        self._stages: dict[Hashable, OrderedDict[Hashable, Tensor]] = {}
+
+    def once(self, stage: Hashable, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+        """compute(), or what it gave for the same key when that was not long ago."""
+        if not self.remember:
+            return compute()
+        known = self._stages.setdefault(stage, OrderedDict())
+        if key not in known:
+            value = compute()
+            known[key] = value
+            while len(known) > REMEMBERED:
+                known.popitem(last=False)
+        known.move_to_end(key)
+        return known[key]
+
+
+class _Wiring:
+    """What of a model varies with the prompt when these nodes and edges run: columns of its matrices."""
+
+    def __init__(
+        self,
+        space: NodeSpace,
+        frozen: Tensor,
+        found: dict[str, tuple[str, Tensor, Tensor]],
+        kept: Bool[Tensor, " nodes"],
+        removed: Edges | None,
+    ) -> None:
+        self._space, self._joins, device = space, found, frozen.device
+        self._mask, self._values = kept, frozen
+        self.frozen = space.split(frozen)
+        self.kept = {site: mask.nonzero().flatten().to(device) for site, mask in space.split(kept).items()}
+        self._removed = None if removed is None or not len(removed) else removed[removed.between(kept)]
+
+    def key(self, site: str) -> Hashable:
+        """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site."""
+        return self._key(self._space.slices[site].stop)
+
+    def key_before(self, site: str) -> Hashable:
+        """The same up to the beginning of a site."""
+        return self._key(self._space.slices[site].start)
+
+    def _key(self, stop: int) -> Hashable:
+        edges: tuple = ()
+        if self._removed is not None:
+            early = self._removed.target < stop
+            edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
+        return (self._mask[:stop].nonzero().numpy().tobytes(), *edges)
+
+    def product(self, target: str, inputs: Float[Tensor, "... varying"], varying: Tensor) -> Float[Tensor, "... width"]:
+        """What a matrix gives at all channels of its target. inputs: at the `varying` channels of its source,
+        the others being frozen."""
+        source, weight, constant = self._joins[target]
+        columns = weight[:, varying]
+        constant = constant - columns @ self.frozen[source][varying]
+        if self._removed is not None:
+            columns, constant = self._without_removed(target, source, varying, columns, constant)
+        return F.linear(inputs, columns, constant)
+
+    def _without_removed(
+        self, target: str, source: str, varying: Tensor, columns: Tensor, constant: Tensor
+    ) -> tuple[Tensor, Tensor]:
+        """A removed edge carries its source's frozen value."""
+        assert self._removed is not None
+        from_, to = self._space.slices[source], self._space.slices[target]
+        here = (self._removed.target >= to.start) & (self._removed.target < to.stop)
+        here &= (self._removed.source >= from_.start) & (self._removed.source < from_.stop)
+        if not here.any():
+            return columns, constant
+        rows = (self._removed.target[here] - to.start).to(columns.device)
+        sources = (self._removed.source[here] - from_.start).to(columns.device)
+        weight = self._joins[target][1][rows, sources]
+        columns = columns.clone()
+        columns[rows, torch.searchsorted(varying, sources)] = 0
+        return columns, constant.index_add(0, rows, weight * self.frozen[source][sources])
+
+    def gated(self, site: str, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
+        """Frozen values everywhere but at the kept channels."""
+        channels = self.kept[site]
+        if len(channels) == x.shape[-1]:
+            return x
+        out = self.frozen[site].to(x.dtype).expand_as(x).clone()
+        out[..., channels] = x[..., channels]
+        return out
+
+    def site(self, target: str, module: Site, inputs: Tensor) -> Tensor:
+        """Activations [n, T, width] of q, k or v, given the kept inputs of its layer."""
+        width = self.frozen[target].shape[-1]
+        if not len(self.kept[target]):
+            return self.frozen[target].expand(*inputs.shape[:-1], width)
+        pre = self.product(target, inputs, self.kept[self._joins[target][0]])
+        return self.gated(target, module(pre))
