@@ -6,9 +6,9 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randommodels import configs, random_model
 
 import sparsecircuits as sc
+from randommodels import configs, random_model
 from sparsecircuits.kernels import attention_pattern
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.generation import stream
