@@ -32,7 +32,7 @@ def by_hooks(model, space, frozen, kept, removed, batch):
     return all_candidate_logits(model, batch, gating)
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=25, deadline=None)
 @given(configs(), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5]))
 def test_same_logits_as_hooks(config, seed, share, cut):
     model, space = random_model(config, seed), NodeSpace.of(config)

@@ -25,9 +25,9 @@ class PruneConfig:
     """Pairs a step."""
     clip: float = 1.0
     """Largest norm of the gates' gradient."""
-    eval_pairs: int = 128
+    eval_pairs: int = 256
     """Pairs on which sizes are compared."""
-    margin: float = 0.7
+    margin: float = 0.5
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
     method: Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"] = "learned"
     """How nodes are ranked: learned gates, or a baseline."""

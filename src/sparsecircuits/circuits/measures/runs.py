@@ -69,7 +69,8 @@ def final_logits(
             if changes is not None:
                 stack.enter_context(intervene(model, changes(start, stop, width)))
             tokens, last = (torch.from_numpy(x).to(model.device) for x in (chunk.tokens, chunk.last))
-            found.append(model(tokens, last_only=last).float().cpu())
+            narrow = changes is None  # changes may want every position of the last layer
+            found.append(model(tokens, last_only=last, narrow=narrow).float().cpu())
     return torch.cat(found)
 
 
