@@ -3,9 +3,9 @@
     python benchmarks/verdicts.py RUN [--task NAME] [--seeds N]
 
 For each seed, on the circuit that RUN holds for a task: the verdict of the full card (null controls pruned with that
-seed, losses on prompts drawn with it), the verdict on the nonsense task, and the verdict on the network with its weights
-permuted. Pruning finds no circuit for the last two, so the true circuit's nodes stand in, with all nonzero weights
-between them and a calibration fitted to the nonsense. Prints a line of JSON per seed, then the counts.
+seed, losses on prompts drawn with it), the verdict on the nonsense task, and the verdict on the network with its
+weights permuted. Pruning finds no circuit for the last two, so the true circuit's nodes stand in, with all nonzero
+weights between them and a calibration fitted to the nonsense. Prints a line of JSON per seed, then the counts.
 """
 
 import argparse
@@ -15,9 +15,8 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from faults import circuit_of
-
 import sparsecircuits as sc
+from faults import circuit_of
 from sparsecircuits.circuits.card.verdict import judge
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.measures.nulls import nonsense_task, null_controls, permuted_network
