@@ -20,8 +20,8 @@ from sparsecircuits.circuits.extraction import weight_between
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
-from sparsecircuits.models.sites import split_node, split_site
-from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.models.sites import FINAL_SITE, split_node, split_site
+from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
@@ -70,10 +70,14 @@ def run_with(
             if nodes is not None:
                 gating = replace(gating, gates=space.mask(list(nodes)).float())
             stack.enter_context(gating.over(model, batch))
+        # Edges of the last layer may want every position; and so may who watches.
+        narrow = not watch and all(change.source is None for change in interventions)
         donors = _donors(model, interventions, batch, patch, pool, seed)
+        if narrow:
+            donors = {kind: _narrowed(model, sites, batch) for kind, sites in donors.items()}
         stack.enter_context(intervened(model, interventions, space.split(frozen), donors))
         seen = stack.enter_context(record(model, watch)) if watch else {}
-        logits = model(_ids(model, batch.tokens), last_only=_ids(model, batch.last)).float()
+        logits = model(_ids(model, batch.tokens), last_only=_ids(model, batch.last), narrow=narrow).float()
     return Outcome(logits, dict(seen))
 
 
@@ -214,6 +218,15 @@ def _donors(
             model(_ids(model, other.tokens), last_only=_ids(model, other.last))
         found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
     return found
+
+
+def _narrowed(model: SparseTransformer, found: dict[str, Tensor], batch: PairBatch) -> dict[str, Tensor]:
+    """Donors' activations for a narrow pass: of the last layer, from its queries on, those at the last position."""
+    final = f"{model.config.n_layer - 1}."
+    early = {final + site for site in ("attn.act_in", "attn.k", "attn.v")}
+    late = {site for site in found if site not in early and (site.startswith(final) or site == FINAL_SITE)}
+    last = _ids(model, batch.last)
+    return {site: rows_at(values, last) if site in late else values for site, values in found.items()}
 
 
 def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:

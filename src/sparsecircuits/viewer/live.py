@@ -29,7 +29,7 @@ from sparsecircuits.viewer.payload import (
 from sparsecircuits.viewer.requests import RunRequest
 from sparsecircuits.viewer.weights import node_weights
 
-LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 32, 4, 24
+LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 24, 2, 24
 TOP_TOKENS = 5
 
 
@@ -44,6 +44,7 @@ class LiveCircuit:
         circuit.kept(self.space)
         circuit.frozen_values(self.space)
         self._losses: dict[Any, float] = {}
+        self._before: dict[Any, Outcome] = {}  # of the last prompt, without changes
         self._text_lock = threading.Lock()
         self._text: dict[str, dict[str, Any]] = {}
 
@@ -93,7 +94,11 @@ class LiveCircuit:
             "seed": request.seed,
         }
         with self.lock:
-            before = run_with(self.model, self.circuit, batch, (), watch=None, **options)
+            untouched = (request.pair, request.prompt, request.scope, request.size)
+            if untouched not in self._before:
+                self._before.clear()
+                self._before[untouched] = run_with(self.model, self.circuit, batch, (), watch=None, **options)
+            before = self._before[untouched]
             after = run_with(
                 self.model, self.circuit, batch, request.interventions, watch=self._watched(request), **options
             )
