@@ -34,7 +34,7 @@ bench: $(VENV)/.runtime ## Time the kernels and the training step against their 
 	$(BIN)/sparsecircuits bench
 
 page: ## Build the viewer's page from src/sparsecircuits/viewer/web (needs npm)
-	cd src/sparsecircuits/viewer/web && npm ci --no-audit --no-fund && npm run build
+	cd src/sparsecircuits/viewer/web && npm install --no-save --no-audit --no-fund && npm run build
 
 docs: $(VENV)/.dev ## Write the generated pages: docs/help.md
 	$(BIN)/python docs/make_help.py
