@@ -122,7 +122,7 @@ def test_inputs_are_where_the_prompt_comes_in(true):
     assert inputs_of(true[1]) == ["0.attn.act_in.0"]
 
 
-@pytest.mark.parametrize("fault", [FAULTS[i] for i in (1, 12)], ids=lambda fault: fault.words)
+@pytest.mark.parametrize("fault", [FAULTS[1]], ids=lambda fault: fault.words)
 def test_planted_faults_are_caught_by_the_right_measure(fault):
     _check(fault, card_of(fault, PruneConfig(steps=4, pairs=4, eval_pairs=8)))
 

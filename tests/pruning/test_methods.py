@@ -55,7 +55,7 @@ def test_rankings_that_look_at_the_task_put_its_nodes_first(model, task, means, 
     assert found == (method != "weight-magnitude")
 
 
-@pytest.mark.parametrize("ablation", ["zero", "resample"])
+@pytest.mark.parametrize("ablation", ["zero", pytest.param("resample", marks=pytest.mark.slow)])
 def test_the_built_in_circuit_under_other_ablations(model, task, means, ablation):
     circuit = sc.prune(model, task, means=means, config=PruneConfig(ablation=ablation, **QUICK))
     assert circuit.ablation == ablation
