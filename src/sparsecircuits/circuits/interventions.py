@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.circuits.changes import Intervention, Scope
@@ -20,8 +20,8 @@ from sparsecircuits.circuits.extraction import weight_between
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
-from sparsecircuits.models.sites import FINAL_SITE, split_node, split_site
-from sparsecircuits.models.transformer import SparseTransformer, rows_at
+from sparsecircuits.models.sites import split_node, split_site
+from sparsecircuits.models.transformer import SparseTransformer, rows_like
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
@@ -73,11 +73,10 @@ def run_with(
         # Edges of the last layer may want every position; and so may who watches.
         narrow = not watch and all(change.source is None for change in interventions)
         donors = _donors(model, interventions, batch, patch, pool, seed)
-        if narrow:
-            donors = {kind: _narrowed(model, sites, batch) for kind, sites in donors.items()}
-        stack.enter_context(intervened(model, interventions, space.split(frozen), donors))
+        last = _ids(model, batch.last)
+        stack.enter_context(intervened(model, interventions, space.split(frozen), donors, last))
         seen = stack.enter_context(record(model, watch)) if watch else {}
-        logits = model(_ids(model, batch.tokens), last_only=_ids(model, batch.last), narrow=narrow).float()
+        logits = model(_ids(model, batch.tokens), last_only=last, narrow=narrow).float()
     return Outcome(logits, dict(seen))
 
 
@@ -108,9 +107,14 @@ def edge_weight(model: SparseTransformer, source: str, target: str) -> float:
 
 @contextlib.contextmanager
 def intervened(
-    model: SparseTransformer, interventions: Sequence[Intervention], means: Mapping[str, Tensor], donors: Donors
+    model: SparseTransformer,
+    interventions: Sequence[Intervention],
+    means: Mapping[str, Tensor],
+    donors: Donors,
+    last: Int[Tensor, " n"],
 ) -> Iterator[None]:
-    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`."""
+    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`; last: positions of the
+    prompts' last tokens."""
     at_nodes = {change.target: change for change in interventions if change.source is None}
     at_edges = {(change.source, change.target): change for change in interventions if change.source is not None}
     by_site: dict[str, list[Intervention]] = {}
@@ -122,7 +126,7 @@ def intervened(
             x = x.clone()
             for change in changes:
                 index = split_node(change.target)[1]
-                x[..., index] = _new_value(change, x[..., index], site, index, means, donors)
+                x[..., index] = _new_value(change, x[..., index], site, index, means, donors, last)
             return x
 
         return apply
@@ -130,12 +134,18 @@ def intervened(
     with contextlib.ExitStack() as stack:
         stack.enter_context(intervene(model, {site: at(site, changes) for site, changes in by_site.items()}))
         for change in at_edges.values():
-            stack.enter_context(_edge_changed(model, change, means, donors))
+            stack.enter_context(_edge_changed(model, change, means, donors, last))
         yield
 
 
 def _new_value(
-    change: Intervention, old: Tensor, site: str, index: int, means: Mapping[str, Tensor], donors: Donors
+    change: Intervention,
+    old: Tensor,
+    site: str,
+    index: int,
+    means: Mapping[str, Tensor],
+    donors: Donors,
+    last: Tensor,
 ) -> Tensor:
     if change.kind == "mean":
         return torch.full_like(old, means[site][index].item())
@@ -143,12 +153,12 @@ def _new_value(
         return torch.zeros_like(old)
     if change.kind == "scale":
         return old * change.factor
-    return donors[change.kind][site][..., index].to(old)
+    return rows_like(donors[change.kind][site][..., index], old, last).to(old)
 
 
 @contextlib.contextmanager
 def _edge_changed(
-    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors
+    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors, last: Tensor
 ) -> Iterator[None]:
     """Add weight * (new - old) to the output of the linear map that the edge lies in."""
     assert change.source is not None
@@ -165,7 +175,7 @@ def _edge_changed(
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
-            moved = _new_value(change, old, site, column, means, donors) - old
+            moved = _new_value(change, old, site, column, means, donors, last) - old
             if through_attention:  # what the head carries of the value, with the pattern that it has
                 head = column // (seen[site].shape[-1] // attention.n_head)
                 q, k = (
@@ -218,15 +228,6 @@ def _donors(
             model(_ids(model, other.tokens), last_only=_ids(model, other.last))
         found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
     return found
-
-
-def _narrowed(model: SparseTransformer, found: dict[str, Tensor], batch: PairBatch) -> dict[str, Tensor]:
-    """Donors' activations for a narrow pass: of the last layer, from its queries on, those at the last position."""
-    final = f"{model.config.n_layer - 1}."
-    early = {final + site for site in ("attn.act_in", "attn.k", "attn.v")}
-    late = {site for site in found if site not in early and (site.startswith(final) or site == FINAL_SITE)}
-    last = _ids(model, batch.last)
-    return {site: rows_at(values, last) if site in late else values for site, values in found.items()}
 
 
 def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:

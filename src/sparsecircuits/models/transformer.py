@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float, Int, Shaped
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
@@ -148,9 +148,14 @@ def normed_read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, pos
     return torch.cat((read, beside), dim=-1)
 
 
-def rows_at(x: Float[Tensor, "B T width"], place: Int[Tensor, " B"]) -> Float[Tensor, "B 1 width"]:
+def rows_at(x: Shaped[Tensor, "B T *width"], place: Int[Tensor, " B"]) -> Shaped[Tensor, "B 1 *width"]:
     """One position of each sequence."""
     return x[torch.arange(x.shape[0], device=x.device), place].unsqueeze(1)
+
+
+def rows_like(values: Shaped[Tensor, "B T *width"], x: Tensor, last: Int[Tensor, " B"]) -> Tensor:
+    """values [B, T, ...] at the positions that x has: all of them, or after a narrow layer each sequence's last."""
+    return values if values.shape[1] == x.shape[1] else rows_at(values, last)
 
 
 def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
@@ -228,7 +233,7 @@ class SparseTransformer(nn.Module):
         """
         x = self.final_hidden(input_ids, cache, last_only if narrow else None)
         if last_only is not None:
-            input_ids = input_ids[torch.arange(len(input_ids), device=x.device), last_only]
+            input_ids = rows_at(input_ids, last_only)[:, 0]
             x = x[:, 0] if narrow else rows_at(x, last_only)[:, 0]
         logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
         return logits if self.bigram is None else logits + self.bigram(input_ids)

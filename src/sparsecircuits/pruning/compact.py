@@ -39,7 +39,6 @@ class CompactForward:
         self._frozen = frozen.to(model.device)
         order, chunks = in_chunks(batch)
         self._order = torch.from_numpy(order).to(model.device)
-        self._chunks = [_Chunk(model, chunk) for chunk in chunks]
         sites = self._space.split(self._frozen)
         self._joins = {}
         for join in joins(model):
@@ -47,8 +46,9 @@ class CompactForward:
             if join.linear.bias is not None:
                 constant = constant + join.linear.bias.detach()[join.offset : join.offset + len(constant)]
             self._joins[join.target] = (join.source, join.weight.detach(), constant)
-        bytes_a_stage = 4 * model.config.d_model * sum(chunk.tokens.numel() for chunk in self._chunks)
-        self._remember = 4 * model.config.n_layer * REMEMBERED * bytes_a_stage <= MOST_MEMORY
+        bytes_a_stage = 4 * model.config.d_model * sum(chunk.tokens.size for chunk in chunks)
+        remember = 4 * model.config.n_layer * REMEMBERED * bytes_a_stage <= MOST_MEMORY
+        self._chunks = [_Chunk(model, chunk, remember) for chunk in chunks]
 
     @torch.no_grad()
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, "n 2"]:
@@ -60,7 +60,6 @@ class CompactForward:
     def _logits(self, chunk: "_Chunk", wiring: "_Wiring") -> Tensor:
         """Candidate logits of a chunk's prompts."""
         model, x = self._model, chunk.embedded
-        chunk.remember = self._remember
         for layer in range(model.config.n_layer):
             if layer == model.config.n_layer - 1:
                 x = self._attended(chunk, wiring, layer, x, chunk.last)
@@ -148,18 +147,18 @@ class CompactForward:
 class _Chunk:
     """Some prompts of similar length, and what was computed on them."""
 
-    def __init__(self, model: SparseTransformer, batch: PairBatch) -> None:
-        self.tokens = torch.from_numpy(batch.tokens).to(model.device)
+    def __init__(self, model: SparseTransformer, batch: PairBatch, remember: bool) -> None:
+        tokens = torch.from_numpy(batch.tokens).to(model.device)
         self.last = torch.from_numpy(batch.last).to(model.device)
-        self.last_token = self.tokens[torch.arange(len(self.last), device=model.device), self.last]
-        self.embedded, self.positions = model.embed(self.tokens)
+        self.last_token = rows_at(tokens, self.last)[:, 0]
+        self.embedded, self.positions = model.embed(tokens)
         self.last_position = None if self.positions is None else self.positions[self.last].unsqueeze(1)
-        self.remember = True
+        self._remember = remember
         self._stages: dict[Hashable, OrderedDict[Hashable, Tensor]] = {}
 
     def once(self, stage: Hashable, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
         """compute(), or what it gave for the same key when that was not long ago."""
-        if not self.remember:
+        if not self._remember:
             return compute()
         known = self._stages.setdefault(stage, OrderedDict())
         if key not in known:
@@ -183,10 +182,12 @@ class _Wiring:
         removed: Edges | None,
     ) -> None:
         self._space, self._joins, device = space, found, frozen.device
-        self._mask, self._values = kept, frozen
+        self._mask = kept
         self.frozen = space.split(frozen)
         self.kept = {site: mask.nonzero().flatten().to(device) for site, mask in space.split(kept).items()}
         self._removed = None if removed is None or not len(removed) else removed[removed.between(kept)]
+        self._keys: dict[int, Hashable] = {}
+        self._varying: dict[str, tuple[Tensor, Tensor]] = {}
 
     def key(self, site: str) -> Hashable:
         """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site."""
@@ -197,38 +198,34 @@ class _Wiring:
         return self._key(self._space.slices[site].start)
 
     def _key(self, stop: int) -> Hashable:
-        edges: tuple = ()
-        if self._removed is not None:
-            early = self._removed.target < stop
-            edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
-        return (self._mask[:stop].nonzero().numpy().tobytes(), *edges)
+        if stop not in self._keys:
+            edges: tuple = ()
+            if self._removed is not None:
+                early = self._removed.target < stop
+                edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
+            self._keys[stop] = (self._mask[:stop].nonzero().numpy().tobytes(), *edges)
+        return self._keys[stop]
 
     def product(self, target: str, inputs: Float[Tensor, "... varying"], varying: Tensor) -> Float[Tensor, "... width"]:
-        """What a matrix gives at all channels of its target. inputs: at the `varying` channels of its source,
-        the others being frozen."""
+        """What a matrix gives at all channels of its target. inputs: at the `varying` channels of its source (the
+        same ones in each call), the others being frozen."""
+        if target not in self._varying:
+            self._varying[target] = self._columns(target, varying)
+        return F.linear(inputs, *self._varying[target])
+
+    def _columns(self, target: str, varying: Tensor) -> tuple[Tensor, Tensor]:
+        """The matrix [targets, varying], and what all else adds [targets]: a removed edge carries its source's frozen
+        value."""
         source, weight, constant = self._joins[target]
         columns = weight[:, varying]
         constant = constant - columns @ self.frozen[source][varying]
-        if self._removed is not None:
-            columns, constant = self._without_removed(target, source, varying, columns, constant)
-        return F.linear(inputs, columns, constant)
-
-    def _without_removed(
-        self, target: str, source: str, varying: Tensor, columns: Tensor, constant: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """A removed edge carries its source's frozen value."""
-        assert self._removed is not None
-        from_, to = self._space.slices[source], self._space.slices[target]
-        here = (self._removed.target >= to.start) & (self._removed.target < to.stop)
-        here &= (self._removed.source >= from_.start) & (self._removed.source < from_.stop)
-        if not here.any():
+        if self._removed is None:
             return columns, constant
-        rows = (self._removed.target[here] - to.start).to(columns.device)
-        sources = (self._removed.source[here] - from_.start).to(columns.device)
-        weight = self._joins[target][1][rows, sources]
-        columns = columns.clone()
+        from_, to = self._space.slices[source], self._space.slices[target]
+        off = self._removed[self._removed.joining(from_, to)]
+        rows, sources = (off.target - to.start).to(columns.device), (off.source - from_.start).to(columns.device)
         columns[rows, torch.searchsorted(varying, sources)] = 0
-        return columns, constant.index_add(0, rows, weight * self.frozen[source][sources])
+        return columns, constant.index_add(0, rows, off.weight.to(columns) * self.frozen[source][sources])
 
     def gated(self, site: str, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
         """Frozen values everywhere but at the kept channels."""

@@ -64,6 +64,11 @@ class Edges:
     def __getitem__(self, chosen: Tensor) -> "Edges":
         return Edges(self.source[chosen], self.target[chosen], self.weight[chosen])
 
+    def joining(self, source: slice, target: slice) -> Bool[Tensor, " E"]:
+        """Which edges lead from one site's place in the node space to another's."""
+        here = (self.source >= source.start) & (self.source < source.stop)
+        return here & (self.target >= target.start) & (self.target < target.stop)
+
     def between(self, kept: Bool[Tensor, " nodes"]) -> Bool[Tensor, " E"]:
         """Which edges have both ends in a set of nodes."""
         return kept[self.source] & kept[self.target]
@@ -99,8 +104,7 @@ class EdgeGates:
         """
         for join in joins(model):
             source, target = space.slices[join.source], space.slices[join.target]
-            here = (self.edges.source >= source.start) & (self.edges.source < source.stop)
-            here &= (self.edges.target >= target.start) & (self.edges.target < target.stop)
+            here = self.edges.joining(source, target)
             if here.any():
                 yield join.linear, self._hook(join, here, source.start, target.start, instead(join.source))
 

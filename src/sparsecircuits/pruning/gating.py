@@ -14,7 +14,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_site
-from sparsecircuits.models.transformer import SparseTransformer, rows_at
+from sparsecircuits.models.transformer import SparseTransformer, rows_like
 from sparsecircuits.pruning.edges import EdgeGates
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import PairBatch
@@ -69,8 +69,7 @@ class Gating:
         last = torch.from_numpy(batch.last).to(model.device)
 
         def beside(x: Tensor, values: Tensor) -> Tensor:
-            """Ablation values for the positions that x has: all of them, or each prompt's last."""
-            return values if values.dim() == 1 or values.shape[1] == x.shape[1] else rows_at(values, last)
+            return values if values.dim() == 1 else rows_like(values, x, last)
 
         def freeze(site: str) -> Callable[[Tensor], Tensor]:
             return lambda x: freeze_channels(x, on[site], beside(x, instead(site)))

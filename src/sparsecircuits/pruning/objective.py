@@ -55,11 +55,16 @@ def all_candidate_logits(
 
 def in_chunks(batch: PairBatch) -> tuple[Int[np.ndarray, " n"], list[PairBatch]]:
     """A batch cut into chunks of similar length, both sides of a pair together; and which rows they hold."""
-    longest = batch.last.reshape(-1, 2).max(axis=1)
-    order = (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()
+    order = length_order(batch)
     ordered, step = batch.take(order), max(2, EVALUATION_ROWS - EVALUATION_ROWS % 2)
     starts = range(0, len(order), step)
     return order, [ordered.rows(start, min(start + step, len(order))) for start in starts]
+
+
+def length_order(batch: PairBatch) -> Int[np.ndarray, " n"]:
+    """Rows from the shortest pair to the longest, both sides of a pair together."""
+    longest = batch.last.reshape(-1, 2).max(axis=1)
+    return (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()
 
 
 def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:

@@ -148,7 +148,7 @@ def pruned_size(
     """Prune nodes with a small budget, whether or not the whole model does the task.
 
     As `prune` does: learned gates, bisection, leave-one-out; but edges are counted and not pruned, and the margin
-    is the same. frozen: the ablation values.
+    is the budget's. frozen: the ablation values.
     """
     config = dataclasses.replace(config, ablation=ablation)
     evaluate = Evaluator(

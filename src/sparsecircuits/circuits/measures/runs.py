@@ -14,7 +14,7 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gating import Ablation, Donors, Gating
-from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of
+from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of, length_order
 from sparsecircuits.tasks import PairBatch
 
 Changes = Callable[[int, int, int], Mapping[str, Callable[[Tensor], Tensor]]]
@@ -23,8 +23,7 @@ Changes = Callable[[int, int, int], Mapping[str, Callable[[Tensor], Tensor]]]
 
 def by_length(batch: PairBatch) -> PairBatch:
     """The pairs of a batch from short to long, so that chunks of them hold little padding."""
-    longest = batch.last.reshape(-1, 2).max(axis=1)
-    return batch.take((2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten())
+    return batch.take(length_order(batch))
 
 
 def first_pairs(batch: PairBatch, n: int) -> PairBatch:
