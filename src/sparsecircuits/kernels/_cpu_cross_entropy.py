@@ -5,7 +5,7 @@ import math
 import numpy as np
 from numba import njit, prange
 
-from sparsecircuits.kernels._cpu_exp import exponentials
+from sparsecircuits.kernels._cpu_exp import exponentials, largest
 
 f32 = np.float32
 
@@ -16,31 +16,12 @@ def _add(row, other):
         row[j] += other[j]
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _largest(row):
-    top = row[0]
-    for j in range(row.shape[0]):
-        top = max(top, row[j])
-    return top
-
-
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
-def _total(row):
-    total = f32(0)
-    for j in range(row.shape[0]):
-        total += row[j]
-    return total
-
-
 @njit(nogil=True, cache=True)
-def _row(row, table_row, use_table, target, weight, powers):
+def _row(row, table_row, use_table, target, weight):
     if use_table:
         _add(row, table_row)
-    top, wanted = _largest(row), row[target]
-    for j in range(row.shape[0]):
-        row[j] -= top
-    exponentials(row, powers, row.shape[0])
-    total = _total(row)
+    top, wanted = largest(row), row[target]
+    total = exponentials(row, top)
     factor = weight / total
     for j in range(row.shape[0]):
         row[j] *= factor
@@ -54,10 +35,9 @@ def cross_entropy_rows(logits, table, ids, targets, weight, losses, chunks):
     losses[n] = -log softmax[target]."""
     n, use_table = logits.shape[0], table.shape[0] > 0
     for chunk in prange(chunks):
-        powers = np.empty(logits.shape[1], dtype=np.int32)
         for r in range(chunk * n // chunks, (chunk + 1) * n // chunks):
             table_row = table[ids[r]] if use_table else logits[r]
-            losses[r] = _row(logits[r], table_row, use_table, targets[r], f32(weight), powers)
+            losses[r] = _row(logits[r], table_row, use_table, targets[r], f32(weight))
 
 
 @njit(nogil=True, parallel=True, cache=True)

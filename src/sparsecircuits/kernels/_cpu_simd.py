@@ -1,4 +1,4 @@
-"""Three building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
+"""Building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
 
 Arrays are flat float32, or int32 for `compare_8`, with offsets in entries. LLVM lowers the vectors to what the
 CPU has (AVX, SSE, NEON).
@@ -13,20 +13,45 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 LANES = 8
+ROWS, COLUMNS = 4, 16  # of a `tile`: eight registers of sums
 WIDTH = 64  # entries that `accumulate` works on: as many as stay in eight registers of eight
 
-_i64 = ir.IntType(64)
-_vector = ir.VectorType(ir.FloatType(), LANES)
+i64 = ir.IntType(64)
+vector = ir.VectorType(ir.FloatType(), LANES)
 
 
-def _data(context: Any, builder: Any, kind: Any, array: Any) -> Any:
+def data_of(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     """Pointer to an array's first entry."""
     return context.make_array(kind)(context, builder, array).data
 
 
-def _at(builder: Any, data: Any, offset: Any) -> Any:
+def at(builder: Any, data: Any, offset: Any) -> Any:
     """Pointer to eight entries from an offset on."""
-    return builder.bitcast(builder.gep(data, [offset]), _vector.as_pointer())
+    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+
+
+def constant(value: float) -> Any:
+    """A vector with one known number in all its lanes."""
+    return ir.Constant(vector, [value] * LANES)
+
+
+def everywhere(builder: Any, value: Any, kind: Any) -> Any:
+    """A vector of type `kind` with one number in all its lanes."""
+    first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
+    return builder.shuffle_vector(
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+    )
+
+
+def call(builder: Any, name: str, kind: Any, *arguments: Any) -> Any:
+    """An LLVM intrinsic whose arguments are of the result's type."""
+    function = ir.FunctionType(kind, [kind] * len(arguments))
+    return builder.call(cgutils.get_or_insert_function(builder.module, function, name), list(arguments))
+
+
+def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
+    """a * b + c, fused where the CPU can."""
+    return call(builder, f"llvm.fmuladd.v{LANES}f32", vector, a, b, c)
 
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
@@ -55,15 +80,15 @@ def _turn_8x8(typingctx, source, start, stride, target, target_start, target_str
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         source, start, stride, target, target_start, target_stride = arguments
-        read = _data(context, builder, signature.args[0], source)
-        write = _data(context, builder, signature.args[3], target)
+        read = data_of(context, builder, signature.args[0], source)
+        write = data_of(context, builder, signature.args[3], target)
 
         def offset(first: Any, step: Any, k: int) -> Any:
-            return builder.add(first, builder.mul(step, ir.Constant(_i64, k)))
+            return builder.add(first, builder.mul(step, ir.Constant(i64, k)))
 
-        rows = [builder.load(_at(builder, read, offset(start, stride, j)), align=4) for j in range(LANES)]
+        rows = [builder.load(at(builder, read, offset(start, stride, j)), align=4) for j in range(LANES)]
         for i, column in enumerate(_turned(builder, rows)):
-            builder.store(column, _at(builder, write, offset(target_start, target_stride, i)), align=4)
+            builder.store(column, at(builder, write, offset(target_start, target_stride, i)), align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -78,21 +103,14 @@ def compare_8(typingctx, bits, start, mask, low, high):  # type: ignore[no-untyp
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         bits, start, mask, low, high = arguments
         kind, byte = ir.VectorType(ir.IntType(32), LANES), ir.IntType(LANES)
-        data = builder.gep(_data(context, builder, signature.args[0], bits), [start])
-        everywhere = [
-            builder.shuffle_vector(
-                builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0)),
-                ir.Constant(kind, ir.Undefined),
-                ir.Constant(kind, [0] * LANES),
-            )
-            for value in (mask, low, high)
-        ]
-        values = builder.and_(builder.load(builder.bitcast(data, kind.as_pointer()), align=4), everywhere[0])
-        above = builder.bitcast(builder.icmp_signed(">", values, everywhere[2]), byte)
-        reach = builder.bitcast(builder.icmp_signed(">=", values, everywhere[1]), byte)
-        inside = builder.zext(builder.and_(reach, builder.not_(above)), _i64)
-        count = builder.zext(builder.ctpop(above), _i64)
-        return builder.or_(builder.shl(count, ir.Constant(_i64, 8)), inside)
+        data = builder.gep(data_of(context, builder, signature.args[0], bits), [start])
+        mask, low, high = (everywhere(builder, value, kind) for value in (mask, low, high))
+        values = builder.and_(builder.load(builder.bitcast(data, kind.as_pointer()), align=4), mask)
+        above = builder.bitcast(builder.icmp_signed(">", values, high), byte)
+        reach = builder.bitcast(builder.icmp_signed(">=", values, low), byte)
+        inside = builder.zext(builder.and_(reach, builder.not_(above)), i64)
+        count = builder.zext(builder.ctpop(above), i64)
+        return builder.or_(builder.shl(count, ir.Constant(i64, 8)), inside)
 
     return signature, generate
 
@@ -108,24 +126,63 @@ def accumulate(typingctx, out, o, values, indices, first, last, rows, start, str
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         out, o, values, indices, first, last, rows, start, stride = arguments
         kinds = signature.args
-        write = _data(context, builder, kinds[0], out)
-        factors, places = _data(context, builder, kinds[2], values), _data(context, builder, kinds[3], indices)
-        read = _data(context, builder, kinds[6], rows)
-        multiply_add = cgutils.get_or_insert_function(
-            builder.module, ir.FunctionType(_vector, [_vector] * 3), f"llvm.fmuladd.v{LANES}f32"
-        )
-        targets = [_at(builder, write, builder.add(o, ir.Constant(_i64, LANES * k))) for k in range(WIDTH // LANES)]
+        write = data_of(context, builder, kinds[0], out)
+        factors, places = data_of(context, builder, kinds[2], values), data_of(context, builder, kinds[3], indices)
+        read = data_of(context, builder, kinds[6], rows)
+        targets = [at(builder, write, builder.add(o, ir.Constant(i64, LANES * k))) for k in range(WIDTH // LANES)]
         sums = [cgutils.alloca_once_value(builder, builder.load(target, align=4)) for target in targets]
         with cgutils.for_range(builder, builder.sub(last, first)) as loop:
             p = builder.add(first, loop.index)
             factor = builder.load(builder.gep(factors, [p]))
-            lanes = builder.insert_element(ir.Constant(_vector, ir.Undefined), factor, ir.Constant(_i64, 0))
-            factor = _shuffle(builder, lanes, lanes, [0] * LANES)
-            place = builder.sext(builder.load(builder.gep(places, [p])), _i64)
+            factor = everywhere(builder, factor, vector)
+            place = builder.sext(builder.load(builder.gep(places, [p])), i64)
             base = builder.add(start, builder.mul(stride, place))
             for k, held in enumerate(sums):
-                entry = builder.load(_at(builder, read, builder.add(base, ir.Constant(_i64, LANES * k))), align=4)
-                builder.store(builder.call(multiply_add, [factor, entry, builder.load(held)]), held)
+                entry = builder.load(at(builder, read, builder.add(base, ir.Constant(i64, LANES * k))), align=4)
+                builder.store(multiply_add(builder, factor, entry, builder.load(held)), held)
+        for target, held in zip(targets, sums, strict=True):
+            builder.store(builder.load(held), target, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step, n, add):  # type: ignore[no-untyped-def]
+    """out[r, c] = (add: out[r, c] +) Σ_p a[r, p] b[p, c] for 4 rows and 16 columns; p < n.
+
+    out[r, c] is out[o + r * o_row + c], a[r, p] is a[a_start + r * a_row + p * a_step], and b[p, c] is
+    b[b_start + p * b_step + c].
+    """
+    signature = types.void(out, *[types.int64] * 2, a, *[types.int64] * 3, b, *[types.int64] * 3, types.boolean)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, o, o_row, _, a_start, a_row, a_step, _, b_start, b_step, n, add = arguments
+        write, left, right = (data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 3, 7))
+
+        def place(first: Any, step: Any, k: int, more: int = 0) -> Any:
+            there = builder.add(first, builder.mul(step, ir.Constant(i64, k)))
+            return builder.add(there, ir.Constant(i64, more)) if more else there
+
+        parts = range(COLUMNS // LANES)
+        targets = [at(builder, write, place(o, o_row, r, LANES * k)) for r in range(ROWS) for k in parts]
+        sums = [cgutils.alloca_once_value(builder, constant(0.0)) for _ in targets]
+        with builder.if_then(add):
+            for target, held in zip(targets, sums, strict=True):
+                builder.store(builder.load(target, align=4), held)
+        starts = [place(a_start, a_row, r) for r in range(ROWS)]
+        with cgutils.for_range(builder, n) as loop:
+            there = builder.add(b_start, builder.mul(b_step, loop.index))
+            entries = [
+                builder.load(at(builder, right, builder.add(there, ir.Constant(i64, LANES * k))), align=4)
+                for k in parts
+            ]
+            step = builder.mul(a_step, loop.index)
+            for r, start in enumerate(starts):
+                factor = everywhere(builder, builder.load(builder.gep(left, [builder.add(start, step)])), vector)
+                for k in parts:
+                    held = sums[r * len(parts) + k]
+                    builder.store(multiply_add(builder, factor, entries[k], builder.load(held)), held)
         for target, held in zip(targets, sums, strict=True):
             builder.store(builder.load(held), target, align=4)
         return context.get_dummy_value()

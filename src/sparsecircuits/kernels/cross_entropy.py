@@ -44,8 +44,11 @@ class _LinearCrossEntropy(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        if ctx.grads is None:
+            raise RuntimeError("this loss was differentiated before: its gradients were given away")
         scale = grad.item()
-        return tuple(g if g is None or scale == 1.0 else g * scale for g in ctx.grads)
+        grads, ctx.grads = ctx.grads, None  # whoever has the only reference need not copy 16 MB of bigram table
+        return tuple(g if g is None or scale == 1.0 else g * scale for g in grads)
 
 
 def _softmax_minus_target(

@@ -36,11 +36,12 @@ def _(x: Tensor, k: int) -> tuple[Tensor, Tensor]:
 
 def _setup(ctx, inputs, output):
     ctx.mark_non_differentiable(output[1])
+    ctx.set_materialize_grads(False)  # or the slope's gradient is made: a tensor of zeros that nobody reads
     ctx.save_for_backward(output[1])
 
 
 def _backward(ctx, grad, _grad_slope):
-    return grad * ctx.saved_tensors[0], None
+    return None if grad is None else grad * ctx.saved_tensors[0], None
 
 
 _gelu_abstopk.register_autograd(_backward, setup_context=_setup)
