@@ -243,6 +243,7 @@ _PLAIN: dict[str, Callable[..., Any]] = {
     "models.sites.gelu_abstopk": lambda x, k: _plain_abstopk(F.gelu(x), k),
     "models.transformer.causal_attention": _plain_attention,
     "models.transformer.linear_cross_entropy": _plain_cross_entropy,
+    "kernels.rms_norm.rms_norm": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps),
     "kernels.sparse_linear.worth_it": lambda x, weight: False,
     "sparsity.projection.project_topk_": _plain_project,
 }

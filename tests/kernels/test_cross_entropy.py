@@ -65,3 +65,11 @@ def test_ids_outside_the_vocabulary_are_refused():
 def test_other_types_fall_back():
     arguments = (torch.randn(5, 8).double(), torch.randn(9, 8).double(), torch.randn(9).double(), torch.arange(5))
     torch.testing.assert_close(linear_cross_entropy(*arguments), reference(*arguments))
+
+
+def test_gradients_are_given_once():
+    hidden, weight = torch.randn(3, 4, requires_grad=True), torch.randn(5, 4, requires_grad=True)
+    loss = linear_cross_entropy(hidden, weight, torch.zeros(5), torch.tensor([0, 1, 4]))
+    loss.backward(retain_graph=True)
+    with pytest.raises(RuntimeError, match="differentiated before"):
+        loss.backward()

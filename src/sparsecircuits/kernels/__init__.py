@@ -16,11 +16,13 @@ from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
+from sparsecircuits.kernels.rms_norm import RMSNorm, rms_norm
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 from sparsecircuits.kernels.warm_up import warm_up
 
 __all__ = [
     "Linear",
+    "RMSNorm",
     "abstopk",
     "abstopk_reference",
     "attention_at",
@@ -31,6 +33,7 @@ __all__ = [
     "gelu_abstopk",
     "linear_cross_entropy",
     "project_topk_",
+    "rms_norm",
     "sparse_linear",
     "split_heads",
     "topk_mask_reference",

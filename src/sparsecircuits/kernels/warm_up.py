@@ -8,6 +8,7 @@ from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
 from sparsecircuits.kernels.project import project_topk_
+from sparsecircuits.kernels.rms_norm import rms_norm
 from sparsecircuits.kernels.sparse_linear import sparse_linear
 
 
@@ -17,7 +18,9 @@ def warm_up() -> None:
         x = torch.linspace(-1, 1, 64).view(1, 4, 16).requires_grad_()
         weight = torch.zeros(16, 16)
         weight[0, 0] = 1.0  # sparse enough for the sparse product
-        y = sparse_linear(gelu_abstopk(abstopk(x, 8), 4), weight, torch.zeros(16))
+        y = sparse_linear(
+            gelu_abstopk(abstopk(rms_norm(x, torch.ones(16, requires_grad=True)), 8), 4), weight, torch.zeros(16)
+        )
         y = gate_channels(causal_attention(y, y, y, 2), torch.ones(16, requires_grad=True), torch.zeros(16))
         ids = torch.arange(4)
         for unembedding in (weight, torch.ones(16, 16)):

@@ -14,7 +14,14 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.kernels import Linear, attention_at, attention_reference, causal_attention, linear_cross_entropy
+from sparsecircuits.kernels import (
+    Linear,
+    RMSNorm,
+    attention_at,
+    attention_reference,
+    causal_attention,
+    linear_cross_entropy,
+)
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.sites import Site
 
@@ -101,7 +108,7 @@ class MLP(nn.Module):
 
 def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
     if kind == "rms":
-        return nn.RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
+        return RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
     return nn.LayerNorm(width, bias=config.norm_bias)
 
 
