@@ -233,10 +233,11 @@ def prune(command: args.Prune) -> None:
         more = {"summary": summary(curves, command.target_loss), "files": [str(path) for path in written]}
         print_json({"circuits": shown, **(more if written else {})})
         return
-    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "skipped"]
+    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds"]
     columns = ["model", *columns] if command.beside else columns
-    rows = [[record.get(column) for column in columns] for record in found]
-    print_table(f"circuits at a target loss of {command.target_loss}", columns, rows, right=tuple(range(1, 7)))
+    rows = [[record[column] for column in columns] for record in found if "path" in record]
+    title = f"circuits at a target loss of {command.target_loss}, losses on held-out prompts"
+    print_table(title, columns, rows, right=tuple(range(len(columns) - 6, len(columns))))
     for mean in summary(curves, command.target_loss) if written else []:
         edges = mean["geometric_mean_edges"]
         if edges is not None:
@@ -261,6 +262,8 @@ def _prune_model(path: Path, folder: Path, command: args.Prune) -> list[dict[str
 
     model = load_model(path)
     chosen, skipped = _chosen_tasks(model, list(command.tasks), command.task_file)
+    for record in skipped:
+        say(f"skipped {record['name']}: {record['skipped']}")
     found = [_prune_one(model, task, command, folder) for task in chosen]
     return found + [{"task": r["name"], "target_loss": command.target_loss, "skipped": r["skipped"]} for r in skipped]
 
