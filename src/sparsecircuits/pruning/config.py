@@ -5,6 +5,8 @@ from typing import Literal
 
 from sparsecircuits.errors import UserError
 
+Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
+
 
 @dataclass(frozen=True)
 class PruneConfig:
@@ -29,7 +31,7 @@ class PruneConfig:
     """Pairs on which sizes are compared."""
     margin: float = 0.5
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
-    method: Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"] = "learned"
+    method: Method = "learned"
     """How nodes are ranked: learned gates, or a baseline."""
     ablation: Literal["mean", "zero", "resample"] = "mean"
     """What a node outside the circuit carries: its mean over pretraining text, zero, or what it is on the
