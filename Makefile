@@ -15,7 +15,9 @@ quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw
 	$(BIN)/sparsecircuits quickstart --out quickstart $(OPEN)
 
 # A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
+# The kernels are compiled first, once: each process would compile its own.
 test: $(VENV)/.dev browser ## Run the tests
+	$(BIN)/python -c "from sparsecircuits.kernels import warm_up; warm_up()"
 	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes

@@ -70,12 +70,12 @@ def test_order_and_chunks_of_evaluation_do_not_matter(model, monkeypatch):
     torch.testing.assert_close(all_candidate_logits(model, batch), expected)
 
 
-@given(st.integers(0, 50), st.floats(0.05, 3.0), st.floats(-3, 3))
+@given(st.integers(0, 50), st.floats(0.2, 3.0), st.floats(-3, 3))
 @settings(max_examples=25, deadline=None)
 def test_calibration_only_lowers_the_loss_and_undoes_a_shift(seed, scale, shift):
     torch.manual_seed(seed)
     correct = torch.tensor([0, 1] * 50)
-    margin = torch.randn(100) + 1.5
+    margin = 6 * torch.randn(100) + 9  # the best scale is about a half
     logits = torch.zeros(100, 2)
     logits[torch.arange(100), correct] = margin
     spoiled = scale * logits + torch.tensor([shift, 0.0])
@@ -90,6 +90,15 @@ def test_calibration_cannot_turn_answers_around():
     wrong[torch.arange(100), 1 - correct] = 5.0
     assert calibrate(wrong, correct).scale > 0
     assert task_loss(calibrate(wrong, correct)(wrong), correct) >= math.log(2) - 1e-3
+
+
+def test_calibration_makes_no_circuit_of_a_trace():
+    correct = torch.tensor([0, 1] * 50)
+    logits = torch.zeros(100, 2)
+    logits[torch.arange(100), correct] = 0.01  # tells all answers apart, by a hundredth
+    calibration = calibrate(logits, correct)
+    assert calibration.scale < 6
+    assert task_loss(calibration(logits), correct) > 0.6
 
 
 def test_top_nodes_breaks_ties_by_order():

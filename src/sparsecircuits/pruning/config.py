@@ -29,7 +29,7 @@ class PruneConfig:
     """Largest norm of the gates' gradient."""
     eval_pairs: int = 256
     """Pairs on which sizes are compared."""
-    margin: float = 0.5
+    margin: float = 0.4
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
     method: Method = "learned"
     """How nodes are ranked: learned gates, or a baseline."""

@@ -14,6 +14,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.tasks import PairBatch
 
+LARGEST_SCALE = 3.0  # of a calibration, about: beyond it a circuit is a faint trace of what the model does
 EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory
 
 
@@ -89,13 +90,15 @@ def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calib
     """Scale and per-candidate shift that minimise the loss: 16 LBFGS steps (Gao et al. 2025, appendix).
 
     The margin between the answers is standardised first, so that the steps suffice at any scale. The scale
-    is kept positive: calibration cannot turn an answer around.
+    is kept positive: calibration cannot turn an answer around. Beyond `LARGEST_SCALE` it is held back: a scale of
+    100 would make a faithful-looking circuit of any trace that happens to separate the prompts at hand.
     """
     margin = (logits[:, 0] - logits[:, 1]).detach().double()
     spread = margin.std()
     if not (torch.isfinite(margin).all() and spread > 0):
         return Calibration()
     standard, sign = (margin - margin.mean()) / spread, 1.0 - 2.0 * correct
+    ceiling = spread.log() + math.log(LARGEST_SCALE)
     log_scale = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
     offset = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
     optimiser = torch.optim.LBFGS([log_scale, offset], max_iter=16, line_search_fn="strong_wolfe")
@@ -103,8 +106,8 @@ def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calib
     def closure() -> Tensor:
         optimiser.zero_grad()
         loss = F.softplus(-sign * (log_scale.exp() * standard + offset)).mean()
-        # The slight pull keeps the scale finite when the two classes are perfectly separable.
-        loss = loss + 1e-4 * log_scale.square()
+        # The slight pull keeps the standardised scale near 1 where the loss says nothing about it.
+        loss = loss + 1e-4 * log_scale.square() + (log_scale - ceiling).clamp(min=0).square()
         loss.backward()
         return loss
 

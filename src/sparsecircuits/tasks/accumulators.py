@@ -7,8 +7,14 @@ from sparsecircuits.tasks.words import context, names, short_names
 
 # What leads to the line that uses the variable; it ends with the indentation of that line.
 TEMPLATES = {
-    "train": ("for {a} in {b}:\n    ", "if {a} == {b}:\n    ", "while {a}:\n    "),
-    "validation": ("for {a} in {b}.{c}:\n    ", "if {a}:\n    ", "def {a}({b}):\n    "),
+    "train": (
+        "for {a} in {b}:\n    ",
+        "if {a} == {b}:\n    ",
+        "while {a}:\n    ",
+        "if {a} in {b}:\n    ",
+        "for {a} in {b}({c}):\n    ",
+    ),
+    "validation": ("for {a} in {b}.{c}:\n    ", "if {a}:\n    ", "def {a}({b}):\n    ", "while {a} < {b}:\n    "),
     "held_out": ("for {a}, {b} in {c}:\n    ", "if not {a}:\n    ", "with {a} as {b}:\n    "),
 }
 OTHER_VALUES = {"train": ("[]", "0"), "validation": ("None", "1"), "held_out": ("()", "False")}

@@ -6,8 +6,8 @@ from sparsecircuits.tasks.base import Pair, Task
 from sparsecircuits.tasks.words import context, names
 
 TEMPLATES = {
-    "train": ("{a} = ", "{a}.{b} = ", "{a}[{b}] = ", "{a} += ", "return_{a} = {b} + "),
-    "validation": ("{a} = {b} or ", "{a}_{b} = ", "{a} = not {b} and "),
+    "train": ("{a} = ", "{a}.{b} = ", "{a}[{b}] = ", "{a} += ", "return_{a} = {b} + ", "{a}, {b} = ", "{a} = {b} is "),
+    "validation": ("{a} = {b} or ", "{a}_{b} = ", "{a} = not {b} and ", "{a}.{b} += ", "{a} = {b} == "),
     "held_out": ("{a} = {b} if {c} else ", "self.{a} = ", "{a} = {b} = ", "{a} |= "),
 }
 

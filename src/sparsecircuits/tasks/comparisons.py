@@ -7,8 +7,24 @@ from sparsecircuits.tasks.words import context, names, opener
 
 # What opens the block that the line stands in.
 TEMPLATES = {
-    "train": ("def {b}({a}):\n", "for {c} in {b}:\n", "while {b}:\n", "if {c}:\n"),
-    "validation": ("def {b}({a}, {c}):\n", "try:\n", "for {c} in {b}.{a}:\n"),
+    "train": (
+        "def {b}({a}):\n",
+        "for {c} in {b}:\n",
+        "while {b}:\n",
+        "if {c}:\n",
+        "def {b}(self, {a}):\n",
+        "if {c} is None:\n",
+        "class {b}({c}):\n",
+        "while {c} < {b}:\n",
+    ),
+    "validation": (
+        "def {b}({a}, {c}):\n",
+        "try:\n",
+        "for {c} in {b}.{a}:\n",
+        "if {c}.{b}:\n",
+        "with {b}:\n",
+        "def {b}():\n",
+    ),
     "held_out": ("class {b}:\n", "with {b}() as {c}:\n", "if not {b}:\n", "for {c}, {b} in {a}:\n"),
 }
 
@@ -31,8 +47,8 @@ IF_EQUALS = Task(
 )
 
 VALUES = {
-    "train": ("True", "{n}", "{b}"),
-    "validation": ("False", "-{n}"),
+    "train": ("True", "{n}", "{b}", "{b} * {n}", "{b} - {c}", "{n}.5"),
+    "validation": ("False", "-{n}", "{b} or {c}", "{n} - {b}"),
     "held_out": ("None", "{b} + {n}", "{b}.{c}"),
 }
 

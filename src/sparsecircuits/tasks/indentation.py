@@ -9,20 +9,24 @@ from sparsecircuits.tasks.base import Pair, Task
 from sparsecircuits.tasks.words import VERBS, context, names, short_names
 
 FUNCTIONS = {
-    "train": ("def {f}({a}):\n", "def {f}({a}, {b}):\n"),
-    "validation": ("def {f}():\n", "def {f}({a}=None):\n"),
+    "train": ("def {f}({a}):\n", "def {f}({a}, {b}):\n", "def {f}(self, {a}):\n", "def {f}({a}, {b}=None):\n"),
+    "validation": ("def {f}():\n", "def {f}({a}=None):\n", "def {f}(self):\n", "def {f}({a}, *{b}):\n"),
     "held_out": ("def {f}({a}, {b}={n}):\n", "async def {f}({a}):\n"),
 }
 GROUPS = {
-    "train": ("{b}", "{b}.{c}"),
-    "validation": ("self.{b}", "{b} or {c}"),
+    "train": ("{b}", "{b}.{c}", "{b}[{c}]", "{b}({c})", "{b}, {c}"),
+    "validation": ("self.{b}", "{b} or {c}", "{b}.{c}()", "({b}, {c})"),
     "held_out": ("{b} + {c}", "{b}.{c}.{a}", "not_{b}"),
 }
 # An ordinary line with `in`, in the place of the `for`.
-ORDINARY = {"train": ("assert", "{c} ="), "validation": ("yield", "{c} +="), "held_out": ("assert not", "{c} -=")}
+ORDINARY = {
+    "train": ("assert", "{c} =", "return", "{c} = not", "self.{c} ="),
+    "validation": ("yield", "{c} +=", "return not", "{c} |="),
+    "held_out": ("assert not", "{c} -="),
+}
 BRANCHES = {
-    "train": ("if {a}:\n", "if {a} == {n}:\n", "for {a} in {b}:\n"),
-    "validation": ("if not {a}:\n", "while {a}:\n"),
+    "train": ("if {a}:\n", "if {a} == {n}:\n", "for {a} in {b}:\n", "if {a} is {b}:\n", "while {a} < {n}:\n"),
+    "validation": ("if not {a}:\n", "while {a}:\n", "for {a} in {b}.{c}:\n", "if {a} and {b}:\n"),
     "held_out": ("if {a} in {b}:\n", "for {a}, {b} in {c}:\n", "with {a} as {b}:\n"),
 }
 

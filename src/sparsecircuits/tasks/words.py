@@ -55,15 +55,46 @@ CONTEXT = {
         "{a} = [{n}, {m}]\n",
         "for {a} in {b}:\n    {c}({a})\n",
         "{a}, {b} = {n}, {m}\n",
+        "{a} = {b}({c})\n",
+        "{a}.{b} = {n}\n",
+        "{a} = None\n",
+        "print({a})\n",
+        "from {b} import {a}\n",
+        "if {a}:\n    {b} = {n}\n",
+        "class {a}:\n    {b} = {n}\n",
     ),
-    "validation": ("{a} = {b}\n", "import sys\n", "{a} += {n}\n", "def {a}({b}):\n    return {b}\n"),
+    "validation": (
+        "{a} = {b}\n",
+        "import sys\n",
+        "{a} += {n}\n",
+        "def {a}({b}):\n    return {b}\n",
+        "{a} = {b}.{c}\n",
+        "{a} = {b} or {c}\n",
+        "del {a}\n",
+        "try:\n    {a} = {n}\nfinally:\n    {b}()\n",
+    ),
     "held_out": ("{a} = {b} * {n}\n", "import re\n", "{a} = max({b}, {n})\n", "while {a} > {n}:\n    {a} -= {m}\n"),
 }
 
 # What opens a block; the line under test stands in it.
 OPENERS = {
-    "train": ("def {a}({b}):\n", "for {a} in {b}:\n", "if {a}:\n"),
-    "validation": ("def {a}({b}, {c}):\n", "while {a}:\n", "if {a} > {n}:\n"),
+    "train": (
+        "def {a}({b}):\n",
+        "for {a} in {b}:\n",
+        "if {a}:\n",
+        "def {a}(self):\n",
+        "class {a}({b}):\n",
+        "while {a} < {b}:\n",
+        "if {a} is None:\n",
+    ),
+    "validation": (
+        "def {a}({b}, {c}):\n",
+        "while {a}:\n",
+        "if {a} > {n}:\n",
+        "if {a}.{b}:\n",
+        "for {a} in range({n}):\n",
+        "with {a}:\n",
+    ),
     "held_out": ("if not {a}:\n", "for {a}, {b} in {c}:\n", "with {a}.{b} as {c}:\n"),
 }
 
