@@ -14,13 +14,13 @@ def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
 
     source = x.detach().contiguous()
     y, scales = torch.empty_like(source), source.new_empty(source.shape[:-1])
-    rows = [t.view(-1, source.shape[-1]).numpy() for t in (source, y)]
+    n = source.shape[-1]
     with _cpu.LOCK:
         _cpu_norm.rms_norm(  # type: ignore[call-arg]
-            rows[0],
+            parameter_array(source.view(-1, n)),  # position channels are a parameter
             parameter_array(weight.detach().contiguous()),
             eps,
-            rows[1],
+            y.view(-1, n).numpy(),
             scales.view(-1).numpy(),
             torch.get_num_threads(),
         )
@@ -42,7 +42,7 @@ def _rms_norm_backward(grad: Tensor, x: Tensor, weight: Tensor, scales: Tensor) 
     with _cpu.LOCK:
         _cpu_norm.rms_norm_backward(  # type: ignore[call-arg]
             grad.view(-1, n).numpy(),
-            x.view(-1, n).numpy(),
+            parameter_array(x.view(-1, n)),
             parameter_array(weight.detach().contiguous()),
             scales.view(-1).numpy(),
             dx.view(-1, n).numpy(),

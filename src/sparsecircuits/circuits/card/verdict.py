@@ -15,7 +15,7 @@ NULL_NAMES = {
     "permuted_weights": "the network with its weights permuted",
     "true": "the true task",
 }
-LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.1, 0.95, 0.9
+LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.2, 0.95, 0.9
 SUSPICIOUS_RISE = 0.1
 """Nats by which a resampled or scrubbed loss may exceed the target before the card warns."""
 

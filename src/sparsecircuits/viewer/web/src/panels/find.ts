@@ -54,8 +54,9 @@ function filter(app: App): HTMLElement {
   if (!most) return html("p", { class: "foot" }, "Importance was not measured in this circuit.");
   const output = html("output", {}, plain(app.state.importance));
   const input = html("input", { type: "range", min: 0, max: most, step: most / 200, value: app.state.importance, "aria-label": "Least importance", id: "importance",
-    oninput: () => { output.value = plain(Number(input.value)); },
-    onchange: () => void app.store.do(`importance at least ${plain(Number(input.value))}`, { importance: Number(input.value) }) });
+    oninput: () => { output.value = plain(chosen()); },
+    onchange: () => void app.store.do(`importance at least ${plain(chosen())}`, { importance: chosen() }) });
+  const chosen = (): number => Math.min(most, Number(input.value)); // the slider's last step may round to a hair more
   return html("label", { class: "row filter" }, "importance ≥", input, output);
 }
 
