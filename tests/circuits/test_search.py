@@ -16,7 +16,7 @@ from sparsecircuits.circuits.search import RANGES, SUMMARY, search
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
 
-TINY = PruneConfig(steps=15, eval_pairs=6, edge_steps=15)
+TINY = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
 PROGRAM = """
 import sys
 import torch
@@ -28,7 +28,7 @@ from sparsecircuits.pruning.gates import NodeSpace
 if __name__ == "__main__":
     model = sc.load_model(sys.argv[1])
     means = torch.zeros(NodeSpace.of(model.config).size)
-    config = PruneConfig(steps=15, eval_pairs=6, edge_steps=15)
+    config = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
     task = sc.get_task("single_double_quote", model.tokenizer)
     search(model, task, 0.15, sys.argv[2], trials=3, workers=sys.argv[3], config=config, means=means)
 """

@@ -45,7 +45,7 @@ def test_pruning_leaves_the_model_as_it_was(tokens):
     model = quote_model(task.tokenizer)
     learned = {name: p.requires_grad for name, p in model.named_parameters()}
     before = {name: t.clone() for name, t in model.state_dict().items()}
-    sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=5, eval_pairs=16))
+    sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=20, eval_pairs=16, lr=2e-2))
     assert {name: p.requires_grad for name, p in model.named_parameters()} == learned
     assert all(before[name].equal(t) for name, t in model.state_dict().items())
     assert all(p.grad is None for p in model.parameters())
