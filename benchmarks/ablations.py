@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 import sparsecircuits as sc
+from records import add_record, read_records
 from sparsecircuits.benchmarks import plain_pytorch
 from sparsecircuits.errors import UserError
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
@@ -92,16 +93,13 @@ def main() -> None:
     parser.add_argument("--only", nargs="*", choices=list(VARIANTS), default=list(VARIANTS), metavar="VARIANT")
     parser.add_argument("--out", type=Path, default=Path("ablations.jsonl"))
     arguments = parser.parse_args()
-    records = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
-    records = [record for record in records if record["steps"] == arguments.steps]
+    records = read_records(arguments.out, steps=arguments.steps)
     done = {(record["variant"], record["seed"]) for record in records}
     for seed in range(arguments.seeds):
         for variant in arguments.only:
             if (variant, seed) not in done:
                 records.append(run(variant, seed, arguments.steps))
-                print(records[-1], flush=True)
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
+                add_record(arguments.out, records[-1])
     print(table(records))
 
 

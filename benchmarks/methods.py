@@ -7,12 +7,12 @@ again) and prints the table at the end.
 """
 
 import argparse
-import json
 import math
 from pathlib import Path
 from typing import Any, get_args
 
 import sparsecircuits as sc
+from records import add_record, read_records
 from sparsecircuits.circuits.curve import edges_at
 from sparsecircuits.circuits.discovery import prune, training_means
 from sparsecircuits.errors import TaskTooHard
@@ -66,7 +66,7 @@ def main() -> None:
     parser.add_argument("--target-loss", type=float, default=0.15)
     parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
     arguments = parser.parse_args()
-    records = [json.loads(line) for line in arguments.out.read_text().splitlines()] if arguments.out.exists() else []
+    records = read_records(arguments.out, target=arguments.target_loss)
     done = {(r["task"], r["method"]) for r in records}
     model = sc.load_model(arguments.model)
     means = training_means(model)
@@ -74,9 +74,7 @@ def main() -> None:
         for method in arguments.methods:
             if (task, method) not in done:
                 records.append(run(model, means, task, method, arguments.target_loss))
-                print(records[-1], flush=True)
-                with arguments.out.open("a") as file:
-                    file.write(json.dumps(records[-1]) + "\n")
+                add_record(arguments.out, records[-1])
     print("ranked nodes: nodes, edges, held-out loss of the circuit\n")
     print(table(records, arguments.tasks, arguments.methods))
 

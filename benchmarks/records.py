@@ -1,0 +1,19 @@
+"""Records of long benchmarks, a JSON line each: what is there already need not be run again."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+
+def read_records(path: Path, **fields: Any) -> list[dict[str, Any]]:
+    """The records so far that have these fields; none where there is no file yet."""
+    lines = path.read_text().splitlines() if path.exists() else []
+    records = [json.loads(line) for line in lines]
+    return [record for record in records if all(record[name] == value for name, value in fields.items())]
+
+
+def add_record(path: Path, record: dict[str, Any]) -> None:
+    """Append one, and show it."""
+    print(record, flush=True)
+    with path.open("a") as file:
+        file.write(json.dumps(record) + "\n")
