@@ -62,11 +62,6 @@ def half_done(run, copy):
     assert checkpoint_steps(copy) == [4]
 
 
-def as_good_as_equal(found, expected):
-    """Sums in another order may tip a near tie of a top-k: a few entries, where a wrong gradient moves them all."""
-    return int(((found - expected).abs() > 1e-5).sum()) <= max(2, 0.005 * expected.numel())
-
-
 NAMES = ("ddp-2", "ddp-4", "fsdp-2", "fsdp-4", "to-one", "to-two", "to-shards")
 
 
@@ -77,7 +72,7 @@ def test_several_processes_train_the_model_of_one(runs, name):
     assert found.keys() == expected.keys()
     for key in expected:
         assert int(found[key].count_nonzero()) == int(expected[key].count_nonzero()), key
-        assert as_good_as_equal(found[key], expected[key]), key
+        assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -129,7 +124,7 @@ def test_less_memory_the_same_steps(runs, tokens, tmp_path, fields):
     expected, _ = load_tensors(runs / "alone" / "model.safetensors")
     found, _ = load_tensors(tmp_path / "run" / "model.safetensors")
     for key in expected:
-        assert as_good_as_equal(found[key], expected[key]), key
+        assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
 
 
 @pytest.mark.slow
