@@ -114,7 +114,7 @@ def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):
 
 
 def test_prune_all_makes_a_table_and_a_plot(handmade_run, tmp_path):
-    options = ("--steps", 30, "--eval-pairs", 16, "--out", tmp_path, "--json")
+    options = ("--steps", 30, "--eval-pairs", 16, "--workers", 2, "--out", tmp_path, "--json")
     printed = json.loads(run("prune", handmade_run, "--all", *options).stdout)
     assert len(printed["circuits"]) == 20
     assert sum("skipped" in record for record in printed["circuits"]) >= 15
@@ -204,7 +204,7 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
             "--data",
             corpus,
         ),
-        "--workers is for --search": ("prune", directory, "single_double_quote", "--workers", 2),
+        "workers is a number": ("prune", directory, "single_double_quote", "lambda_func", "--workers", "many"),
         "line 1: no JSON": ("tasks", "--task-file", broken),
         "was not made by quickstart": ("quickstart", "--out", directory, "--no-open"),
     }

@@ -33,14 +33,17 @@ def by_hooks(model, space, frozen, kept, removed, batch):
 
 
 @settings(max_examples=25, deadline=None)
-@given(configs(), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5]))
-def test_same_logits_as_hooks(config, seed, share, cut):
+@given(configs(), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 3))
+def test_same_logits_as_hooks(config, seed, share, cut, silent):
+    """silent: how many of the last layers' attentions write constants only."""
     model, space = random_model(config, seed), NodeSpace.of(config)
     generator = torch.Generator().manual_seed(seed)
     frozen = torch.randn(space.size, generator=generator)
     batch = random_batch(np.random.default_rng(seed), 40, config)
     forward = CompactForward(model, frozen, batch)
     kept = torch.rand(space.size, generator=generator) < share
+    for layer in range(max(0, config.n_layer - silent), config.n_layer):
+        kept[space.slices[f"{layer}.attn.resid_delta"]] = False
     for _ in range(4):  # sets that share a beginning, so that remembered results are used
         edges = edges_between(model, space, kept)
         removed = edges[torch.rand(len(edges), generator=generator) < cut] if cut else None

@@ -1,5 +1,6 @@
 """The parts of pruning, each against its definition."""
 
+import dataclasses
 import math
 
 import pytest
@@ -10,10 +11,11 @@ from hypothesis import strategies as st
 import sparsecircuits as sc
 from handmade import quote_model
 from sparsecircuits.data import Tokenizer, validation_batches
-from sparsecircuits.pruning.discretise import top_nodes
+from sparsecircuits.pruning.discretise import Evaluator, Score, drop_needless, top_nodes
+from sparsecircuits.pruning.edges import EdgeGates, edges_between
 from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
 from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, candidate_logits, task_loss
+from sparsecircuits.pruning.objective import Calibration, all_candidate_logits, calibrate, candidate_logits, task_loss
 from sparsecircuits.pruning.optimise import heaviside
 
 
@@ -103,3 +105,56 @@ def test_calibration_makes_no_circuit_of_a_trace():
 
 def test_top_nodes_breaks_ties_by_order():
     assert top_nodes(torch.tensor([0.5, 0.7, 0.5, 0.5]), 2).tolist() == [True, True, False, False]
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40), st.floats(0.0, 5.0), st.sampled_from([3, 100]))
+@settings(max_examples=60, deadline=None)
+def test_as_many_as_can_go_are_dropped(missed, target, limit):
+    """Where each node's absence costs its own share, the cheapest go first, and not one more could."""
+    weights = torch.tensor(missed, dtype=torch.float64)
+
+    def evaluate(kept):
+        return Score(weights[~kept].sum().item(), Calibration())
+
+    everything = torch.ones(len(missed), dtype=torch.bool)
+    kept = drop_needless(everything, evaluate, target, limit, rises=lambda kept: weights)
+    assert evaluate(kept).loss <= target
+    if limit >= len(missed) or int(kept.sum()) <= limit:
+        cheapest = weights.sort().values.cumsum(0)
+        assert int((~kept).sum()) == int((cheapest <= target).sum())
+
+
+def test_first_order_rises_are_slopes(model):
+    """Of nodes and of edges: what finite differences of the calibrated loss say."""
+    task = sc.get_task("single_double_quote")
+    space, batch = NodeSpace.of(model.config), task.batch("train", 16)
+    correct = batch.correct.copy()
+    correct[:6] = correct[:6][::-1]  # some answers are wrong: where all are right, no slope is left
+    batch = dataclasses.replace(batch, correct=correct)
+    evaluate = Evaluator(model, torch.zeros(space.size), batch)
+    kept = torch.ones(space.size, dtype=torch.bool)
+    edges = edges_between(model, space, kept)
+    on, calibration = torch.ones(len(edges), dtype=torch.bool), evaluate(kept).calibration
+
+    def loss(gating):
+        logits = calibration(all_candidate_logits(model, batch, gating).double())
+        return task_loss(logits, torch.from_numpy(batch.correct)).item()
+
+    def slope(gates, place, gating):
+        losses = []
+        for change in (-1e-2, 1e-2):
+            moved = gates.clone()
+            moved[place] += change
+            losses.append(loss(gating(moved)))
+        return (losses[0] - losses[1]) / 2e-2
+
+    rises = evaluate.node_rises(kept), evaluate.edge_rises(kept, edges, on)
+    gatings = (
+        lambda gates: Gating(space, gates, evaluate.frozen),
+        lambda gates: Gating(space, kept.float(), evaluate.frozen, edges=EdgeGates(edges, gates)),
+    )
+    for rise, gating in zip(rises, gatings, strict=True):
+        assert rise.abs().max() > 1e-3
+        for place in rise.abs().topk(5).indices.tolist():
+            expected = slope(torch.ones(rise.numel()), place, gating)
+            assert rise[place].item() == pytest.approx(expected, rel=0.05, abs=2e-5)

@@ -28,6 +28,7 @@ from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.tasks import Task
 
 WIDER = 1.25  # of the smallest prefix that holds the goal: where the clean-up starts a second time
+PUT_BACK = 0.5  # share of the dropped nodes that a further clean-up starts with
 
 
 def prune(
@@ -67,14 +68,14 @@ def prune(
         tau = rank_nodes(model, task, frozen, config, goal, lambda *state: tell(*_learning(config, *state)))
         tell(0.8, "choosing the size")
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
-        kept = _cleaned(tau, size, evaluate, goal, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
+        kept = _cleaned(tau, size, evaluate, goal, config, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
     everything = edges_between(model, evaluate.space, kept)
     edges = everything
     if config.prune_edges:
         kept, edges = prune_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
     found = _Found(kept, edges, means)
     found_by = {
-        "method": f"{config.method} ranking, bisection, leave-one-out",
+        "method": f"{config.method} ranking, bisection, leave-one-out with restarts",
         "version": __version__,
         "config": dataclasses.asdict(config),
         "ranked_size": size,
@@ -94,13 +95,27 @@ def _smallest(tau: torch.Tensor, evaluate: Evaluator, goal: float, target_loss: 
 
 
 def _cleaned(
-    tau: torch.Tensor, size: int, evaluate: Evaluator, goal: float, report: Callable[[int], None]
+    tau: torch.Tensor, size: int, evaluate: Evaluator, goal: float, config: PruneConfig, report: Callable[[int], None]
 ) -> torch.Tensor:
-    """Leave-one-out from the smallest prefix and from a somewhat larger one; the smaller outcome. The greedy search
-    ends where it began to get stuck, and a prefix that only just holds the goal leaves it little choice."""
-    starts = {size, min(tau.numel(), math.ceil(WIDER * size))}
-    found = [drop_needless(top_nodes(tau, start), evaluate, goal, report=report) for start in sorted(starts)]
-    return min(found, key=lambda kept: int(kept.sum()))
+    """The smallest outcome (edges, then nodes) of several clean-ups.
+
+    Leave-one-out ends where it first gets stuck. So it starts from the smallest prefix that holds the goal and from a
+    somewhat larger one; and then again from the best set so far with some of what was dropped put back.
+    """
+
+    def drop(start: torch.Tensor) -> torch.Tensor:
+        return drop_needless(start, evaluate, goal, report=report, rises=evaluate.node_rises)
+
+    def cost(kept: torch.Tensor) -> tuple[int, int]:
+        return len(edges_between(evaluate.model, evaluate.space, kept)), int(kept.sum())
+
+    pool = top_nodes(tau, min(tau.numel(), math.ceil(WIDER * size)))
+    best = min((drop(start) for start in (top_nodes(tau, size), pool)), key=cost)
+    generator = torch.Generator().manual_seed(config.seed)
+    for _ in range(config.restarts):
+        back = pool & (torch.rand(len(pool), generator=generator) < PUT_BACK)
+        best = min(best, drop(best | back), key=cost)
+    return best
 
 
 @dataclass(frozen=True)

@@ -17,8 +17,8 @@ import torch
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.curve import pareto_front
-from sparsecircuits.circuits.discovery import require_doable
-from sparsecircuits.circuits.workers import Job, pool
+from sparsecircuits.circuits.discovery import prune, require_doable
+from sparsecircuits.circuits.workers import pool
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.files import write_text
 from sparsecircuits.models.storage import content_hash
@@ -76,9 +76,27 @@ def search(
     require_doable(model, task, target_loss, config)
     study = _open_study(folder, _identity(model, task, target_loss, config), config)
     tell = report or (lambda share, details: None)
-    job = Job(model, task, target_loss, means)
-    _run(study, job, folder, trials, workers, config, tell)
+    trial = _Trial(model, task, target_loss, means)
+    _run(study, trial, folder, trials, workers, config, tell)
     return _best(study, folder, task)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Trial:
+    """One pruning; what all trials of a search share."""
+
+    model: SparseTransformer
+    task: Task
+    target_loss: float
+    means: torch.Tensor
+
+    def __call__(self, config: PruneConfig) -> str | None:
+        """The JSON of the circuit that these settings find; None if there is none."""
+        try:
+            circuit = prune(self.model, self.task, self.target_loss, config=config, means=self.means)
+        except TaskTooHard:
+            return None
+        return circuit.model_dump_json()
 
 
 def _identity(model: SparseTransformer, task: Task, target_loss: float, config: PruneConfig) -> dict[str, Any]:
@@ -129,7 +147,7 @@ def _suggest(trial: "optuna.Trial", centre: PruneConfig) -> PruneConfig:
 
 def _run(
     study: "optuna.Study",
-    job: Job,
+    run: "_Trial",
     folder: Path,
     trials: int,
     workers: int | str,
@@ -141,7 +159,7 @@ def _run(
     if left <= 0:
         return
     running: dict[Future[str | None], optuna.Trial] = {}
-    with pool(job, workers, left) as (submit, size):
+    with pool(run, workers, left) as (submit, size):
         while left > 0 or running:
             while left > 0 and len(running) < size:
                 trial, left = study.ask(), left - 1

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.attribution import first_order_rises
 from sparsecircuits.pruning.discretise import Evaluator, Score
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 
@@ -23,16 +23,13 @@ def nodes_by_importance(model: SparseTransformer, circuit: Circuit, batch: PairB
 
 
 def _attribution(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Tensor:
-    """-d loss / d gate of each node of the circuit, all gates on: a first-order leave-one-out."""
+    """A first-order leave-one-out of each node of the circuit, all gates on."""
     space = NodeSpace.of(model.config)
     kept = circuit.kept(space)
-    gates = kept.float().requires_grad_()
-    gating = replace(circuit.gating(model), gates=gates)
-    with torch.enable_grad(), gating.over(model, batch):
-        loss = task_loss(candidate_logits(model, batch), correct_of(batch, model.device))
-        (slope,) = torch.autograd.grad(loss, gates)
-    place = dict(zip(space.names(kept), -slope[kept], strict=True))
-    return torch.stack([place[name] for name in circuit.node_names]).cpu()
+    gating = circuit.gating(model)
+    rises = first_order_rises(model, [batch], kept.float(), lambda gates: replace(gating, gates=gates))
+    place = dict(zip(space.names(kept), rises[kept], strict=True))
+    return torch.stack([place[name] for name in circuit.node_names])
 
 
 def loss_at_size(model: SparseTransformer, circuit: Circuit, batch: PairBatch, order: list[str], size: int) -> Score:

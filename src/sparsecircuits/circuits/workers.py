@@ -1,48 +1,28 @@
-"""Who prunes during a search: processes of this machine, or a Ray cluster."""
+"""Who does many prunings: processes of this machine, or a Ray cluster."""
 
 import contextlib
 import multiprocessing
 import os
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import dataclass
 from typing import Any
 
 import torch
 
-from sparsecircuits.errors import TaskTooHard, UserError
-from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.tasks import Task
+from sparsecircuits.errors import UserError
 
-Submit = Callable[[PruneConfig], "Future[str | None]"]
-
-
-@dataclass(frozen=True)
-class Job:
-    """What all trials of a search share."""
-
-    model: SparseTransformer
-    task: Task
-    target_loss: float
-    means: torch.Tensor
-
-    def run(self, config: PruneConfig) -> str | None:
-        """The JSON of the circuit that these settings find; None if there is none."""
-        from sparsecircuits.circuits.discovery import prune
-
-        try:
-            circuit = prune(self.model, self.task, self.target_loss, config=config, means=self.means)
-        except TaskTooHard:
-            return None
-        return circuit.model_dump_json()
+Run = Callable[[Any], Any]
+Submit = Callable[[Any], "Future[Any]"]
 
 
 @contextlib.contextmanager
-def pool(job: Job, workers: int | str, most: int) -> Iterator[tuple[Submit, int]]:
-    """Yield (submit, how many trials run at a time). workers: a number of processes, or "ray"."""
+def pool(run: Run, workers: int | str, most: int) -> Iterator[tuple[Submit, int]]:
+    """Yield (submit, how many calls run at a time): submit(x) is the future of run(x), which both can be pickled.
+
+    workers: a number of processes (no more than `most`), or "ray".
+    """
     if workers == "ray":
-        with _ray_pool(job) as found:
+        with _ray_pool(run) as found:
             yield found
         return
     try:
@@ -52,34 +32,34 @@ def pool(job: Job, workers: int | str, most: int) -> Iterator[tuple[Submit, int]
     if size < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     threads = max(1, torch.get_num_threads() // size)  # what this process may use, shared out
-    executor = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _start, (job, threads))
+    executor = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _start, (run, threads))
     try:
-        yield (lambda config: executor.submit(_trial, config)), size
+        yield (lambda x: executor.submit(_call, x)), size
     finally:
         executor.shutdown(cancel_futures=True)
 
 
-_JOB: list[Job] = []
-"""The job of this worker process."""
+_RUN: list[Run] = []
+"""What this worker process is for."""
 
 
-def _start(job: Job, threads: int) -> None:
+def _start(run: Run, threads: int) -> None:
     torch.set_num_threads(threads)
-    _JOB[:] = [job]
+    _RUN[:] = [run]
 
 
-def _trial(config: PruneConfig) -> str | None:
-    return _JOB[0].run(config)
+def _call(x: Any) -> Any:
+    return _RUN[0](x)
 
 
-def _ray_trial(job: Job, config: PruneConfig) -> str | None:
+def _ray_call(run: Run, x: Any) -> Any:
     torch.set_num_threads(1)
-    return job.run(config)
+    return run(x)
 
 
 @contextlib.contextmanager
-def _ray_pool(job: Job) -> Iterator[tuple[Submit, int]]:
-    """A trial per CPU of the cluster that RAY_ADDRESS names, or of a local one that ends with the search."""
+def _ray_pool(run: Run) -> Iterator[tuple[Submit, int]]:
+    """A call per CPU of the cluster that RAY_ADDRESS names, or of a local one that ends with this."""
     try:
         import ray
     except ImportError as error:
@@ -94,10 +74,10 @@ def _ray_pool(job: Job) -> Iterator[tuple[Submit, int]]:
         except ConnectionError as error:
             raise UserError(f"no Ray cluster at RAY_ADDRESS={os.environ.get('RAY_ADDRESS')}: {error}") from error
     try:
-        remote: Any = ray.remote(num_cpus=1, max_retries=3)(_ray_trial)
-        shared = ray.put(job)
+        remote: Any = ray.remote(num_cpus=1, max_retries=3)(_ray_call)
+        shared = ray.put(run)
         size = max(1, int(ray.cluster_resources().get("CPU", 1)))
-        yield (lambda config: remote.remote(shared, config).future()), size
+        yield (lambda x: remote.remote(shared, x).future()), size
     finally:
         if began:
             ray.shutdown()

@@ -127,7 +127,8 @@ class Prune(Common):
     """Trials of a search over eight hyperparameters, per task; the smallest circuit wins. The same command
     goes on with a search that was stopped."""
     workers: str | None = None
-    """With --search: processes (by default 1), or ray for the cluster that RAY_ADDRESS names."""
+    """How many prunings at a time, in processes of their own: of several tasks (by default one per core), with
+    --search the trials of a task (by default 1); or ray, for the cluster that RAY_ADDRESS names."""
     config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
 
 

@@ -2,12 +2,13 @@
 
 import dataclasses
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say, silent
-from sparsecircuits.errors import TaskTooHard, UserError
+from sparsecircuits.errors import UserError
 from sparsecircuits.training.status import duration
 
 if TYPE_CHECKING:
@@ -213,8 +214,6 @@ def prune(command: args.Prune) -> None:
     if bool(command.tasks or command.task_file) == command.all:
         sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
         raise SystemExit(2)
-    if command.workers is not None and command.search is None:
-        raise UserError("--workers is for --search: say how many trials with --search N")
     models = (command.model, *command.beside)
     folders = _circuit_folders(command, models)
     found: list[dict[str, Any]] = []
@@ -264,42 +263,45 @@ def _prune_model(path: Path, folder: Path, command: args.Prune) -> list[dict[str
     chosen, skipped = _chosen_tasks(model, list(command.tasks), command.task_file)
     for record in skipped:
         say(f"skipped {record['name']}: {record['skipped']}")
-    found = [_prune_one(model, task, command, folder) for task in chosen]
+    label = chosen[0].name if len(chosen) == 1 else f"{len(chosen)} tasks"
+    with progress(f"pruning {label}") as update:
+        found = list(_prune_chosen(model, chosen, command, folder, update))
     return found + [{"task": r["name"], "target_loss": command.target_loss, "skipped": r["skipped"]} for r in skipped]
 
 
-def _prune_one(model: "SparseTransformer", task: Any, command: args.Prune, out: Path) -> dict[str, Any]:
-    from sparsecircuits.circuits.discovery import prune, training_means
-    from sparsecircuits.circuits.faithfulness import faithfulness
-    from sparsecircuits.circuits.search import search
-    from sparsecircuits.tasks import TASK_FILE, write_task_file
-    from sparsecircuits.tasks.own import FileTask
+def _prune_chosen(
+    model: "SparseTransformer", chosen: list["Task"], command: args.Prune, folder: Path, update: Any
+) -> Iterator[dict[str, Any]]:
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.circuits.many import default_workers, prune_tasks, search_tasks
 
-    base = {"task": task.name, "target_loss": command.target_loss}
-    try:
-        with progress(f"pruning {task.name}") as update:
-            if command.search is None:
-                circuit = prune(model, task, command.target_loss, config=command.config, report=update)
-            else:
-                circuit = search(
-                    model,
-                    task,
-                    command.target_loss,
-                    out / task.name / "search",
-                    trials=command.search,
-                    workers=command.workers or 1,
-                    config=command.config,
-                    means=training_means(model),
-                    report=update,
-                )
-    except TaskTooHard as error:
-        say(f"skipped {task.name}: {error}")
-        return {**base, "skipped": str(error)}
-    if isinstance(task, FileTask):
-        write_task_file(task, out / task.name / TASK_FILE)
-    path = circuit.save(out / task.name / "circuit.json")
-    faithfulness(model, circuit, task).save(path.with_name("report.json"))
-    return circuit_record(circuit, path)
+    if command.search is None:
+        done = prune_tasks(
+            model,
+            chosen,
+            folder,
+            command.target_loss,
+            config=command.config,
+            workers=command.workers or default_workers(model),
+            report=update,
+        )
+    else:
+        done = search_tasks(
+            model,
+            chosen,
+            folder,
+            command.target_loss,
+            trials=command.search,
+            config=command.config,
+            workers=command.workers or 1,
+            report=update,
+        )
+    for task, outcome in done:
+        if isinstance(outcome, str):
+            say(f"skipped {task.name}: {outcome}")
+            yield {"task": task.name, "target_loss": command.target_loss, "skipped": outcome}
+        else:
+            yield circuit_record(Circuit.load(outcome), outcome)
 
 
 def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:

@@ -60,22 +60,22 @@ class CompactForward:
     def _logits(self, chunk: "_Chunk", wiring: "_Wiring") -> Tensor:
         """Candidate logits of a chunk's prompts."""
         model, x = self._model, chunk.embedded
+        if wiring.last_reader < 0:
+            x = rows_at(x, chunk.last)
         for layer in range(model.config.n_layer):
-            if layer == model.config.n_layer - 1:
-                x = self._attended(chunk, wiring, layer, x, chunk.last)
-                x = self._transformed(chunk, wiring, layer, x, chunk.last_position)
-            else:
-                x = self._attended(chunk, wiring, layer, x, None)
-                x = self._transformed(chunk, wiring, layer, x, chunk.positions)
+            x = self._attended(chunk, wiring, layer, x)
+            x = self._transformed(chunk, wiring, layer, x)
         hidden = model.ln_f(wiring.gated("final_resid", model.final_resid(x)))[:, 0]
         logits = F.linear(hidden, model.lm_head.weight[self._answers], model.logit_bias[self._answers])
         if model.bigram is not None:
             logits = logits + model.bigram.weight[chunk.last_token][:, self._answers]
         return logits.float()
 
-    def _attended(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None) -> Tensor:
-        """The residual stream after attention: [n, T, D], or [n, 1, D] at the prompts' last positions."""
+    def _attended(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
+        """The residual stream after attention: [n, T, D], or [n, 1, D] where only the prompts' last positions matter
+        from here on."""
         block, write = self._model.block(layer), f"{layer}.attn.resid_delta"
+        last = chunk.last if layer == wiring.last_reader else None
 
         def compute() -> Tensor:
             stream = block.resid_in(x)
@@ -101,25 +101,30 @@ class CompactForward:
                 lambda: attn.act_in(normed_read(x, block.ln_1, block.ln_p1, chunk.positions)),
             )
             inputs = full[..., wiring.kept[source]]
+        # A frozen value is the same at all positions: without a sink, so is any mean of it, and a head all of whose
+        # values are frozen need not run.
+        width, size, sink = wiring.frozen[f"{layer}.attn.v"].numel(), self._model.config.d_head, attn.sink_logit
+        kept = torch.arange(width, device=x.device) if sink is not None else wiring.kept[f"{layer}.attn.v"]
+        if not len(kept):
+            return (x if last is None else x[:, :1])[..., :0], kept
+        heads = (kept // size).unique()
+        channels = (heads[:, None] * size + torch.arange(size, device=x.device)).flatten()
+        queries = inputs if last is None else rows_at(inputs, last)
         q, k, v = (
-            wiring.site(f"{layer}.attn.{name}", site, inputs)
-            for name, site in (("q", attn.q), ("k", attn.k), ("v", attn.v))
+            wiring.site(f"{layer}.attn.{name}", site, read, channels)
+            for name, site, read in (("q", attn.q, queries), ("k", attn.k, inputs), ("v", attn.v, inputs))
         )
         if last is None:
-            y = causal_attention(q, k, v, attn.n_head, attn.sink_logit)
+            y = causal_attention(q, k, v, len(heads), sink)
         else:
-            y = attention_at(rows_at(q, last), k, v, attn.n_head, attn.sink_logit, last)
-        # A frozen value is the same at all positions: without a sink, so is any mean of it.
-        everything = torch.arange(y.shape[-1], device=y.device)
-        varying = everything if attn.sink_logit is not None else wiring.kept[f"{layer}.attn.v"]
-        return attn.y(y)[..., varying], varying
+            y = attention_at(q, k, v, len(heads), sink, last)
+        return y[..., torch.searchsorted(channels, kept)], kept
 
-    def _transformed(
-        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, positions: Tensor | None
-    ) -> Tensor:
+    def _transformed(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
         """The residual stream after the MLP, at the rows that x has."""
         source, hidden, write = (f"{layer}.mlp.{site}" for site in ("act_in", "post_act", "resid_delta"))
         block = self._model.block(layer)
+        positions = chunk.positions if layer < wiring.last_reader else chunk.last_position
 
         def compute() -> Tensor:
             update = wiring.frozen[write]
@@ -185,12 +190,16 @@ class _Wiring:
         self._mask = kept
         self.frozen = space.split(frozen)
         self.kept = {site: mask.nonzero().flatten().to(device) for site, mask in space.split(kept).items()}
+        writes = enumerate(site for site in self.kept if site.endswith("attn.resid_delta"))
+        # The last layer whose attention writes what varies, -1 if none: after it only the last position matters.
+        self.last_reader = max((layer for layer, site in writes if len(self.kept[site])), default=-1)
         self._removed = None if removed is None or not len(removed) else removed[removed.between(kept)]
         self._keys: dict[int, Hashable] = {}
         self._varying: dict[str, tuple[Tensor, Tensor]] = {}
 
     def key(self, site: str) -> Hashable:
-        """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site."""
+        """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site, and on which
+        positions matter."""
         return self._key(self._space.slices[site].stop)
 
     def key_before(self, site: str) -> Hashable:
@@ -203,7 +212,7 @@ class _Wiring:
             if self._removed is not None:
                 early = self._removed.target < stop
                 edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
-            self._keys[stop] = (self._mask[:stop].nonzero().numpy().tobytes(), *edges)
+            self._keys[stop] = (self.last_reader, self._mask[:stop].nonzero().numpy().tobytes(), *edges)
         return self._keys[stop]
 
     def product(self, target: str, inputs: Float[Tensor, "... varying"], varying: Tensor) -> Float[Tensor, "... width"]:
@@ -232,14 +241,21 @@ class _Wiring:
         channels = self.kept[site]
         if len(channels) == x.shape[-1]:
             return x
-        out = self.frozen[site].to(x.dtype).expand_as(x).clone()
-        out[..., channels] = x[..., channels]
-        return out
+        return _with_channels(self.frozen[site], x[..., channels], channels)
 
-    def site(self, target: str, module: Site, inputs: Tensor) -> Tensor:
-        """Activations [n, T, width] of q, k or v, given the kept inputs of its layer."""
-        width = self.frozen[target].shape[-1]
-        if not len(self.kept[target]):
-            return self.frozen[target].expand(*inputs.shape[:-1], width)
-        pre = self.product(target, inputs, self.kept[self._joins[target][0]])
-        return self.gated(target, module(pre))
+    def site(self, target: str, module: Site, inputs: Tensor, channels: Tensor) -> Float[Tensor, "n T channels"]:
+        """Activations of q, k or v at some channels (in order), given the kept inputs of its layer."""
+        kept = self.kept[target]
+        place = torch.searchsorted(channels, kept).clamp(max=len(channels) - 1)
+        here = channels[place] == kept
+        if not here.any():
+            return self.frozen[target][channels].expand(*inputs.shape[:-1], len(channels))
+        x = module(self.product(target, inputs, self.kept[self._joins[target][0]]))
+        return _with_channels(self.frozen[target][channels], x[..., kept[here]], place[here])
+
+
+def _with_channels(frozen: Float[Tensor, " width"], x: Float[Tensor, "... varying"], place: Tensor) -> Tensor:
+    """Frozen values [..., width], but x at some places."""
+    out = frozen.to(x.dtype).expand(*x.shape[:-1], -1).clone()
+    out[..., place] = x
+    return out

@@ -31,6 +31,8 @@ class PruneConfig:
     """Pairs on which sizes are compared."""
     margin: float = 0.4
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
+    restarts: int = 3
+    """Clean-ups that start from the best set so far with some of the dropped nodes put back."""
     method: Method = "learned"
     """How nodes are ranked: learned gates, or a baseline."""
     ablation: Literal["mean", "zero", "resample"] = "mean"
@@ -58,5 +60,7 @@ class PruneConfig:
         ):
             if getattr(self, name) <= 0:
                 raise UserError(f"prune.{name} must be positive, got {getattr(self, name)}")
+        if self.restarts < 0:
+            raise UserError(f"prune.restarts must be at least 0, got {self.restarts}")
         if self.tied_qk and self.method != "learned":
             raise UserError(f"tied_qk ties learned gates; the method {self.method} has none")

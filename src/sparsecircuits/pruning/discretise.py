@@ -1,13 +1,14 @@
 """From a ranking of nodes or edges to a set: the smallest prefix that holds the target, cleaned up."""
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.attribution import first_order_rises
 from sparsecircuits.pruning.compact import CompactForward
 from sparsecircuits.pruning.edges import EdgeGates, Edges
 from sparsecircuits.pruning.gates import NodeSpace
@@ -17,6 +18,7 @@ from sparsecircuits.pruning.objective import (
     all_candidate_logits,
     calibrate,
     correct_of,
+    in_chunks,
     task_loss,
 )
 from sparsecircuits.tasks import PairBatch
@@ -55,11 +57,31 @@ class Evaluator:
         self.calls += 1
         if self._compact:
             return [forward(kept, removed).cpu() for forward in self._compact]
-        gating = Gating(self.space, kept.float(), self.frozen, self.ablation)
+        off = None
         if removed is not None:
             removed = removed[removed.between(kept)]
-            gating = replace(gating, edges=EdgeGates(removed, torch.zeros(len(removed))))
+            off = EdgeGates(removed, torch.zeros(len(removed)))
+        gating = self._gating(kept.float(), off)
         return [all_candidate_logits(self.model, batch, gating).cpu() for batch in self.batches]
+
+    def node_rises(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, " nodes"]:
+        """About how much the calibrated loss rises without each of the kept nodes, to first order."""
+        off = None if removed is None else EdgeGates(removed, torch.zeros(len(removed)))
+        return self._rises(kept, removed, kept, lambda gates: self._gating(gates, off))
+
+    def edge_rises(self, kept: Bool[Tensor, " nodes"], edges: Edges, on: Bool[Tensor, " E"]) -> Float[Tensor, " E"]:
+        """The same without each of the edges that are on."""
+        nodes = kept.float()
+        return self._rises(kept, edges[~on], on, lambda gates: self._gating(nodes, EdgeGates(edges, gates)))
+
+    def _rises(
+        self, kept: Tensor, removed: Edges | None, on: Tensor, gating: Callable[[Tensor], Gating]
+    ) -> Float[Tensor, " size"]:
+        chunks = [chunk for batch in self.batches for chunk in in_chunks(batch)[1]]
+        return first_order_rises(self.model, chunks, on.float(), gating, self(kept, removed).calibration)
+
+    def _gating(self, gates: Tensor, edges: EdgeGates | None) -> Gating:
+        return Gating(self.space, gates, self.frozen, self.ablation, edges)
 
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
@@ -70,6 +92,9 @@ class Evaluator:
 
 
 Scorer = Callable[[Bool[Tensor, " size"]], Score]
+Rises = Callable[[Bool[Tensor, " size"]], Float[Tensor, " size"]]
+COARSE = 64  # estimates are not followed in parts finer than this share of the set
+ENOUGH = 0.95  # a round of estimates that leaves a larger share than this is the last
 
 
 def top_nodes(tau: Float[Tensor, " size"], k: int) -> Bool[Tensor, " size"]:
@@ -104,29 +129,51 @@ def drop_needless(
     target: float,
     limit: int = 200,
     report: Callable[[int], None] | None = None,
+    rises: Rises | None = None,
 ) -> Bool[Tensor, " size"]:
-    """Remove nodes (or edges) one at a time, the least missed first, while the target still holds.
+    """Remove nodes (or edges), the least missed first, while the target still holds.
 
-    Rounds of leave-one-out: a round scores every node's removal, then removes in that order whatever can
-    go. Sets of more than `limit` nodes are left alone (the rounds would cost more than they bring).
+    Rounds of leave-one-out: a round scores every single removal, then removes in that order whatever can go,
+    many at a time where many can. Sets of more than `limit` would take too many evaluations: their order is that
+    of rises(kept) [size], first-order estimates; without `rises` they are left alone.
     report(how many are left) before each round.
     """
     kept = kept.clone()
-    while 0 < int(kept.sum()) <= limit:
+    while size := int(kept.sum()):
         if report is not None:
-            report(int(kept.sum()))
-        losses = {node: evaluate(_without(kept, node)).loss for node in kept.nonzero().flatten().tolist()}
-        removed = 0
-        for node, loss in sorted(losses.items(), key=lambda item: item[1]):
-            if loss > target:
-                break
-            without = _without(kept, node)
-            if removed == 0 or evaluate(without).loss <= target:
-                kept, removed = without, removed + 1
-        if removed == 0:
+            report(size)
+        members = kept.nonzero().flatten().tolist()
+        if size <= limit:
+            losses = {node: evaluate(_without(kept, [node])).loss for node in members}
+            order = sorted((node for node in members if losses[node] <= target), key=losses.__getitem__)
+            kept = _remove_in_order(kept, order, evaluate, target)
+        elif rises is not None:
+            estimates = rises(kept)
+            order = sorted(members, key=lambda node: estimates[node].item())
+            kept = _remove_in_order(kept, order, evaluate, target, finest=max(1, size // COARSE))
+        left = int(kept.sum())
+        if left == size or left > max(limit, ENOUGH * size):
             break
     return kept
 
 
-def _without(kept: Bool[Tensor, " size"], node: int) -> Bool[Tensor, " size"]:
-    return kept.clone().index_fill_(0, torch.tensor([node]), False)
+def _remove_in_order(
+    kept: Bool[Tensor, " size"], order: list[int], evaluate: Scorer, target: float, finest: int = 1
+) -> Bool[Tensor, " size"]:
+    """What is left when members go in this order, as long as the target holds: all at once, or halves of them, and so
+    on down to `finest` at a time; those that cannot go are passed over."""
+    width, place = len(order), 0
+    while place < len(order):
+        part = order[place : place + width]
+        without = _without(kept, part)
+        if evaluate(without).loss <= target:
+            kept, place = without, place + len(part)
+        elif len(part) > finest:
+            width = max(finest, len(part) // 2)
+        else:
+            place += len(part)
+    return kept
+
+
+def _without(kept: Bool[Tensor, " size"], members: list[int]) -> Bool[Tensor, " size"]:
+    return kept.clone().index_fill_(0, torch.tensor(members), False)

@@ -56,13 +56,21 @@ def _drop_edges(
     def report(left: int) -> None:
         tell(f"dropping the needless of {left} edges")
 
-    return drop_needless(on, lambda chosen: evaluate(kept, edges[~chosen]), target, report=report)
+    return drop_needless(
+        on,
+        lambda chosen: evaluate(kept, edges[~chosen]),
+        target,
+        report=report,
+        rises=lambda chosen: evaluate.edge_rises(kept, edges, chosen),
+    )
 
 
 def _drop_nodes(
     kept: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, target: float
 ) -> Bool[Tensor, " nodes"]:
-    return drop_needless(kept, lambda nodes: evaluate(nodes, removed), target)
+    return drop_needless(
+        kept, lambda nodes: evaluate(nodes, removed), target, rises=lambda nodes: evaluate.node_rises(nodes, removed)
+    )
 
 
 def _ranked(

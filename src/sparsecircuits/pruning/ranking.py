@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.attribution import first_order_rises
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edges import joins
 from sparsecircuits.pruning.gates import NodeSpace
@@ -66,14 +67,12 @@ def gate_gradients(
     at: list[float],
 ) -> Float[Tensor, " nodes"]:
     """How much the loss falls per unit of each gate, with all gates at the values `at`, averaged."""
-    total = torch.zeros(space.size)
-    for batch in batches:
-        for value in at:
-            gates = torch.full((space.size,), value, device=model.device, requires_grad=True)
-            gating = Gating(space, gates, frozen, config.ablation)
-            loss = task_loss(candidate_logits(model, batch, gating), correct_of(batch, model.device))
-            total -= torch.autograd.grad(loss, gates)[0].cpu()
-    return total / (len(batches) * len(at))
+
+    def gating(gates: Tensor) -> Gating:
+        return Gating(space, gates, frozen, config.ablation)
+
+    scores = [first_order_rises(model, batches, torch.full((space.size,), value), gating) for value in at]
+    return torch.stack(scores).mean(dim=0)
 
 
 def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[PairBatch]) -> Float[Tensor, " nodes"]:

@@ -2,15 +2,21 @@
 
 import random
 
+# Names and phrases of the splits are about equally long in tokens: how far back a model must look is a difference
+# that a circuit would have to stretch over.
 NAMES = {
     "train": (
         "count total index value size width height score level limit offset speed weight depth price amount "
         "rate step mode state flag status code kind key name label title color shape user owner item node "
-        "row column page line word token path file host port query table field record result answer"
+        "row column page line word token path file host port query table field record result answer "
+        "temperature threshold coordinate permission directory inventory warehouse keyboard monitor printer museum "
+        "bridge airport station valley mountain ocean pressure density voltage battery magnet circuit antenna "
+        "satellite patient surgeon deposit broker bakery"
     ).split(),
     "validation": (
         "volume margin length radius angle ratio cursor buffer signal channel branch version parent child "
-        "device target source number letter symbol client server message request reply budget counter"
+        "device target source number letter symbol client server message request reply budget counter "
+        "schedule platform harbor kitchen vehicle hospital"
     ).split(),
     "held_out": (
         "balance capacity distance duration priority position category language country city season planet "
@@ -35,7 +41,8 @@ VERBS = {
 WORDS = {
     "train": (
         "hello world the file was not found please enter your name loading data done error in line missing "
-        "value for user start of list end input output name and size too many items no such path"
+        "value for user start of list end input output name and size too many items no such path "
+        "battery removed successfully printer offline weather tomorrow dinner bridge music unlocked"
     ).split(),
     "validation": (
         "good morning welcome back unknown option bad number read only mode invalid date try again later "
@@ -62,6 +69,9 @@ CONTEXT = {
         "from {b} import {a}\n",
         "if {a}:\n    {b} = {n}\n",
         "class {a}:\n    {b} = {n}\n",
+        "{a} = {b}.{c}({n}, {m})\n",
+        "{a} = {b}[{n}] - {c}[{m}]\n",
+        "while {a}({b}):\n    {c} = {n}\n",
     ),
     "validation": (
         "{a} = {b}\n",
@@ -71,6 +81,9 @@ CONTEXT = {
         "{a} = {b}.{c}\n",
         "{a} = {b} or {c}\n",
         "del {a}\n",
+        "{a}[{b}] = {c} * {m}\n",
+        "{a} = {b}({n}, {c}, {m})\n",
+        "if {a} < {n}:\n    {b} += {c}\n",
         "try:\n    {a} = {n}\nfinally:\n    {b}()\n",
     ),
     "held_out": ("{a} = {b} * {n}\n", "import re\n", "{a} = max({b}, {n})\n", "while {a} > {n}:\n    {a} -= {m}\n"),

@@ -1,0 +1,138 @@
+"""Circuits of several tasks, side by side."""
+
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.discovery import prune, training_means
+from sparsecircuits.circuits.faithfulness import faithfulness
+from sparsecircuits.circuits.search import search
+from sparsecircuits.circuits.workers import pool
+from sparsecircuits.errors import TaskTooHard
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.tasks import TASK_FILE, Task, write_task_file
+from sparsecircuits.tasks.own import FileTask
+
+Report = Callable[[float, str], None]
+
+
+@dataclass(frozen=True)
+class _Pruning:
+    """One task's pruning; what all tasks share."""
+
+    model: SparseTransformer
+    folder: Path
+    target_loss: float
+    config: PruneConfig
+    means: torch.Tensor
+
+    def __call__(self, task: Task, report: Report | None = None) -> Path | str:
+        """The path of the saved circuit, or why there is none."""
+        try:
+            circuit = prune(self.model, task, self.target_loss, config=self.config, means=self.means, report=report)
+        except TaskTooHard as error:
+            return str(error)
+        return save_circuit(self.model, task, circuit, self.folder)
+
+
+def save_circuit(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
+    """Write <task>/circuit.json, its quick card and, for a task of one's own, its pairs. Returns the first's path."""
+    if isinstance(task, FileTask):
+        write_task_file(task, folder / task.name / TASK_FILE)
+    path = circuit.save(folder / task.name / "circuit.json")
+    faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    return path
+
+
+def prune_tasks(
+    model: SparseTransformer,
+    tasks: Sequence[Task],
+    folder: str | Path,
+    target_loss: float = 0.15,
+    *,
+    config: PruneConfig | None = None,
+    means: torch.Tensor | None = None,
+    workers: int | str = 1,
+    report: Report | None = None,
+) -> Iterator[tuple[Task, Path | str]]:
+    """`prune` each task and save its circuit under folder/<task>/; yield each task, as it is done, with its
+    circuit's path, or with the reason why the model has none.
+
+    workers: how many tasks at a time, each in a process of its own that gets its share of this one's threads; or
+    "ray" for the cluster that RAY_ADDRESS names. report(share done, what is going on).
+    """
+    tell = report or (lambda share, details: None)
+    means = training_means(model) if means is None else means
+    pruning = _Pruning(model, Path(folder), target_loss, config or PruneConfig(), means)
+    if workers in (1, "1") or len(tasks) < 2:
+        for place, task in enumerate(tasks):
+            yield task, pruning(task, _part(tell, task.name, place, len(tasks)))
+    else:
+        yield from _side_by_side(pruning, tasks, workers, tell)
+
+
+def default_workers(model: SparseTransformer) -> int:
+    """A task per thread that this process may use; on a GPU one at a time."""
+    return torch.get_num_threads() if model.device.type == "cpu" else 1
+
+
+def search_tasks(
+    model: SparseTransformer,
+    tasks: Sequence[Task],
+    folder: str | Path,
+    target_loss: float = 0.15,
+    *,
+    trials: int,
+    config: PruneConfig | None = None,
+    workers: int | str = 1,
+    report: Report | None = None,
+) -> Iterator[tuple[Task, Path | str]]:
+    """`search` for each task's circuit, one task after the other, with `workers` prunings at a time; each search is
+    kept in folder/<task>/search. Yields as `prune_tasks` does."""
+    tell = report or (lambda share, details: None)
+    folder, means = Path(folder), training_means(model)
+    for place, task in enumerate(tasks):
+        try:
+            circuit = search(
+                model,
+                task,
+                target_loss,
+                folder / task.name / "search",
+                trials=trials,
+                workers=workers,
+                config=config,
+                means=means,
+                report=_part(tell, task.name, place, len(tasks)),
+            )
+        except TaskTooHard as error:
+            yield task, str(error)
+        else:
+            yield task, save_circuit(model, task, circuit, folder)
+
+
+def _part(tell: Report, name: str, place: int, n: int) -> Report:
+    """Progress of one of n tasks as progress of all."""
+    label = f"{name} · " if n > 1 else ""
+    return lambda share, details: tell((place + share) / n, label + details)
+
+
+def _side_by_side(
+    pruning: _Pruning, tasks: Sequence[Task], workers: int | str, tell: Report
+) -> Iterator[tuple[Task, Path | str]]:
+    waiting, running = list(reversed(tasks)), dict[Future[Path | str], Task]()
+    with pool(pruning, workers, len(tasks)) as (submit, size):
+        while waiting or running:
+            while waiting and len(running) < size:
+                task = waiting.pop()
+                running[submit(task)] = task
+            done = len(tasks) - len(waiting) - len(running)
+            names = ", ".join(task.name for task in running.values())
+            tell(done / len(tasks), f"{done} of {len(tasks)} done · now {names}")
+            for future in wait(running, return_when=FIRST_COMPLETED).done:
+                yield running.pop(future), future.result()
+        tell(1.0, f"{len(tasks)} done")
