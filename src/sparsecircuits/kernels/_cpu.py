@@ -1,15 +1,43 @@
 """Numba kernels for the CPU. They see float32 as int32 bit patterns: |x| orders like its bits.
 
 Numba compiles on first use and caches on disk, so that no compiler is needed on the user's machine.
-Its fallback thread pool must not be entered by two threads at once; `LOCK` guards every parallel call.
+Its fallback thread pool must not be entered by two threads at once; `LOCK` guards every parallel call, and gives it as
+many threads as PyTorch may use. (Numba's own count is that of the cores: threads without work would wait for it
+spinning, which takes the cores from other processes.)
 """
 
 import threading
 
+import numba
 import numpy as np
+import torch
 from numba import njit, prange
 
-LOCK = threading.Lock()
+
+class _Guard:
+    """A lock whose holder runs with PyTorch's number of threads."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+        numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+
+
+def _start_pool() -> None:
+    """Start Numba's threads, which sets OpenMP's number of threads to that of the cores, and with it PyTorch's where
+    both use one OpenMP: put it back."""
+    threads = torch.get_num_threads()
+    numba.set_num_threads(1)
+    torch.set_num_threads(threads)
+
+
+LOCK = _Guard()
+_start_pool()
 
 i32 = np.int32
 ABS = np.int32(0x7FFFFFFF)
