@@ -29,7 +29,7 @@ class PruneConfig:
     """Largest norm of the gates' gradient."""
     eval_pairs: int = 256
     """Pairs on which sizes are compared."""
-    margin: float = 0.4
+    margin: float = 0.7
     """Share of the target that the size is chosen for, so that prompts of other templates hold it too."""
     restarts: int = 3
     """Clean-ups that start from the best set so far with some of the dropped nodes put back."""

@@ -33,7 +33,7 @@ from sparsecircuits.tasks import Pair, PairBatch, Task
 ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights"]
 NULLS: tuple[ControlName, ...] = ("shuffled_labels", "nonsense", "permuted_weights")
 CURVE_GROWTH = 4
-BUDGET = PruneConfig(steps=100, pairs=16, eval_pairs=32, lr=1e-2, margin=0.7)
+BUDGET = PruneConfig(steps=100, pairs=16, eval_pairs=32, lr=1e-2)
 """The same for the true task and its nulls, so that sizes may be compared. Edges are not pruned."""
 
 
