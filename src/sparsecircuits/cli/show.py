@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import os
 import sys
 import time
 from collections.abc import Callable, Iterator
@@ -12,7 +13,8 @@ from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
 
 STDERR = Console(stderr=True, highlight=False)
-STDOUT = Console(highlight=False)
+# In a file or a pipe there is room: 80 columns, Rich's guess, fold the names of tasks.
+STDOUT = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where stderr is no terminal
 
 
