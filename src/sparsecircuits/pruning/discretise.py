@@ -94,6 +94,7 @@ class Evaluator:
 Scorer = Callable[[Bool[Tensor, " size"]], Score]
 Rises = Callable[[Bool[Tensor, " size"]], Float[Tensor, " size"]]
 COARSE = 64  # estimates are not followed in parts finer than this share of the set
+PATIENCE = 6  # parts that cannot go, one after the other, before new estimates are made
 ENOUGH = 0.95  # a round of estimates that leaves a larger share than this is the last
 
 
@@ -150,7 +151,7 @@ def drop_needless(
         elif rises is not None:
             estimates = rises(kept)
             order = sorted(members, key=lambda node: estimates[node].item())
-            kept = _remove_in_order(kept, order, evaluate, target, finest=max(1, size // COARSE))
+            kept = _remove_in_order(kept, order, evaluate, target, max(1, size // COARSE), PATIENCE)
         left = int(kept.sum())
         if left == size or left > max(limit, ENOUGH * size):
             break
@@ -158,20 +159,25 @@ def drop_needless(
 
 
 def _remove_in_order(
-    kept: Bool[Tensor, " size"], order: list[int], evaluate: Scorer, target: float, finest: int = 1
+    kept: Bool[Tensor, " size"],
+    order: list[int],
+    evaluate: Scorer,
+    target: float,
+    finest: int = 1,
+    patience: int | None = None,
 ) -> Bool[Tensor, " size"]:
     """What is left when members go in this order, as long as the target holds: all at once, or halves of them, and so
-    on down to `finest` at a time; those that cannot go are passed over."""
-    width, place = len(order), 0
-    while place < len(order):
+    on down to `finest` at a time; those that cannot go are passed over, `patience` times in a row at most."""
+    width, place, failures = len(order), 0, 0
+    while place < len(order) and failures != patience:
         part = order[place : place + width]
         without = _without(kept, part)
         if evaluate(without).loss <= target:
-            kept, place = without, place + len(part)
+            kept, place, failures = without, place + len(part), 0
         elif len(part) > finest:
             width = max(finest, len(part) // 2)
         else:
-            place += len(part)
+            place, failures = place + len(part), failures + 1
     return kept
 
 
