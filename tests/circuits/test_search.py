@@ -1,11 +1,13 @@
 """The search: real worker processes, a kill in the middle, what it refuses."""
 
+import contextlib
 import json
 import os
 import signal
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 import torch
@@ -53,6 +55,17 @@ def start(tmp_path, run, workers, **environment):
     return subprocess.Popen(command, start_new_session=True, env={**os.environ, **environment})
 
 
+def alive(group):
+    """Processes of a group that still run."""
+    found = []
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with contextlib.suppress(OSError):
+            state, _, of = stat.read_text().rpartition(")")[2].split()[:3]
+            if int(of) == group and state != "Z":
+                found.append(stat.parent.name)
+    return found
+
+
 def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts):
     model, task, means = parts
     folder = tmp_path / "search"
@@ -61,8 +74,15 @@ def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts
         end = time.monotonic() + 600
         while not finished(folder) and process.poll() is None and time.monotonic() < end:
             time.sleep(0.05)
+        process.kill()
+        process.wait()
+        end = time.monotonic() + 60
+        while alive(process.pid) and time.monotonic() < end:
+            time.sleep(0.2)
+        assert not alive(process.pid), "a worker outlives the search that it worked for"
     finally:
-        os.killpg(process.pid, signal.SIGKILL)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
         process.wait()
     before = {name: (folder / name).read_bytes() for name in finished(folder)}
     assert 1 <= len(before) < 3
