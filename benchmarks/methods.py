@@ -1,6 +1,7 @@
 """Learned gates against the baselines: each ranks the nodes, everything after (size, clean-up, edges) is the same.
 
     python benchmarks/methods.py quickstart --tasks single_double_quote if_equals
+    python benchmarks/methods.py quickstart --tasks single_double_quote if_equals --ranking-only
 
 Writes one JSON line a circuit to --out as it goes (what is there already is skipped, so it can be stopped and called
 again) and prints the table at the end.
@@ -8,6 +9,7 @@ again) and prints the table at the end.
 
 import argparse
 import math
+import time
 from pathlib import Path
 from typing import Any, get_args
 
@@ -17,6 +19,9 @@ from sparsecircuits.circuits.curve import edges_at
 from sparsecircuits.circuits.discovery import prune, training_means
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.pruning.config import Method, PruneConfig
+from sparsecircuits.pruning.discretise import Evaluator, smallest_prefix, top_nodes
+from sparsecircuits.pruning.edges import edges_between
+from sparsecircuits.pruning.ranking import rank_nodes
 
 
 def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, target: float) -> dict[str, Any]:
@@ -41,6 +46,20 @@ def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, targ
     }
 
 
+def rank(model: sc.SparseTransformer, means: Any, task: str, method: Method, target: float) -> dict[str, Any]:
+    """The smallest prefix of a ranking that holds the goal, on the worse of training and validation, as it is."""
+    config, bound = PruneConfig(method=method), sc.get_task(task, model.tokenizer)
+    splits = [bound.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
+    evaluate, goal, began = Evaluator(model, means, *splits), config.margin * target, time.perf_counter()
+    tau = rank_nodes(model, bound, means, config, goal)
+    size = smallest_prefix(tau, evaluate, goal)
+    record = {"task": task, "method": method, "target": target, "ranked": size}
+    if size is None:
+        return {**record, "words": "no prefix holds the goal"}
+    edges = edges_between(model, evaluate.space, top_nodes(tau, size))
+    return {**record, "edges": len(edges), "seconds": round(time.perf_counter() - began, 2)}
+
+
 def table(records: list[dict[str, Any]], tasks: list[str], methods: list[str]) -> str:
     """Markdown: a row a method, a column a task, and the geometric mean of its edges over those of learned gates."""
     found = {(r["method"], r["task"]): r for r in records}
@@ -49,7 +68,8 @@ def table(records: list[dict[str, Any]], tasks: list[str], methods: list[str]) -
         cells, ratios = [], []
         for task in tasks:
             record = found.get((method, task), {})
-            cells.append("none" if "words" in record else "{ranked}: {nodes}, {edges}, {loss:.3f}".format(**record))
+            shown = "{ranked}: {nodes}, {edges}, {loss:.3f}" if "nodes" in record else "{ranked}, {edges}"
+            cells.append("none" if "words" in record else shown.format(**record))
             ours = found.get(("learned", task), {})
             if record.get("edges") and ours.get("edges"):
                 ratios.append(math.log(record["edges"] / ours["edges"]))
@@ -65,6 +85,7 @@ def main() -> None:
     parser.add_argument("--methods", nargs="+", choices=get_args(Method), default=list(get_args(Method)))
     parser.add_argument("--target-loss", type=float, default=0.15)
     parser.add_argument("--out", type=Path, default=Path("methods.jsonl"))
+    parser.add_argument("--ranking-only", action="store_true", help="no clean-up: the rankings themselves")
     arguments = parser.parse_args()
     records = read_records(arguments.out, target=arguments.target_loss)
     done = {(r["task"], r["method"]) for r in records}
@@ -73,9 +94,10 @@ def main() -> None:
     for task in arguments.tasks:
         for method in arguments.methods:
             if (task, method) not in done:
-                records.append(run(model, means, task, method, arguments.target_loss))
+                measure = rank if arguments.ranking_only else run
+                records.append(measure(model, means, task, method, arguments.target_loss))
                 add_record(arguments.out, records[-1])
-    print("ranked nodes: nodes, edges, held-out loss of the circuit\n")
+    print("nodes of the ranking, edges\n" if arguments.ranking_only else "ranked nodes: nodes, edges, held-out loss\n")
     print(table(records, arguments.tasks, arguments.methods))
 
 
