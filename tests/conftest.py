@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 from handmade import quote_model
+from sparsecircuits.cache import cache_root
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
 
@@ -25,8 +26,10 @@ ARGS = [
 
 @pytest.fixture(scope="session", autouse=True)
 def _own_cache(tmp_path_factory):
-    """Keep the tests' token caches out of the user's."""
+    """Keep the tests' token caches out of the user's; compiled kernels stay where they are, also in processes that a
+    test starts."""
     patch = pytest.MonkeyPatch()
+    patch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(cache_root() / "kernels"))
     patch.setenv("SPARSECIRCUITS_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()

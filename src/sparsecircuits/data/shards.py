@@ -21,6 +21,7 @@ from typing import Any
 
 import numpy as np
 
+from sparsecircuits.cache import cache_root
 from sparsecircuits.data.corpora import corpus_fingerprint, load_sources
 from sparsecircuits.data.source import SourceFile
 from sparsecircuits.data.spec import Part, parse_spec
@@ -58,12 +59,6 @@ class TokenData:
             return self.train
         total = min((part["stop"] - part["start"]) / part["weight"] for part in mix)
         return np.concatenate([self.train[p["start"] : p["start"] + int(total * p["weight"])] for p in mix])
-
-
-def default_cache_dir() -> Path:
-    """`$SPARSECIRCUITS_CACHE`, or `~/.cache/sparsecircuits`."""
-    named = os.environ.get("SPARSECIRCUITS_CACHE")
-    return Path(named) if named else Path.home() / ".cache" / "sparsecircuits"
 
 
 def _rank(name: str) -> float:
@@ -302,7 +297,7 @@ def prepare_tokens(
     fingerprint = corpus_fingerprint(spec, seed=seed)
     named = json.dumps([FORMAT, spec, seed, fingerprint, tokenizer.content_hash])
     key = hashlib.sha256(named.encode()).hexdigest()[:24]
-    root = Path(cache_dir) if cache_dir is not None else default_cache_dir()
+    root = Path(cache_dir) if cache_dir is not None else cache_root()
     target = root / key
     if target.exists():
         try:

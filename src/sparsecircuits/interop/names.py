@@ -4,6 +4,7 @@ import os
 import re
 from pathlib import Path
 
+from sparsecircuits.cache import cache_root
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop import released
 
@@ -37,8 +38,7 @@ def fetch(name: str) -> Path:
 
 def cache_directory() -> Path:
     """Where downloads are kept: $SPARSECIRCUITS_CACHE/models, by default ~/.cache/sparsecircuits/models."""
-    root = os.environ.get("SPARSECIRCUITS_CACHE")
-    return (Path(root) if root else Path.home() / ".cache" / "sparsecircuits") / "models"
+    return cache_root() / "models"
 
 
 def _released(name: str) -> Path:

@@ -13,6 +13,8 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from sparsecircuits.kernels._jit import kernel
+
 
 class _Guard:
     """A lock whose holder runs with PyTorch's number of threads."""
@@ -51,7 +53,7 @@ def _count_at_least(row, n, threshold):
     return count
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def row_threshold(row, n, k, guess):
     """The k-th largest |row|, as bits, and whether exactly k entries reach it.
 
@@ -84,7 +86,7 @@ def row_threshold(row, n, k, guess):
     return low, False
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def keep_row(row, out, mask, n, k, threshold, exact):
     """out = row where it is among the k largest magnitudes, as `row_threshold` found them, else 0."""
     if exact:
@@ -105,7 +107,7 @@ def keep_row(row, out, mask, n, k, threshold, exact):
         out[j] = row[j] if mask[j] else i32(0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _abstopk_rows(bits, out, mask, k, start, stop):
     n = bits.shape[1]
     threshold = i32(0x3F800000)
@@ -114,7 +116,7 @@ def _abstopk_rows(bits, out, mask, k, start, stop):
         keep_row(bits[r], out[r], mask[r], n, k, threshold, exact)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def abstopk(bits, out, mask, k, chunks):
     """Keep the k largest |x| of each row. bits, out: int32[rows, n]; mask: bool[rows, n]; 0 < k < n."""
     rows = bits.shape[0]
@@ -122,7 +124,7 @@ def abstopk(bits, out, mask, k, chunks):
         _abstopk_rows(bits, out, mask, k, c * rows // chunks, (c + 1) * rows // chunks)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def masked_copy(bits, mask, out, chunks):
     """out = bits where mask (0 or 1), else 0; flat arrays: int32 bit patterns, mask uint8.
 
@@ -134,7 +136,7 @@ def masked_copy(bits, mask, out, chunks):
             out[i] = bits[i] & -i32(mask[i])
 
 
-@njit(nogil=True, parallel=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(parallel=True, fastmath={"contract", "reassoc", "nsz"})
 def gate_backward(grad, x, gate, frozen, dx, partial, chunks):
     """dx = grad * gate; partial[chunk] = Σ over the chunk's rows of grad * (x - frozen). All [rows, n]."""
     rows, n = grad.shape

@@ -8,16 +8,17 @@ zeros are multiplied like any number: at 16 channels a head that is faster than 
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from sparsecircuits.kernels._cpu_exp import exponentials_8, largest_8
 from sparsecircuits.kernels._cpu_simd import COLUMNS, LANES, ROWS, tile, turn
+from sparsecircuits.kernels._jit import kernel
 
 BLOCK = 32  # queries whose probabilities are kept at a time going backward: two blocks fit in the first cache
 f32 = np.float32
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _copy(x, b, first, width, factor, out):
     """out[t, c] = factor * x[b, t, first + c]; the rest of `out` stays as it is."""
     for t in range(x.shape[1]):
@@ -25,7 +26,7 @@ def _copy(x, b, first, width, factor, out):
             out[t, c] = factor * x[b, t, first + c]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _put(x, factor, out, b, first, width):
     """out[b, t, first + c] = factor * x[t, c]."""
     for t in range(out.shape[1]):
@@ -33,7 +34,7 @@ def _put(x, factor, out, b, first, width):
             out[b, t, first + c] = factor * x[t, c]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _scores(left, i, turned, out, row, n):
     """out[row : row + 4, :n] = left[i : i + 4] @ turned[:, :n], n a multiple of 16."""
     wide, stride = left.shape[1], out.shape[1]
@@ -41,7 +42,7 @@ def _scores(left, i, turned, out, row, n):
         tile(out, row * stride + j, stride, left, i * wide, wide, 1, turned, j, turned.shape[1], wide, False)  # type: ignore[call-arg]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _mix(weights, row, n, right, out, i):
     """out[i : i + 4] = weights[row : row + 4, :n] @ right[:n]."""
     wide, stride = right.shape[1], weights.shape[1]
@@ -49,7 +50,7 @@ def _mix(weights, row, n, right, out, i):
         tile(out, i * wide + c, wide, weights, row * stride, stride, 1, right, c, wide, n, False)  # type: ignore[call-arg]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _spread(weights, n, left, i, out):
     """out[:n] += weights[:, :n]ᵀ @ left[i : i + rows of weights], n a multiple of 4."""
     wide, stride, rows = out.shape[1], weights.shape[1], weights.shape[0]
@@ -58,13 +59,13 @@ def _spread(weights, n, left, i, out):
             tile(out, j * wide + c, wide, weights, j, 1, stride, left, i * wide + c, wide, rows, True)  # type: ignore[call-arg]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _whole(n, size):
     """n rounded up to whole `size`s."""
     return (n + size - 1) // size * size
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _forward_head(q, k, v, y, lse, b, h, sink, queries, keys, turned, values, scores, mixed):
     length, width = q.shape[1], q.shape[2] // lse.shape[1]
     padded, wide = keys.shape
@@ -91,7 +92,7 @@ def _forward_head(q, k, v, y, lse, b, h, sink, queries, keys, turned, values, sc
     _put(mixed, f32(1), y, b, first, width)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def attention_forward(q, k, v, sink, y, lse, chunks):
     """y[B, T, H K] and lse[B, H, T] (log of the softmax denominator). sink[H]: -inf where there is none."""
     batch, length, heads = q.shape[0], q.shape[1], lse.shape[1]
@@ -107,7 +108,7 @@ def attention_forward(q, k, v, sink, y, lse, chunks):
             )
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def _softmax_backward(p, dp):
     """dp = p * (dp - p · dp) in place; returns p · dp."""
     mean = f32(0)
@@ -118,7 +119,7 @@ def _softmax_backward(p, dp):
     return mean
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p, dp):
     queries, keys, values, upstream, dqueries, dkeys, dvalues = sides
     length, width = q.shape[1], q.shape[2] // lse.shape[1]
@@ -155,7 +156,7 @@ def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p,
     return dsink
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def attention_backward(q, k, v, sink, lse, grad, dq, dk, dv, dsink, chunks):
     """Gradients of q, k, v [B, T, H K]; dsink[B, H] is to be summed over B."""
     batch, length, heads = q.shape[0], q.shape[1], lse.shape[1]

@@ -3,20 +3,21 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from sparsecircuits.kernels._cpu_exp import exponentials, largest
+from sparsecircuits.kernels._jit import kernel
 
 f32 = np.float32
 
 
-@njit(nogil=True, cache=True, fastmath={"contract", "reassoc", "nsz"})
+@kernel(fastmath={"contract", "reassoc", "nsz"})
 def _add(row, other):
     for j in range(row.shape[0]):
         row[j] += other[j]
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _row(row, table_row, use_table, target, weight):
     if use_table:
         _add(row, table_row)
@@ -29,7 +30,7 @@ def _row(row, table_row, use_table, target, weight):
     return top + math.log(total) - wanted
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def cross_entropy_rows(logits, table, ids, targets, weight, losses, chunks):
     """logits[n, V] (+ table[ids] where the table is not empty) become weight * (softmax - one-hot), in place;
     losses[n] = -log softmax[target]."""
@@ -40,7 +41,7 @@ def cross_entropy_rows(logits, table, ids, targets, weight, losses, chunks):
             losses[r] = _row(logits[r], table_row, use_table, targets[r], f32(weight))
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def add_rows(table, ids, rows, chunks):
     """table[ids[r]] += rows[r] for all r; threads own columns, so that equal ids do not race."""
     width = table.shape[1]

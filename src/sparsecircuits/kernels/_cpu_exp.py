@@ -8,11 +8,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sparsecircuits.kernels._cpu_simd import LANES, at, call, constant, data_of, everywhere, i64, multiply_add, vector
+from sparsecircuits.kernels._jit import kernel
 
 LOWEST = -87.0  # exp of anything below is taken as exp(-87), 1.6e-38
 COEFFICIENTS = (  # Cephes: exp(r) = 1 + r + r^2 p(r) for |r| <= 0.35, to 1e-7
@@ -104,7 +105,7 @@ def exponentials_8(typingctx, x, start, groups, count, shift):  # type: ignore[n
     return signature, generate
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def largest(row):
     """The largest entry of a contiguous row of any length, NaN apart."""
     groups = row.shape[0] // LANES
@@ -114,7 +115,7 @@ def largest(row):
     return top
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def exponentials(row, shift):
     """row = exp(row - shift) in place, for a contiguous row of any length; returns the sum."""
     n = row.shape[0]

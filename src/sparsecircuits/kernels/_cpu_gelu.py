@@ -4,13 +4,14 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
-from numba import njit, prange, types
+from numba import prange, types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sparsecircuits.kernels._cpu import keep_row, row_threshold
 from sparsecircuits.kernels._cpu_exp import exponential
 from sparsecircuits.kernels._cpu_simd import LANES, at, constant, data_of, i64, multiply_add
+from sparsecircuits.kernels._jit import kernel
 
 f32, i32 = np.float32, np.int32
 # erf(t) = t P(t^2) / Q(t^2) on [-4, 4], outside of which it is 1 in float32; within 2e-7 of the true value
@@ -66,7 +67,7 @@ def _gelu_8(typingctx, x, start, value, slope, groups):  # type: ignore[no-untyp
     return signature, generate
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _gelu_row(x, value, slope):
     """The same for contiguous rows of any length."""
     n, whole = x.shape[0], x.shape[0] // LANES * LANES
@@ -78,7 +79,7 @@ def _gelu_row(x, value, slope):
         value[whole:], slope[whole:] = rest[1, : n - whole], rest[2, : n - whole]
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def gelu_abstopk(x, out, slope, k, chunks):
     """out = the k largest |GELU(x)| of each row, slope = its derivative, 0 elsewhere. float32[rows, n]; 0 < k < n."""
     rows, n = x.shape

@@ -3,13 +3,15 @@
 import math
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
+
+from sparsecircuits.kernels._jit import kernel
 
 FAST = {"contract", "reassoc", "nsz"}
 f32 = np.float32
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _scale_row(x, weight, eps, y):
     total = f32(0)
     for j in range(x.shape[0]):
@@ -20,7 +22,7 @@ def _scale_row(x, weight, eps, y):
     return scale
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def rms_norm(x, weight, eps, y, scales, chunks):
     """y[rows, n] = x * scale * weight with scales[rows] = 1 / √(mean x² + eps)."""
     rows = x.shape[0]
@@ -29,7 +31,7 @@ def rms_norm(x, weight, eps, y, scales, chunks):
             scales[r] = _scale_row(x[r], weight, f32(eps), y[r])
 
 
-@njit(nogil=True, cache=True, fastmath=FAST)
+@kernel(fastmath=FAST)
 def _backward_row(grad, x, weight, scale, dx, total):
     dot = f32(0)
     for j in range(x.shape[0]):
@@ -40,7 +42,7 @@ def _backward_row(grad, x, weight, scale, dx, total):
         dx[j] = scale * (grad[j] * weight[j] - x[j] * back)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def rms_norm_backward(grad, x, weight, scales, dx, partial, chunks):
     """dx[rows, n]; partial[chunk, n]: the chunk's share of the gradient of weight."""
     rows = x.shape[0]

@@ -5,6 +5,7 @@ from numba import njit, prange
 
 from sparsecircuits.kernels._cpu import ABS, i32
 from sparsecircuits.kernels._cpu_simd import LANES, compare_8
+from sparsecircuits.kernels._jit import kernel
 
 BLOCK = 16  # entries whose largest is compared first: one vector register or two
 DIGIT = 11  # bits that one pass of the radix search settles
@@ -13,7 +14,7 @@ SAMPLE_SHIFT = 18  # their histogram's bins: the exponent and five bits of the m
 BINS = 1 << (31 - SAMPLE_SHIFT)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _insert(scores, places, score, place):
     """Put a score into a descending list, after its equals; the smallest falls out."""
     slot = scores.shape[0] - 1
@@ -31,7 +32,7 @@ def _block_reaches(row, start, threshold):
     return reaches != 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _protect_rows(bits, places, start, stop):
     n, floor = bits.shape[1], places.shape[1]
     best = np.empty(floor, dtype=np.int32)
@@ -57,7 +58,7 @@ def _block_beats(row, start, smallest, first):
     return beats != 0
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _protect_columns(bits, places, start, stop):
     """Row by row, so that memory is read in order."""
     rows, n = bits.shape
@@ -77,7 +78,7 @@ def _protect_columns(bits, places, start, stop):
                     smallest[j] = best[j, floor - 1]
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def protect(bits, places, dim, chunks):
     """places[unit, :] = flat positions of the largest entries of every unit (among equals the first).
 
@@ -91,7 +92,7 @@ def protect(bits, places, dim, chunks):
             _protect_columns(bits, places, c * units // chunks, (c + 1) * units // chunks)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _bracket(bits, k):
     """Bit patterns (low, high) that the k-th largest magnitude very probably lies between, from a sample."""
     n = bits.shape[0]
@@ -114,7 +115,7 @@ def _bracket(bits, k):
     return i32(low << SAMPLE_SHIFT), i32((high << SAMPLE_SHIFT) - 1)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _collect_part(bits, low, high, found):
     n, size, over = bits.shape[0], 0, 0
     whole = n - n % LANES
@@ -134,7 +135,7 @@ def _collect_part(bits, low, high, found):
     return size, over
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def _collect(bits, low, high, found, sizes, above, chunks):
     """Per chunk: magnitudes in low..high into found[chunk], their number, and how many are above high."""
     n = bits.shape[0]
@@ -142,7 +143,7 @@ def _collect(bits, low, high, found, sizes, above, chunks):
         sizes[c], above[c] = _collect_part(bits[c * n // chunks : (c + 1) * n // chunks], low, high, found[c])
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _select(found, sizes, low, high, k):
     """Radix search over the collected magnitudes, all in low..high: (the k-th largest, how many of its equals are
     in the k, how many there are). Digits of 11 bits of what lies above `low`, the highest first."""
@@ -168,7 +169,7 @@ def _select(found, sizes, low, high, k):
     return i32(low + prefix), left, equal
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def threshold(bits, k, chunks):
     """(the k-th largest magnitude as bits, how many of its equals are among the k largest, how many there are).
 
@@ -190,7 +191,7 @@ def threshold(bits, k, chunks):
             return _select(found, sizes, low, high, k - over)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def _zero_below(bits, lowest, chunks):
     n = bits.shape[0]
     for c in prange(chunks):
@@ -198,7 +199,7 @@ def _zero_below(bits, lowest, chunks):
             bits[i] = bits[i] if (bits[i] & ABS) >= lowest else i32(0)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _drop_ties(bits, tie, keep):
     for i in range(bits.shape[0]):
         if (bits[i] & ABS) == tie:
@@ -208,7 +209,7 @@ def _drop_ties(bits, tie, keep):
                 keep -= 1
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def keep_largest(bits, k, chunks):
     """Zero all but the k largest magnitudes of flat int32 `bits` in place; among equals the first stay."""
     if k == 0:
@@ -220,7 +221,7 @@ def keep_largest(bits, k, chunks):
         _drop_ties(bits, lowest, keep)
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def project(bits, k, floor, dim, chunks):
     """Keep k entries of int32[rows, columns] `bits` in place: the `floor` largest of every unit, then the
     largest of the rest. The protected entries step aside while the rest compete."""

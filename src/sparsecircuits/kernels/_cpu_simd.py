@@ -8,9 +8,11 @@ Nothing here checks bounds.
 from typing import Any
 
 from llvmlite import ir
-from numba import njit, types
+from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
+
+from sparsecircuits.kernels._jit import kernel
 
 LANES = 8
 ROWS, COLUMNS = 4, 16  # of a `tile`: eight registers of sums
@@ -190,7 +192,7 @@ def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step
     return signature, generate
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def turn(source, start, stride, rows, columns, target, target_start, target_stride):
     """target[target_start + c * target_stride + r] = source[start + r * stride + c] for all r, c: whole 8x8 tiles in
     registers, what is left over one by one."""

@@ -5,14 +5,15 @@ tokens; outputs are turned back 16 at a time (one cache line).
 """
 
 import numpy as np
-from numba import njit, prange
+from numba import prange
 
 from sparsecircuits.kernels._cpu_simd import WIDTH, accumulate, turn
+from sparsecircuits.kernels._jit import kernel
 
 BLOCK, TILE = WIDTH, 16
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _row_nonzeros(row, places):
     found = 0
     for c in range(row.shape[0]):
@@ -21,7 +22,7 @@ def _row_nonzeros(row, places):
     return found
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def _find(weight, rows_of, columns_of, found, chunks):
     rows, columns = weight.shape
     for chunk in prange(chunks):
@@ -36,7 +37,7 @@ def _find(weight, rows_of, columns_of, found, chunks):
         found[chunk] = total
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def compress(weight, count, transpose, chunks):
     """Nonzeros by row (by column when `transpose`): (starts int64[n + 1], indices int32, values float32).
 
@@ -66,7 +67,7 @@ def compress(weight, count, transpose, chunks):
     return starts, indices, values
 
 
-@njit(nogil=True, cache=True)
+@kernel
 def _block(x, starts, indices, values, bias, y, n_in, n_out, first, last, turned, sums):
     """Tokens first..last: turn them, multiply every output's nonzeros, turn back 16 outputs at a time."""
     width = last - first
@@ -79,7 +80,7 @@ def _block(x, starts, indices, values, bias, y, n_in, n_out, first, last, turned
         turn(sums, 0, BLOCK, here, width, y, first * n_out + tile, n_out)
 
 
-@njit(nogil=True, parallel=True, cache=True)
+@kernel(parallel=True)
 def sparse_product(x, starts, indices, values, bias, y, chunks):
     """y[n, out] = x[n, in] · Wᵀ + bias[out], W given by its nonzeros by output."""
     rows, n_in, n_out = x.shape[0], x.shape[1], y.shape[1]
