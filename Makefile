@@ -2,11 +2,22 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
+PIP := python -m pip install --quiet --disable-pip-version-check
+# Environments of their own for the newest and the oldest versions that pyproject allows, and for the lock's tool.
+NEWEST := .venv-newest
+OLDEST := .venv-oldest
+TOOLS := .venv-tools
+# Where other people's libraries are met: released formats, Hugging Face, streams, search, loggers, the page.
+BOUNDARY := tests/interop tests/viewer tests/plots tests/data tests/circuits/test_search.py \
+            tests/training/test_loggers.py tests/test_examples.py
+# A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
+PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12
+WARM_UP := -c "from sparsecircuits.kernels import warm_up; warm_up()"
 # Set by the environment of a run without a screen; `make quickstart OPEN=--no-open` does the same.
 OPEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow lint format bench page docs clean browser
+.PHONY: help quickstart test test-slow test-newest test-oldest lock lint format bench page docs clean browser
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -14,14 +25,36 @@ help: ## Show this list
 quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (about 11 minutes)
 	$(BIN)/sparsecircuits quickstart --out quickstart $(OPEN)
 
-# A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
 # The kernels are compiled first, once: each process would compile its own.
 test: $(VENV)/.dev browser ## Run the tests
-	$(BIN)/python -c "from sparsecircuits.kernels import warm_up; warm_up()"
-	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12
+	$(BIN)/python $(WARM_UP)
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
+	$(PYTHON) -m venv $(NEWEST)
+	$(NEWEST)/bin/$(PIP) -c constraints.txt torch
+	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev]'
+	$(NEWEST)/bin/python $(WARM_UP)
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(BOUNDARY)
+
+# torch stays the pinned wheel: its oldest has no wheel for machines without a GPU on the index that pip asks.
+test-oldest: browser $(TOOLS)/.done ## Run the boundary's tests with the oldest versions that pyproject allows
+	$(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/$(PIP) -c constraints.txt torch
+	$(TOOLS)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -c constraints.txt \
+		-e '.[dev]'
+	$(OLDEST)/bin/python $(WARM_UP)
+	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST) $(BOUNDARY)
+
+# Both locks come from one resolution: what `make quickstart` installs is part of what `make test` does.
+COMPILE = $(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+	--override locks/without.in --custom-compile-command "make lock" pyproject.toml locks/extra.in
+lock: $(TOOLS)/.done ## Renew locks/*.txt, the versions that quickstart and test install
+	$(COMPILE) --extra dev -o locks/dev.txt
+	$(COMPILE) -c locks/dev.txt -o locks/runtime.txt
 
 lint: $(VENV)/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
@@ -42,18 +75,27 @@ docs: $(VENV)/.dev ## Write the generated pages: docs/help.md
 	$(BIN)/python docs/make_help.py
 
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
-# torch comes first and alone: pinned, it is a CPU wheel; unpinned it would bring gigabytes along.
-$(VENV)/.runtime: pyproject.toml constraints.txt
+# Versions and hashes are those of the lock, so that a fresh machine gets what was tested. torch is not in it but in
+# constraints.txt: pinned, it is a CPU wheel here and a CUDA one elsewhere, which brings its own libraries along.
+$(VENV)/.runtime: pyproject.toml constraints.txt locks/runtime.txt
 	@echo "installing into $(VENV)"
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt torch
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e .
+	$(BIN)/$(PIP) --require-hashes --no-deps -r locks/runtime.txt
+	$(BIN)/$(PIP) -c constraints.txt torch
+	$(BIN)/$(PIP) --no-deps --no-build-isolation -e .
 	@touch $@
 
-$(VENV)/.dev: $(VENV)/.runtime
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[dev]'
+# A CUDA torch has brought its own triton.
+$(VENV)/.dev: $(VENV)/.runtime locks/dev.txt
+	$(BIN)/$(PIP) --require-hashes --no-deps -r locks/dev.txt
+	@$(BIN)/python -c "import triton" 2>/dev/null || [ "$$(uname)" != Linux ] || $(BIN)/$(PIP) --no-deps triton==3.9.0
+	@touch $@
+
+$(TOOLS)/.done:
+	$(PYTHON) -m venv $(TOOLS)
+	$(TOOLS)/bin/$(PIP) uv
 	@touch $@
 
 # The picture's tests drive a real Chromium, from the distribution's packages.
