@@ -3,6 +3,7 @@
 import dataclasses
 import json
 import os
+import time
 
 import pytest
 import torch
@@ -13,7 +14,7 @@ from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.projection import budget, targets
 from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
-from sparsecircuits.training import loop, precision
+from sparsecircuits.training import hardware, loop
 from sparsecircuits.training.checkpoints import load_checkpoint
 from sparsecircuits.training.config import OptimizerConfig, TrainConfig, dense_twin, preset
 from sparsecircuits.training.metrics import read_metrics
@@ -111,12 +112,23 @@ def test_bfloat16_trains_too(tokens, tmp_path):
     assert losses[-1] < losses[0] - 0.3
 
 
-@pytest.mark.parametrize("fast", [torch.float32, torch.bfloat16])
-def test_auto_settles_on_a_type_and_records_it(tokens, tmp_path, monkeypatch, fast):
-    monkeypatch.setattr(precision, "fast_dtype", lambda *_: fast)
+@pytest.mark.parametrize(("flags", "expected"), [("fma avx512_bf16", "float32"), ("amx_tile amx_bf16", "bfloat16")])
+def test_auto_is_decided_by_features_and_never_by_a_clock(tokens, tmp_path, monkeypatch, flags, expected):
+    (tmp_path / "cpuinfo").write_text(f"processor\t: 0\nflags\t\t: fpu {flags}\nbugs\t: none\n")
+    monkeypatch.setattr(hardware, "CPU_FLAGS", tmp_path / "cpuinfo")
+    with monkeypatch.context() as clockless:
+        clockless.setattr(time, "perf_counter", lambda: pytest.fail("the type is decided by a clock"))
+        assert hardware.auto_dtype(torch.device("cpu"))[0] == expected
+        run = loop._Run(
+            dataclasses.replace(TINY, dtype="auto"), tmp_path, tokens, Tokenizer.default(), torch.device("cpu")
+        )
+    assert run.config.dtype == expected
+
+
+def test_what_auto_settled_on_is_saved(tokens, tmp_path):
     sc.train(dataclasses.replace(TINY, steps=2, dtype="auto"), tmp_path / "run", tokens=tokens)
     settled = json.loads((tmp_path / "run" / "config.json").read_text())["train"]["dtype"]
-    assert settled == "float32" if fast is torch.float32 else settled in ("float32", "bfloat16")
+    assert settled == hardware.auto_dtype(torch.device("cpu"))[0]
 
 
 def test_an_existing_run_is_not_overwritten(trained, tokens):

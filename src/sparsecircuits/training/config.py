@@ -67,7 +67,8 @@ class TrainConfig:
     a short run spends none of its steps on what a table can hold."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
-    """Autocast type of the matrix products; auto: bfloat16 where the hardware is fast at it."""
+    """Autocast type of the matrix products; auto: bfloat16 on a GPU that has it or a CPU
+    with AMX, else float32."""
     log_every: int = 10
     """Steps between lines of metrics.jsonl."""
     eval_every: int = 250
