@@ -62,7 +62,10 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
             sc.train(config, Path(folder) / "run")
         except UserError as error:
             return {"variant": variant, "seed": seed, "steps": steps, "val_loss": None, "words": str(error)}
-        lines = [json.loads(line) for line in (Path(folder) / "run" / "metrics.jsonl").read_text().splitlines()]
+        lines = [
+            json.loads(line)
+            for line in (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+        ]
     losses = [line["val_loss"] for line in lines if "val_loss" in line]
     return {
         "variant": variant,

@@ -7,7 +7,7 @@ from typing import Any
 
 def read_records(path: Path, **fields: Any) -> list[dict[str, Any]]:
     """The records so far that have these fields; none where there is no file yet."""
-    lines = path.read_text().splitlines() if path.exists() else []
+    lines = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     records = [json.loads(line) for line in lines]
     return [record for record in records if all(record[name] == value for name, value in fields.items())]
 
@@ -15,5 +15,5 @@ def read_records(path: Path, **fields: Any) -> list[dict[str, Any]]:
 def add_record(path: Path, record: dict[str, Any]) -> None:
     """Append one, and show it."""
     print(record, flush=True)
-    with path.open("a") as file:
+    with path.open("a", encoding="utf-8", newline="\n") as file:
         file.write(json.dumps(record) + "\n")

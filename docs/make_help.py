@@ -33,6 +33,6 @@ def document() -> str:
 if __name__ == "__main__":
     text = document()
     if "--check" not in sys.argv:
-        TARGET.write_text(text, encoding="utf-8")
+        TARGET.write_text(text, encoding="utf-8", newline="\n")
     elif TARGET.read_text(encoding="utf-8") != text:
         sys.exit("docs/help.md is out of date: run `make docs`")

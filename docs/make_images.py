@@ -34,10 +34,10 @@ def prepare(run: Path, folder: Path) -> list[Path]:
     second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7)).save(
         copy / "circuits" / "other-seed" / "circuit.json"
     )
-    foreign = json.loads(first.read_text()) | {"model_id": "0" * 32, "model_name": "another-model"}
+    foreign = json.loads(first.read_text(encoding="utf-8")) | {"model_id": "0" * 32, "model_name": "another-model"}
     third = copy / "circuits" / "foreign" / "circuit.json"
     third.parent.mkdir()
-    third.write_text(json.dumps(foreign))
+    third.write_text(json.dumps(foreign), encoding="utf-8", newline="\n")
     return [first, second, third]
 
 

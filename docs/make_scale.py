@@ -59,4 +59,4 @@ def draw(rows: list[dict], target: Path = TARGET) -> None:
 if __name__ == "__main__":
     if len(sys.argv) != 2:
         sys.exit("usage: python docs/make_scale.py scale.json")
-    draw(json.loads(Path(sys.argv[1]).read_text())["rows"])
+    draw(json.loads(Path(sys.argv[1]).read_text(encoding="utf-8"))["rows"])

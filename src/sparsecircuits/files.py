@@ -1,47 +1,106 @@
 """Files that are either whole or absent: atomic writes and content hashes."""
 
 import contextlib
+import glob
 import hashlib
 import json
 import os
+import re
+import shutil
 import tempfile
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.locks import lock
+
+ABANDONED_SECONDS = 86_400
+"""How old a part must be to count as left behind, where a file system has no locks to tell."""
 
 
 @contextlib.contextmanager
 def atomic_path(target: Path) -> Iterator[Path]:
     """Yield a temporary path beside `target`; on a clean exit fsync it and rename it over `target`.
 
-    After an exception (a full disk, a kill, Ctrl-C) the old file, if any, is untouched.
+    After an exception (a full disk, Ctrl-C) the old file, if any, is untouched, and nothing else is left; what a killed
+    writer of the same file left is removed here. Raises UserError for what the system refuses, a full disk above all,
+    whichever library notices.
     """
     target = Path(target)
     try:
         target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, target.name)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
     except OSError as error:
         raise UserError(f"cannot write {target}: {error.strerror or error}") from error
-    os.close(handle)
     temporary = Path(name)
     try:
+        with contextlib.suppress(OSError):  # a file system without locks
+            lock(handle)  # held until the end: a part that nobody holds was left behind
         yield temporary
         os.chmod(temporary, 0o644)
-        with open(temporary, "rb") as file:
-            os.fsync(file.fileno())
+        fsync(temporary)
         os.replace(temporary, target)
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {target}: {reason}") from error
     finally:
+        os.close(handle)
         temporary.unlink(missing_ok=True)
 
 
+def fsync(path: Path) -> None:
+    """Wait until a file's bytes are on the disk. Windows does that for a descriptor that may write alone."""
+    with open(path, "r+b") as file:
+        os.fsync(file.fileno())
+
+
+def refusal(error: BaseException) -> str | None:
+    """What the system said when it refused to write, also where a library tells it in its own words; else None."""
+    if isinstance(error, UserError):
+        return None
+    if isinstance(error, OSError):
+        return error.strerror or str(error)
+    if (number := re.search(r"\(os error (\d+)\)", str(error))) is not None:  # safetensors, tokenizers: Rust
+        return os.strerror(int(number[1]))
+    if "PytorchStreamWriter failed" in str(error) or "inline_container" in str(error):  # torch.save
+        within = error.__context__ and refusal(error.__context__)
+        return within or "the disk is full, or a limit on the size of files is reached"
+    return None
+
+
+def sweep(folder: Path, name: str = "") -> None:
+    """Remove the temporary files and folders of writers that were killed; those of `name` alone, if it is given."""
+    pattern = f".{glob.escape(name)}.*.part" if name else ".*.part"
+    for left in Path(folder).glob(pattern):
+        with contextlib.suppress(OSError):
+            if left.is_dir():
+                shutil.rmtree(left)
+            elif _is_abandoned(left):
+                left.unlink()
+
+
+def _is_abandoned(part: Path) -> bool:
+    handle = os.open(part, os.O_RDWR)
+    try:
+        lock(handle)
+        return True
+    except (BlockingIOError, PermissionError):
+        return False
+    except OSError:
+        return time.time() - part.stat().st_mtime > ABANDONED_SECONDS
+    finally:
+        os.close(handle)
+
+
 def write_text(target: Path, text: str) -> Path:
-    """Write UTF-8 text atomically and return its path."""
+    """Write UTF-8 text atomically, lines ended by a line feed on every system, and return its path."""
     with atomic_path(Path(target)) as temporary:
-        temporary.write_text(text, encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8", newline="\n")
     return Path(target)
 
 

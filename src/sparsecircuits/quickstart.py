@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import TaskTooHard, UserError
+from sparsecircuits.files import write_text
 
 TASK = "single_double_quote"
 MARK = "quickstart.txt"
@@ -79,7 +80,7 @@ def _work(
     with progress("training") as update:
         model = train(config, work, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
     model.name = name
-    (work / MARK).write_text("Made by `sparsecircuits quickstart`, which may replace this folder.\n")
+    write_text(work / MARK, "Made by `sparsecircuits quickstart`, which may replace this folder.\n")
     say(f"3/4  pruning to the circuit of {TASK}")
     task, settings = get_task(TASK, model.tokenizer), PruneConfig(seed=seed)
     with progress("pruning ") as update:

@@ -1,5 +1,6 @@
 """Shards: split by file, made once, checked on reuse, whole or absent."""
 
+import contextlib
 import json
 import multiprocessing
 import os
@@ -16,6 +17,7 @@ from sparsecircuits.data.source import SourceFile
 from sparsecircuits.data.tinypython import generate_files
 from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.errors import UserError
+from sparsecircuits.locks import locked
 
 TOKENIZER = Tokenizer.default()
 SPEC = "tinypython:60"
@@ -125,17 +127,16 @@ def test_a_kill_leaves_no_half_cache(tmp_path: Path) -> None:
     assert len(data.train) > 100_000
 
 
-def test_old_leftovers_are_swept(tmp_path: Path) -> None:
+def test_what_killed_runs_left_is_swept(tmp_path: Path) -> None:
     prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path)
     folder = next(tmp_path.iterdir())
-    for name, age in (("old", 10**6), ("new", 0)):
-        left = tmp_path / f".{folder.name}-{name}"
-        left.mkdir()
-        os.utime(left, (time.time() - age,) * 2)
+    (tmp_path / f".{folder.name}-left").mkdir()
+    (tmp_path / ".another-left").mkdir()
+    (tmp_path / f".{folder.name}.lock").write_text('{"pid": 4194305}')
     (folder / "train.bin").unlink()
     with pytest.warns(UserWarning, match="rebuilding"):
         prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path)
-    assert {path.name for path in tmp_path.iterdir()} == {folder.name, f".{folder.name}-new"}
+    assert {path.name for path in tmp_path.iterdir()} == {folder.name, ".another-left"}
 
 
 def test_two_processes_may_race(tmp_path: Path) -> None:
@@ -149,13 +150,23 @@ def test_two_processes_may_race(tmp_path: Path) -> None:
     assert len(list(tmp_path.iterdir())) == 1
 
 
-def test_the_loser_of_a_race_uses_the_winner(tmp_path: Path) -> None:
+def test_the_second_waits_for_the_first_and_uses_its_work(tmp_path: Path) -> None:
     first = prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path)
     folder = next(tmp_path.iterdir())
-    late = tmp_path / ".late"
-    late.mkdir()
-    shards._publish(late, folder)
-    assert np.array_equal(prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path).train, first.train)
+    folder.rename(tmp_path / "away")
+    said: list[str] = []
+
+    def see(done: int, total: int, label: str) -> None:
+        said.append(label)
+        (tmp_path / "away").rename(folder)  # the first one's work is done
+        opened.close()
+
+    opened = contextlib.ExitStack()
+    opened.enter_context(locked(tmp_path / f".{folder.name}.lock", "preparing"))
+    second = prepare_tokens(SPEC, TOKENIZER, cache_dir=tmp_path, progress=see)
+    assert second.cached
+    assert np.array_equal(second.train, first.train)
+    assert said == [f"waiting: preparing {SPEC} is going on in process {os.getpid()}"]
 
 
 def test_default_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -63,6 +63,23 @@ def test_killed_again_and_again_ends_bit_equal(corpus, whole, tmp_path):
     assert_same_run(killed, whole)
 
 
+def test_a_folder_in_use_is_refused_to_a_second_run_and_to_a_resume(corpus, whole, tmp_path):
+    out = tmp_path / "run"
+    first = subprocess.Popen(command(out, corpus), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    while first.poll() is None and max(checkpoint_steps(out), default=0) < 5:
+        time.sleep(0.005)
+    first.send_signal(signal.SIGSTOP)
+    for line in (command(out, corpus), resume(out)):
+        second = subprocess.run(line, capture_output=True, text=True)
+        refused = [text for text in second.stderr.splitlines() if text.startswith("error: ")]
+        assert second.returncode == 1
+        assert refused == [f"error: a training into {out} is going on in process {first.pid}: wait for it, or end it"]
+    first.send_signal(signal.SIGCONT)
+    assert first.wait() == 0
+    assert_same_run(out, whole)
+    assert not (out / ".lock").exists()
+
+
 KILL_WHILE_SAVING = """
 import os, signal, sys
 from sparsecircuits.cli import main
@@ -84,8 +101,10 @@ def test_killed_while_saving_ends_bit_equal(corpus, whole, tmp_path):
     assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
     assert checkpoint_steps(killed) == [10, 15, 20]
     assert list((killed / "checkpoints").glob(".*.part"))
+    for name in ("model.safetensors", "metrics.jsonl"):  # as a kill at another moment leaves them
+        (killed / f".{name}.x1y2.part").write_text("half")
     subprocess.run(resume(killed), check=True, capture_output=True)
-    assert not list((killed / "checkpoints").glob(".*.part"))
+    assert not list(killed.rglob(".*"))
     assert_same_run(killed, whole)
 
 

@@ -13,7 +13,7 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.interventions import answer_logits, run_with
 from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.payload import shown_pairs
-from sparsecircuits.viewer.server import ViewerServer, serve
+from sparsecircuits.viewer.server import ViewerServer, listening_socket, serve
 
 
 def ask(
@@ -30,6 +30,21 @@ def ask(
         return answer.status, answer.read().decode(), {k.lower(): v for k, v in answer.getheaders()}
     finally:
         connection.close()
+
+
+def test_a_port_is_never_shared(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On Windows SO_REUSEADDR would let two servers have one port; there the exclusive option is set instead."""
+    asked = []
+
+    class Socket(socket.socket):
+        def setsockopt(self, *arguments: Any) -> None:
+            asked.append(arguments[1])
+
+    monkeypatch.setattr(socket, "SO_EXCLUSIVEADDRUSE", -5, raising=False)
+    monkeypatch.setattr(socket, "socket", Socket)
+    with listening_socket(0) as first, pytest.raises(sc.UserError, match="cannot be used"):
+        listening_socket(first.getsockname()[1])
+    assert asked == [-5, -5]
 
 
 def test_pages_and_headers(viewer: ViewerServer) -> None:

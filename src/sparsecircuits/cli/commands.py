@@ -1,5 +1,6 @@
 """One function per command: call the library, print what it says."""
 
+import contextlib
 import dataclasses
 import sys
 from collections.abc import Iterator
@@ -7,12 +8,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
-from sparsecircuits.cli.show import print_json, print_table, print_text, progress, say, silent
+from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.errors import UserError
-from sparsecircuits.training.status import duration
+from sparsecircuits.training.status import Status, duration
 
 if TYPE_CHECKING:
     from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.data import TokenData
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.tasks import Task
     from sparsecircuits.training.config import TrainConfig
@@ -66,17 +68,28 @@ def train(command: args.Train) -> None:
 
 def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "SparseTransformer":
     from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.training.hardware import auto_dtype
     from sparsecircuits.training.loop import train
 
     shown = progress if world.is_first else silent
-    with shown("corpus  ") as update:
-        tokens = world.first_here(
-            lambda: prepare_tokens(
+
+    def prepare() -> "TokenData":
+        with shown("corpus  ") as update:
+            return prepare_tokens(
                 config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
             )
-        )
-    with shown("training") as update:
-        return train(config, out, resume=resume, tokens=tokens, report=lambda s: update(s.progress, s.describe()))
+
+    if world.is_first and config.dtype == "auto":
+        say("dtype {} ({})".format(*auto_dtype(world.device())))
+    with contextlib.ExitStack() as display:
+        bars: list[Update] = []
+
+        def report(status: Status) -> None:
+            if not bars:  # once the corpus is done: two bars at a time are too many for a terminal
+                bars.append(display.enter_context(shown("training")))
+            bars[0](status.progress, status.describe())
+
+        return train(config, out, resume=resume, tokens=prepare, report=report)
 
 
 def evaluate(command: args.Eval) -> None:

@@ -15,6 +15,7 @@ from rich.table import Table
 STDERR = Console(stderr=True, highlight=False)
 # In a file or a pipe there is room: 80 columns, Rich's guess, fold the names of tasks.
 STDOUT = Console(highlight=False, width=None if sys.stdout.isatty() or "COLUMNS" in os.environ else 120)
+Update = Callable[[float, str], None]
 PLAIN_INTERVAL = 10.0  # seconds between progress lines where stderr is no terminal
 
 
@@ -50,13 +51,13 @@ def _cell(value: Any) -> str:
 
 
 @contextlib.contextmanager
-def silent(_label: str) -> Iterator[Callable[[float, str], None]]:
+def silent(_label: str) -> Iterator[Update]:
     """What `progress` yields, showing nothing."""
     yield lambda _share, _details: None
 
 
 @contextlib.contextmanager
-def progress(label: str) -> Iterator[Callable[[float, str], None]]:
+def progress(label: str) -> Iterator[Update]:
     """Yield update(share done in 0..1, details). A bar on a terminal, else a line every few seconds."""
     if STDERR.is_terminal:
         columns = (

@@ -7,12 +7,12 @@ rename.
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import json
 import os
 import shutil
 import tempfile
-import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -28,13 +28,15 @@ from sparsecircuits.data.spec import Part, parse_spec
 from sparsecircuits.data.streams import read_head
 from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import sha256
+from sparsecircuits.files import sha256, write_text
+from sparsecircuits.locks import locked
 
 FORMAT = 1
 VALIDATION_SHARE = 0.05
 SPLITS = ("train", "val")
 CHUNK = 64
-ABANDONED_SECONDS = 86_400
+UNFIT = (OSError, ValueError, KeyError, TypeError)
+"""What reading a missing or damaged folder of the cache raises."""
 Progress = Callable[[int, int, str], None]
 
 
@@ -222,7 +224,7 @@ def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, p
     }
     if weights:
         manifest["mix"] = _mix(parts, train["by_source"], streams)
-    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1), encoding="utf-8")
+    write_text(folder / "manifest.json", json.dumps(manifest, indent=1))
 
 
 def _open(folder: Path, key: str, *, cached: bool) -> TokenData:
@@ -243,41 +245,27 @@ def _open(folder: Path, key: str, *, cached: bool) -> TokenData:
 
 
 def _publish(temporary: Path, target: Path) -> None:
-    """Rename the finished folder into place, unless another process was first with a good one."""
-    for _ in range(5):
-        try:
-            os.rename(temporary, target)
-            return
-        except OSError:
-            if not target.exists():
-                raise
-        try:
-            _open(target, target.name, cached=True)
-            return
-        except (OSError, ValueError, KeyError, TypeError):
-            _discard(target)
-    raise UserError(f"cannot replace the damaged cache at {target}; delete it and try again")
-
-
-def _discard(folder: Path) -> None:
-    """Take a damaged folder out of the way in one step, then delete it."""
-    grave = Path(tempfile.mkdtemp(prefix=".old-", dir=folder.parent))
-    try:
-        os.rename(folder, grave / "gone")
-    except FileNotFoundError:
-        pass
-    finally:
-        shutil.rmtree(grave, ignore_errors=True)
+    """Put the finished folder in the place of a damaged one, which is first taken out of the way in one step."""
+    with contextlib.suppress(FileNotFoundError):
+        os.rename(target, target.with_name(f".{target.name}-old"))
+    os.rename(temporary, target)
 
 
 def _sweep(root: Path, key: str) -> None:
-    """Delete what a killed run of this key left behind a day ago or earlier."""
+    """Delete what a killed run of this key left behind, and a damaged folder."""
     for left in root.glob(f".{key}-*"):
-        try:
-            if time.time() - left.stat().st_mtime > ABANDONED_SECONDS:
-                shutil.rmtree(left, ignore_errors=True)
-        except OSError:
-            continue
+        shutil.rmtree(left, ignore_errors=True)
+
+
+def _cached(target: Path) -> TokenData | None:
+    """What is in the cache; None if nothing whole is."""
+    if not target.exists():
+        return None
+    try:
+        return _open(target, target.name, cached=True)
+    except UNFIT as error:
+        warnings.warn(f"rebuilding the token cache at {target}: {error}", stacklevel=3)
+        return None
 
 
 def prepare_tokens(
@@ -299,21 +287,26 @@ def prepare_tokens(
     key = hashlib.sha256(named.encode()).hexdigest()[:24]
     root = Path(cache_dir) if cache_dir is not None else cache_root()
     target = root / key
-    if target.exists():
-        try:
-            return _open(target, key, cached=True)
-        except (OSError, ValueError, KeyError, TypeError) as error:
-            warnings.warn(f"rebuilding the token cache at {target}: {error}", stacklevel=2)
+    found = _cached(target)
+    if found is not None:
+        return found
     try:
         root.mkdir(parents=True, exist_ok=True)
-        _sweep(root, key)
-        temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
-        try:
-            _build(temporary, spec, tokenizer, seed, key, progress)
-            _publish(temporary, target)
-        finally:
-            shutil.rmtree(temporary, ignore_errors=True)
-        return _open(target, key, cached=False)
+        with tempfile.TemporaryFile(dir=root):  # is there room, and may this be written?
+            pass
+        say = (lambda holder: progress(0, 1, f"waiting: {holder}")) if progress else (lambda holder: None)
+        with locked(root / f".{key}.lock", f"preparing {spec}", wait=say):
+            with contextlib.suppress(*UNFIT):  # made while the lock was waited for
+                return _open(target, key, cached=True)
+            _sweep(root, key)
+            temporary = Path(tempfile.mkdtemp(prefix=f".{key}-", dir=root))
+            try:
+                _build(temporary, spec, tokenizer, seed, key, progress)
+                _publish(temporary, target)
+            finally:
+                shutil.rmtree(temporary, ignore_errors=True)
+                _sweep(root, key)
+            return _open(target, key, cached=False)
     except OSError as error:
         raise UserError(
             f"cannot write the token cache in {root} ({error.strerror or error}); "

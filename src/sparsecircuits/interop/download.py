@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import sha256, write_text
+from sparsecircuits.files import fsync, sha256, write_text
 
 CHUNK = 8 << 20
 ATTEMPTS = 4
@@ -40,8 +40,7 @@ def download(url: str, target: Path) -> Path:
         ) from error
     _check_against_server(partial, info, url)
     record = {"url": url, "size": partial.stat().st_size, "sha256": sha256(partial)}
-    with open(partial, "rb") as file:
-        os.fsync(file.fileno())
+    fsync(partial)
     os.replace(partial, target)
     write_text(_record_path(target), json.dumps(record) + "\n")
     _version_path(target).unlink(missing_ok=True)
@@ -81,7 +80,7 @@ def _receive(filesystem: Any, path: str, info: dict[str, Any], target: Path) -> 
     identity = json.dumps({key: str(info.get(key)) for key in ("size", "ETag", "Last-Modified")})
     if not (partial.exists() and version.exists() and version.read_text(encoding="utf-8") == identity):
         partial.unlink(missing_ok=True)
-        version.write_text(identity, encoding="utf-8")
+        write_text(version, identity)
     size, ranges = info.get("size"), info.get("partial", True)
     if size is None or not ranges:
         partial.unlink(missing_ok=True)

@@ -107,15 +107,6 @@ def checkpoint_steps(run: Path) -> list[int]:
     return [step for step, _ in _checkpoints(run)]
 
 
-def sweep(run: Path) -> None:
-    """Remove what a killed run left half-written."""
-    for path in (Path(run) / DIRECTORY).glob(".step-*.part"):
-        if path.is_dir():
-            shutil.rmtree(path, ignore_errors=True)
-        else:
-            path.unlink(missing_ok=True)
-
-
 def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
     """(step, file or folder) of the newest checkpoint that is whole; None if there is none at all.
 

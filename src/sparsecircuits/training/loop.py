@@ -1,12 +1,13 @@
 """The training loop: batches in, a weight-sparse model and a run directory out."""
 
+import contextlib
 import dataclasses
 import math
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,22 +15,23 @@ from torch import Tensor
 
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
+from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.training.bigram import bigram_log_frequencies
-from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint, sweep
+from sparsecircuits.training.checkpoints import DIRECTORY, checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
-from sparsecircuits.training.hardware import keep_freed_memory
+from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
-from sparsecircuits.training.precision import fastest_dtype
 from sparsecircuits.training.status import Status
 
 
@@ -38,30 +40,36 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
-    tokens: TokenData | None = None,
+    tokens: TokenData | Callable[[], TokenData] | None = None,
     report: Callable[[Status], None] | None = None,
     device: str | None = None,
 ) -> SparseTransformer:
     """Train a model into the run directory `out` and return it.
 
     resume: go on from the newest whole checkpoint (the saved config decides); a run resumed on the same
-    machine ends with the weights of an uninterrupted one. tokens: prepared data; by default
-    `config.data` is prepared. report: called after every step. Under torchrun the processes train one model
-    together (`config.parallel`): each takes its part of every batch, and the first writes the files.
+    machine ends with the weights of an uninterrupted one. tokens: prepared data, or what prepares it once `out` has
+    been checked; by default `config.data` is prepared. report: called after every step. Under torchrun the
+    processes train one model together (`config.parallel`): each takes its part of every batch, and the first writes
+    the files.
 
-    Raises UserError for a directory that holds another run, a bad config, or a loss that is not finite.
+    Raises UserError for a directory that holds another run or that another process trains into, a bad config, or
+    a loss that is not finite.
     """
     keep_freed_memory()
     out, tokenizer = Path(out), Tokenizer.default()
-    with joined() as world:
-        config = world.first(lambda: _checked_config(config, out, resume))
+    with joined() as world, contextlib.ExitStack() as held:
+        config = world.first(lambda: _checked_config(config, out, resume, held))
         if tokens is None:
             tokens = world.first_here(lambda: prepare_tokens(config.data, tokenizer))
+        elif callable(tokens):
+            tokens = world.first_here(tokens)
         run = _Run(config, out, tokens, tokenizer, world.device(device), world)
         return run.train(resume, report)
 
 
-def _checked_config(config: TrainConfig, out: Path, resume: bool) -> TrainConfig:
+def _checked_config(config: TrainConfig, out: Path, resume: bool, held: contextlib.ExitStack) -> TrainConfig:
+    """The config to train with, after `out` was locked until `held` closes."""
+    held.enter_context(locked(out / LOCK_NAME, f"a training into {out}"))
     if resume:
         config = saved_config(out)
     elif (out / CONFIG_NAME).exists():
@@ -106,7 +114,7 @@ class _Run:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)
         if config.dtype == "auto":
-            config = dataclasses.replace(config, dtype=world.of_first(self._fastest_dtype(config)))
+            config = dataclasses.replace(config, dtype=world.of_first(auto_dtype(device)[0]))
         self.config = config
         self.engine = open_engine(self.model, config, world)
         self.projector = self.engine.projector(config.sparsity)
@@ -126,11 +134,6 @@ class _Run:
         )
         self.step, self.seconds, self.val_loss = 0, 0.0, None  # type: int, float, float | None
         self.log: MetricsLog | None = None
-
-    def _fastest_dtype(self, config: TrainConfig) -> Literal["float32", "bfloat16"]:
-        size = (self.parts[0].stop - self.parts[0].start, config.model.n_ctx)
-        ids = np.resize(np.asarray(self.tokens.train[: size[0] * size[1]], dtype=np.int64), size)
-        return fastest_dtype(self.model, config.sparsity, torch.from_numpy(ids))
 
     def train(self, resume: bool, report: Callable[[Status], None] | None) -> SparseTransformer:
         restored = self._restore() if resume else False
@@ -168,7 +171,8 @@ class _Run:
 
     def _open_files(self, resume_step: int | None) -> None:
         write_config(self.config.model, self.out, self._about())
-        sweep(self.out)
+        for folder in (self.out, self.out / DIRECTORY):
+            sweep(folder)
         loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
         self.log = MetricsLog(self.out, resume_step, loggers)
 

@@ -29,7 +29,7 @@ class MetricsLog:
         self.path = Path(directory) / METRICS_NAME
         kept = [] if resume_step is None else [m for m in read_metrics(self.path) if m["step"] <= resume_step]
         write_text(self.path, "".join(json.dumps(line) + "\n" for line in kept))
-        self._file = open(self.path, "a", encoding="utf-8")  # noqa: SIM115 (closed by close)
+        self._file = open(self.path, "a", encoding="utf-8", newline="\n")  # noqa: SIM115 (closed by close)
 
     def write(self, **values: Any) -> None:
         """Append one line, and pass its numbers on to the loggers."""

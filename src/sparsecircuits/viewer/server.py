@@ -19,7 +19,7 @@ class ViewerServer:
     """A running server; `url` is where it is."""
 
     def __init__(self, library: Library, port: int = 0) -> None:
-        self._socket = _listen(port)
+        self._socket = listening_socket(port)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/"
         app = build_app(library)
@@ -55,10 +55,12 @@ class ViewerServer:
         self._socket.close()
 
 
-def _listen(port: int) -> socket.socket:
+def listening_socket(port: int) -> socket.socket:
     """A listening socket on this machine alone. Raises UserError for a port that cannot be used."""
     listener = socket.socket(socket.AF_INET, socket.SOCK_STREAM)
-    listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+    # Elsewhere it lets a port be taken again soon after its server ended, on Windows while the server still listens.
+    exclusive = getattr(socket, "SO_EXCLUSIVEADDRUSE", None)
+    listener.setsockopt(socket.SOL_SOCKET, exclusive or socket.SO_REUSEADDR, 1)
     try:
         listener.bind((HOST, port))
         listener.listen(64)
