@@ -14,6 +14,7 @@ from randommodels import bits, configs, random_model
 from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.interop.convert import save_model
+from sparsecircuits.interop.huggingface.modeling_sparsecircuits import CACHE_NAME
 from sparsecircuits.interop.huggingface_export import from_hf, to_hf
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import KVCache
@@ -67,7 +68,7 @@ def test_the_cache_changes_nothing(config, split, seed):
         parts = torch.cat((model(IDS[:, :split], cache), model(IDS[:, split:], cache)), dim=1)
         converted = to_hf(model)
         first = converted(IDS[:, :split], use_cache=True)
-        second = converted(IDS[:, split:], past_key_values=first.past_key_values)
+        second = converted(IDS[:, split:], cache=first[CACHE_NAME])
     tolerance = {"atol": 1e-5 * (1 + float(expected.abs().max())), "rtol": 0}
     torch.testing.assert_close(parts, expected, **tolerance)
     torch.testing.assert_close(torch.cat((first.logits, second.logits), dim=1), expected, **tolerance)

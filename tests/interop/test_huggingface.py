@@ -1,5 +1,6 @@
 """The two lines of a Hugging Face user: Auto classes, generation, padding, loss, pipeline, Trainer, Hub."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -18,7 +19,8 @@ import sparsecircuits as sc
 from randommodels import configs, random_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.interop import huggingface_export
-from sparsecircuits.interop.huggingface import SparseCircuitsConfig, SparseCircuitsForCausalLM
+from sparsecircuits.interop.huggingface import SparseCircuitsConfig, SparseCircuitsForCausalLM, modeling_sparsecircuits
+from sparsecircuits.interop.huggingface.configuration_sparsecircuits import CACHE_NAMES
 from sparsecircuits.interop.huggingface.training import SparsityCallback
 from sparsecircuits.models.generation import stream
 from sparsecircuits.models.transformer import sparse_matrices
@@ -99,6 +101,26 @@ def test_beams_sampling_and_logits_to_keep(exported):
     assert torch.equal(as_tuple[0], whole)
     with pytest.raises(ValueError, match="context of 48"):
         model(torch.zeros(1, 49, dtype=torch.long))
+
+
+@pytest.mark.parametrize("name", CACHE_NAMES)
+def test_the_cache_has_the_name_of_the_installed_version(name, monkeypatch):
+    """transformers 5.24 renamed `past_key_values` to `cache`: under either name it goes in, and under that of
+    the installed version it comes out, also where no padding mask would show that it was lost."""
+    fields = {"loss": None, "logits": None, name: None, "hidden_states": None, "attentions": None}
+    output = dataclasses.make_dataclass("Output", [(field, object, None) for field in fields])
+    monkeypatch.setattr(modeling_sparsecircuits, "CausalLMOutputWithPast", output)
+    monkeypatch.setattr(modeling_sparsecircuits, "CACHE_NAME", name)
+    model, ids = huggingface_export.to_hf(random_model(CONFIG)), torch.arange(12).unsqueeze(0)
+    with torch.no_grad():
+        expected = model(ids, use_cache=False)
+        assert getattr(expected, name) is None
+        for argument in CACHE_NAMES:
+            cache = getattr(model(ids[:, :7]), name)
+            assert cache.get_seq_length() == 7
+            second = model(ids[:, 7:], **{argument: cache})
+            torch.testing.assert_close(second.logits, expected.logits[:, 7:], atol=1e-4, rtol=0)
+    assert set(CACHE_NAMES) <= set(model.config.keys_to_ignore_at_inference)
 
 
 def test_loss_and_attentions(exported):

@@ -7,6 +7,9 @@ from typing import Any
 
 from transformers import PretrainedConfig
 
+# What versions of transformers call the keys and values of earlier tokens, the newest name first.
+CACHE_NAMES = ("cache", "past_key_values")
+
 # Where AbsTopK may act, by the paper's location names, and the module that it belongs to.
 ABSTOPK_SITES = {
     "attn_in": "attn.act_in",
@@ -40,7 +43,7 @@ class SparseCircuitsConfig(PretrainedConfig):
     """
 
     model_type = "sparsecircuits"
-    keys_to_ignore_at_inference = ["past_key_values"]  # noqa: RUF012 (the base class's way)
+    keys_to_ignore_at_inference = list(CACHE_NAMES)  # noqa: RUF012 (the base class's way)
     attribute_map = {  # noqa: RUF012
         "hidden_size": "d_model",
         "head_dim": "d_head",

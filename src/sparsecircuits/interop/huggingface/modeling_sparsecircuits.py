@@ -18,7 +18,10 @@ from transformers.cache_utils import Cache, DynamicCache
 from transformers.generation import GenerationMixin
 from transformers.modeling_outputs import CausalLMOutputWithPast
 
-from .configuration_sparsecircuits import SparseCircuitsConfig
+from .configuration_sparsecircuits import CACHE_NAMES, SparseCircuitsConfig
+
+# What the installed transformers calls the cache in an output: `cache` from 5.24 on, `past_key_values` before.
+CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast.__dataclass_fields__)
 
 
 def sinusoidal_table(n_ctx: int, width: int) -> Tensor:
@@ -209,6 +212,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         attention_mask: Tensor | None = None,
         position_ids: Tensor | None = None,
         past_key_values: Cache | None = None,
+        cache: Cache | None = None,
         labels: Tensor | None = None,
         use_cache: bool | None = None,
         output_attentions: bool | None = None,
@@ -219,19 +223,21 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
     ) -> CausalLMOutputWithPast | tuple:
         """Logits of the next token.
 
-        input_ids: [B, T]. attention_mask: [B, S], 0 for padding, over cached and new tokens. labels: [B, T],
-        shifted inside, -100 is ignored. hidden_states are the residual stream before each block and, last,
-        what the unembedding reads. logits_to_keep: only the last so many positions; 0 is all. Raises
-        ValueError for more tokens than the context.
+        input_ids: [B, T]. attention_mask: [B, S], 0 for padding, over cached and new tokens. cache: keys and
+        values of earlier tokens, or past_key_values, as transformers before 5.24 call it; the output has it
+        under the installed version's name. labels: [B, T], shifted inside, -100 is ignored. hidden_states are
+        the residual stream before each block and, last, what the unembedding reads. logits_to_keep: only the
+        last so many positions; 0 is all. Raises ValueError for more tokens than the context.
         """
         config = self.config
         use_cache = config.use_cache if use_cache is None else use_cache
         output_attentions = config.output_attentions if output_attentions is None else output_attentions
         output_hidden_states = config.output_hidden_states if output_hidden_states is None else output_hidden_states
         return_dict = True if return_dict is None else return_dict
-        if use_cache and past_key_values is None:
-            past_key_values = DynamicCache(config=config)
-        past = past_key_values.get_seq_length() if past_key_values is not None else 0
+        cache = past_key_values if cache is None else cache
+        if use_cache and cache is None:
+            cache = DynamicCache(config=config)
+        past = cache.get_seq_length() if cache is not None else 0
         allowed = _allowed(attention_mask, input_ids.shape[0], past, input_ids.shape[1], input_ids.device)
         position_ids = self._positions(input_ids, attention_mask, position_ids, past)
 
@@ -245,7 +251,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         hidden_states, attentions = [], []
         for block in self.blocks:
             hidden_states.append(x)
-            x, pattern = block(x, beside, allowed, past_key_values)
+            x, pattern = block(x, beside, allowed, cache)
             attentions.append(pattern)
         x = self.ln_f(self.final_resid(x))
         hidden_states.append(x)
@@ -257,10 +263,11 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         loss = None
         if labels is not None:
             loss = self.loss_function(logits=logits, labels=labels, vocab_size=config.vocab_size, **kwargs)
+        returned: dict[str, Any] = {CACHE_NAME: cache if use_cache else None}
         output = CausalLMOutputWithPast(
             loss=loss,
             logits=logits,
-            past_key_values=past_key_values if use_cache else None,  # type: ignore[call-arg]  # "cache" from 5.24
+            **returned,
             hidden_states=tuple(hidden_states) if output_hidden_states else None,
             attentions=tuple(attentions) if output_attentions else None,
         )
