@@ -18,7 +18,7 @@ from sparsecircuits.training import hardware, loop
 from sparsecircuits.training.checkpoints import load_checkpoint
 from sparsecircuits.training.config import OptimizerConfig, TrainConfig, dense_twin, preset
 from sparsecircuits.training.metrics import read_metrics
-from sparsecircuits.training.optimizer import scale_gradients_
+from sparsecircuits.training.optimizer import gradient_rms, scale_gradients_
 
 TINY = TrainConfig(
     model=ModelConfig(n_ctx=32, n_layer=1, d_model=32, d_head=8),
@@ -167,11 +167,11 @@ def test_a_gradient_that_is_not_finite_is_never_checkpointed(tokens, tmp_path, m
 
 @pytest.mark.parametrize(("mode", "expected"), [("normalise", 1.0), ("clip", 1.0), ("none", 5.0)])
 def test_gradient_scaling(mode, expected):
-    parameters = [torch.nn.Parameter(torch.zeros(n)) for n in (10, 30)]
-    for parameter in parameters:
-        parameter.grad = torch.full_like(parameter, 5.0)
-    assert scale_gradients_(parameters, mode) == pytest.approx(5.0)
-    assert all(p.grad.numpy() == pytest.approx(expected, rel=1e-4) for p in parameters)
+    gradients = [torch.full((n,), 5.0) for n in (10, 30)]
+    rms = gradient_rms(gradients, 40)
+    assert rms == pytest.approx(5.0)
+    scale_gradients_(gradients, rms, mode)
+    assert all(g.numpy() == pytest.approx(expected, rel=1e-4) for g in gradients)
 
 
 def test_presets_match_the_method():

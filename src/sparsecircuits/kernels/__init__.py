@@ -15,13 +15,17 @@ from sparsecircuits.kernels.attention import (
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
+from sparsecircuits.kernels.held import Embedding, Held, Pattern
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.rms_norm import RMSNorm, rms_norm
 from sparsecircuits.kernels.sparse_linear import Linear, sparse_linear
 from sparsecircuits.kernels.warm_up import warm_up
 
 __all__ = [
+    "Embedding",
+    "Held",
     "Linear",
+    "Pattern",
     "RMSNorm",
     "abstopk",
     "abstopk_reference",

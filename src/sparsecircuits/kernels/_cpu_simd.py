@@ -150,6 +150,41 @@ def accumulate(typingctx, out, o, values, indices, first, last, rows, start, str
 
 
 @intrinsic
+def sampled_dots(typingctx, out, indices, first, last, left, start, right, stride):  # type: ignore[no-untyped-def]
+    """out[p] += left[start : start + 64] · right[stride * indices[p] :][:64], first <= p < last.
+
+    The 64 entries of `left` stay in registers. indices: int32.
+    """
+    signature = types.void(out, indices, types.int64, types.int64, left, types.int64, right, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, _, first, last, _, start, _, stride = arguments
+        write, places, factors, read = (
+            data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 1, 4, 6)
+        )
+        parts = [ir.Constant(i64, LANES * k) for k in range(WIDTH // LANES)]
+        kept = [builder.load(at(builder, factors, builder.add(start, part)), align=4) for part in parts]
+        with cgutils.for_range(builder, builder.sub(last, first)) as loop:
+            p = builder.add(first, loop.index)
+            base = builder.mul(stride, builder.sext(builder.load(builder.gep(places, [p])), i64))
+            entries = [builder.load(at(builder, read, builder.add(base, part)), align=4) for part in parts]
+            sums = [builder.fmul(kept[k], entries[k]) for k in (0, 1)]  # two chains: a multiply-add takes four cycles
+            for k in range(2, len(parts)):
+                sums[k % 2] = multiply_add(builder, kept[k], entries[k], sums[k % 2])
+            total = builder.fadd(*sums)
+            for width in (4, 2, 1):
+                total = builder.fadd(
+                    total, _shuffle(builder, total, total, [(k + width) % LANES for k in range(LANES)])
+                )
+            target = builder.gep(write, [p])
+            dot = builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
+            builder.store(builder.fadd(builder.load(target), dot), target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step, n, add):  # type: ignore[no-untyped-def]
     """out[r, c] = (add: out[r, c] +) Σ_p a[r, p] b[p, c] for 4 rows and 16 columns; p < n.
 

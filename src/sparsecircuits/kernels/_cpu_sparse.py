@@ -1,4 +1,4 @@
-"""Numba kernels for products with a sparse matrix on the CPU.
+"""Numba kernels for products with a sparse matrix on the CPU, and for its gradient at the nonzeros.
 
 Tokens are taken in blocks of 64 and turned, so that every nonzero is one vector multiply-add over the block's
 tokens; outputs are turned back 16 at a time (one cache line).
@@ -7,7 +7,7 @@ tokens; outputs are turned back 16 at a time (one cache line).
 import numpy as np
 from numba import prange
 
-from sparsecircuits.kernels._cpu_simd import WIDTH, accumulate, turn
+from sparsecircuits.kernels._cpu_simd import WIDTH, accumulate, sampled_dots, turn
 from sparsecircuits.kernels._jit import kernel
 
 BLOCK, TILE = WIDTH, 16
@@ -93,3 +93,53 @@ def sparse_product(x, starts, indices, values, bias, y, chunks):
             first = b * BLOCK
             last = min(rows, first + BLOCK)
             _block(source, starts, indices, values, bias, target, n_in, n_out, first, last, turned, sums)
+
+
+@kernel
+def _sampled_block(a, b, starts, indices, n_a, n_b, first, last, turned_a, turned_b, out):
+    width = last - first
+    if width < BLOCK:  # what an earlier block left would be summed
+        turned_a[:] = 0
+        turned_b[:] = 0
+    turn(a, first * n_a, n_a, width, n_a, turned_a, 0, BLOCK)
+    turn(b, first * n_b, n_b, width, n_b, turned_b, 0, BLOCK)
+    for r in range(n_a):
+        sampled_dots(out, indices, starts[r], starts[r + 1], turned_a, r * BLOCK, turned_b, BLOCK)  # type: ignore[call-arg]
+
+
+@kernel(parallel=True)
+def sampled_product(a, b, starts, indices, out, chunks):
+    """out[p] = Σ_t a[t, row of p] * b[t, indices[p]]: the product aᵀ · b at the places of a sparse matrix's nonzeros
+    alone, given by row. a: [n, rows], b: [n, columns]."""
+    rows, n_a, n_b = a.shape[0], a.shape[1], b.shape[1]
+    blocks = (rows + BLOCK - 1) // BLOCK
+    left, right = a.reshape(-1), b.reshape(-1)
+    partial = np.zeros((chunks, out.shape[0]), dtype=np.float32)
+    for chunk in prange(chunks):
+        turned_a, turned_b = np.zeros(n_a * BLOCK, dtype=np.float32), np.zeros(n_b * BLOCK, dtype=np.float32)
+        for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
+            first = block * BLOCK
+            last = min(rows, first + BLOCK)
+            _sampled_block(left, right, starts, indices, n_a, n_b, first, last, turned_a, turned_b, partial[chunk])
+    for p in range(out.shape[0]):
+        total = np.float32(0)
+        for chunk in range(chunks):
+            total += partial[chunk, p]
+        out[p] = total
+
+
+@kernel
+def gather_rows(ids, starts, indices, values, out):
+    """out[t] = row ids[t] of a sparse matrix given by row; out[n, columns] is zero before."""
+    for t in range(ids.shape[0]):
+        for p in range(starts[ids[t]], starts[ids[t] + 1]):
+            out[t, indices[p]] = values[p]
+
+
+@kernel
+def scatter_rows(ids, starts, indices, grad, out):
+    """out[p] = Σ grad[t, indices[p]] over the t whose row ids[t] holds p: the gradient of `gather_rows`; out is zero
+    before."""
+    for t in range(ids.shape[0]):
+        for p in range(starts[ids[t]], starts[ids[t] + 1]):
+            out[p] += grad[t, indices[p]]

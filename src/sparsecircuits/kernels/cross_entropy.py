@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.held import Held, Pattern, sampled_product
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
 
 ROWS = 512
@@ -20,8 +21,16 @@ MOST_LOGITS = 1 << 25  # held at once on a GPU
 class _LinearCrossEntropy(torch.autograd.Function):
     @staticmethod
     def forward(
-        ctx: Any, hidden: Tensor, weight: Tensor, bias: Tensor, targets: Tensor, table: Tensor | None, ids: Tensor
+        ctx: Any,
+        hidden: Tensor,
+        weight: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        table: Tensor | None,
+        ids: Tensor,
+        pattern: Pattern | None,
     ) -> Tensor:
+        """weight: [V, D], or with a pattern the values [nonzeros] at it."""
         needed = ctx.needs_input_grad
         grads = [
             torch.zeros_like(x) if x is not None and n else None
@@ -29,17 +38,19 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         grad_table = torch.zeros_like(table) if table is not None and needed[4] else None
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
-        sparse = Nonzeros(weight) if weight.count_nonzero() < MOST_DENSE * weight.numel() else None
+        sparse: Held | Nonzeros | None = None if pattern is None else Held(pattern, weight)
+        if sparse is None and weight.count_nonzero() < MOST_DENSE * weight.numel():
+            sparse = Nonzeros(weight)
         losses = hidden.new_empty(hidden.shape[0])
         for start in range(0, hidden.shape[0], ROWS):
             rows = slice(start, min(start + ROWS, hidden.shape[0]))
             h = hidden[rows]
             logits = torch.addmm(bias, h, weight.T) if sparse is None else sparse.product(h, bias)
             _softmax_minus_target(logits, table, ids[rows], targets[rows], hidden.shape[0], losses[rows])
-            _accumulate(logits, h, grads[0], grads[1], grad_table, ids[rows])
+            _accumulate(logits, h, grads[0], grads[1], grad_table, ids[rows], pattern)
             if grad_hidden is not None:
                 grad_hidden[rows] = logits @ weight if sparse is None else sparse.transposed_product(logits)
-        ctx.grads = (grad_hidden, *grads, None, grad_table, None)
+        ctx.grads = (grad_hidden, *grads, None, grad_table, None, None)
         return losses.mean()
 
     @staticmethod
@@ -70,12 +81,20 @@ def _softmax_minus_target(
 
 
 def _accumulate(
-    errors: Tensor, hidden: Tensor, weight: Tensor | None, bias: Tensor | None, table: Tensor | None, ids: Tensor
+    errors: Tensor,
+    hidden: Tensor,
+    weight: Tensor | None,
+    bias: Tensor | None,
+    table: Tensor | None,
+    ids: Tensor,
+    pattern: Pattern | None,
 ) -> None:
-    """Add this chunk's part to the gradients of weight, bias and table."""
+    """Add this chunk's part to the gradients of weight (of its values at a pattern), bias and table."""
     from sparsecircuits.kernels import _cpu, _cpu_cross_entropy
 
-    if weight is not None:
+    if weight is not None and pattern is not None:
+        weight += sampled_product(errors, hidden, pattern.row_starts, pattern.columns)
+    elif weight is not None:
         weight.addmm_(errors.T, hidden)
     if bias is not None:
         bias += errors.sum(dim=0)
@@ -149,18 +168,27 @@ def linear_cross_entropy(
     targets: Int[Tensor, " n"],
     table: Float[Tensor, "V V"] | None = None,
     ids: Int[Tensor, " n"] | None = None,
+    held: Held | None = None,
 ) -> Float[Tensor, ""]:
     """Mean cross-entropy in nats of logits hidden · weightᵀ + bias (+ table[ids]). Differentiable in hidden,
-    weight, bias and table. An id or target outside the vocabulary is an IndexError."""
+    weight, bias and table. An id or target outside the vocabulary is an IndexError.
+
+    held: the weight as its nonzeros (float32, on a CPU); then differentiable in these instead. table: may be fewer
+    rows than the vocabulary, where ids are rows of it.
+    """
     ids = targets if ids is None else ids
+    weight, pattern = (weight, None) if held is None else (held.values, held.pattern)
     floats = [x for x in (hidden, weight, bias, table) if x is not None]
     autocast = torch.is_autocast_enabled(hidden.device.type)
     if hidden.device.type == "cpu" and not autocast and all(x.dtype == torch.float32 for x in floats):
-        for index in (ids, targets):
-            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < weight.shape[0]:
-                raise IndexError(f"an id is outside 0..{weight.shape[0] - 1}")
+        vocabulary = len(bias)
+        for index, count in ((ids, vocabulary if table is None else len(table)), (targets, vocabulary)):
+            if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
+                raise IndexError(f"an id is outside 0..{count - 1}")
         arguments = [x.contiguous() if x is not None else None for x in (hidden, weight, bias, targets, table, ids)]
-        return _LinearCrossEntropy.apply(*arguments)
+        return _LinearCrossEntropy.apply(*arguments, pattern)
+    if held is not None:
+        raise ValueError("a weight held as its nonzeros is for float32 on a CPU")
     if hidden.is_cuda:
         kind = hidden.device.type
         dtype = torch.get_autocast_dtype(kind) if torch.is_autocast_enabled(kind) else hidden.dtype

@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.held import Held
 
 # Below this density the sparse product beats the dense one on a CPU (measured: `bench sparse-linear`).
 MOST_DENSE = 0.12
@@ -115,10 +116,14 @@ def worth_it(x: Tensor, weight: Tensor) -> bool:
 
 class Linear(nn.Linear):
     """nn.Linear that takes the sparse product where that is faster. Same parameters, same result to
-    float32 rounding."""
+    float32 rounding. While it trains, its weight may be held as its nonzeros."""
+
+    held: Held | None = None
 
     def forward(self, x: Float[Tensor, "... inputs"]) -> Float[Tensor, "... outputs"]:
         """x: [..., inputs] -> [..., outputs]."""
+        if self.held is not None:
+            return self.held.linear(x, self.bias)
         if worth_it(x, self.weight):
             return sparse_linear(x, self.weight, self.bias)
         return F.linear(x, self.weight, self.bias)

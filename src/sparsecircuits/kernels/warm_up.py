@@ -7,6 +7,7 @@ from sparsecircuits.kernels.attention import causal_attention
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
+from sparsecircuits.kernels.held import Held, Pattern
 from sparsecircuits.kernels.project import project_topk_
 from sparsecircuits.kernels.rms_norm import rms_norm
 from sparsecircuits.kernels.sparse_linear import sparse_linear
@@ -27,5 +28,7 @@ def warm_up() -> None:
             table = torch.zeros(16, 16, requires_grad=True)
             loss = linear_cross_entropy(y.flatten(0, 1), unembedding, torch.zeros(16), ids, table, ids)
             loss.backward(retain_graph=True)
+        held = Held(Pattern.of(weight), torch.ones(1, requires_grad=True))
+        held.linear(held.embed(ids)).sum().backward()
     for dim in (0, 1):
         project_topk_(torch.arange(256.0).view(16, 16), 100, 2, dim)

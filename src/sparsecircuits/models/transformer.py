@@ -15,6 +15,7 @@ from torch.utils.checkpoint import checkpoint
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import (
+    Embedding,
     Linear,
     RMSNorm,
     attention_at,
@@ -172,13 +173,22 @@ def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
     return torch.stack((angle.sin(), angle.cos()), dim=-1).flatten(-2)[:, :width]
 
 
+@dataclass(frozen=True)
+class HeldRows:
+    """The rows of a table that a training step touches, in place of the table."""
+
+    rows: Float[Tensor, "held width"]
+    places: Int[Tensor, " ids"]
+    """Where each id's row is among them; ids without one have a place out of range."""
+
+
 class SparseTransformer(nn.Module):
     """The model. `tokenizer` and `name` are attached by `load_model` and by training."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
         self.config = config
-        self.wte = nn.Embedding(config.vocab_size, config.d_model)
+        self.wte = Embedding(config.vocab_size, config.d_model)
         width = config.d_pos_emb if config.concatenates_positions else config.d_model
         self.wpe = nn.Embedding(config.n_ctx, width or 0) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
@@ -192,6 +202,7 @@ class SparseTransformer(nn.Module):
         if config.bigram != "none":
             self.bigram = nn.Embedding(config.vocab_size, config.vocab_size)
             self.bigram.weight.requires_grad_(config.bigram == "learned")
+        self.held_bigram: HeldRows | None = None
         self.checkpoint_activations = False  # compute a layer again in backward instead of keeping what it made
         self.tokenizer: Tokenizer | None = None
         self.name = "model"
@@ -275,9 +286,11 @@ class SparseTransformer(nn.Module):
     def loss(self, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"]) -> Float[Tensor, ""]:
         """Mean cross-entropy of the targets in nats, without ever holding all logits at once on a CPU."""
         hidden = self.final_hidden(input_ids).flatten(0, 1)
-        table = None if self.bigram is None else self.bigram.weight
+        table, ids = None if self.bigram is None else self.bigram.weight, input_ids.flatten()
+        if self.held_bigram is not None:
+            table, ids = self.held_bigram.rows, self.held_bigram.places[ids]
         return linear_cross_entropy(
-            hidden, self.lm_head.weight, self.logit_bias, targets.flatten(), table, input_ids.flatten()
+            hidden, self.lm_head.weight, self.logit_bias, targets.flatten(), table, ids, self.lm_head.held
         )
 
     def _check(self, input_ids: Tensor, start: int) -> None:

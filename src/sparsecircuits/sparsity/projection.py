@@ -1,5 +1,6 @@
 """Which matrices are projected, to how many entries, and the projection itself."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 import torch
@@ -63,9 +64,11 @@ class Projector:
         self.weights = [parameters[target.name] for target in self.targets]
 
     @torch.no_grad()
-    def __call__(self, progress: float) -> None:
-        """Zero all but the budget of this moment, per tensor, exactly."""
+    def __call__(self, progress: float, held: Collection[str] = ()) -> None:
+        """Zero all but the budget of this moment, per tensor, exactly. held: names of those to leave as they are."""
         for target, weight in zip(self.targets, self.weights, strict=True):
+            if target.name in held:
+                continue
             share = density_at(progress, target.density, self.config)
             matrix = weight.data if weight.dim() == 2 else weight.data.view(1, -1)
             project_topk_(matrix, budget(weight, share), target.floor, target.dim)

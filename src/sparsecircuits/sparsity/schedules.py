@@ -38,6 +38,9 @@ class SparsityConfig:
     """No neuron or attention channel keeps fewer nonzeros than this (the paper's j)."""
     sparse_biases: bool = False
     """Project biases to the same density too."""
+    regrow_every: int = 1
+    """Steps from one with dense gradients, in which zero weights may come back, to the next. Between them, weights
+    sparser than 12% keep their support, and the step costs what the nonzeros cost. 1: every step, the paper's way."""
 
     def __post_init__(self) -> None:
         for name in ("density", "embed_density"):
@@ -54,6 +57,8 @@ class SparsityConfig:
             raise UserError("sparsity: 0 <= anneal_start <= anneal_end <= 1 does not hold")
         if self.anneal == "log" and self.anneal_start == 0:
             raise UserError("sparsity.anneal log needs anneal_start > 0")
+        if self.regrow_every < 1:
+            raise UserError(f"sparsity.regrow_every must be at least 1, got {self.regrow_every}")
         if self.floor < 0:
             raise UserError(f"sparsity.floor must not be negative, got {self.floor}")
 

@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +18,7 @@ from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training.checkpoints import load_file, load_shards, save_checkpoint, save_shards
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, local
+from sparsecircuits.training.held import HeldWeights
 from sparsecircuits.training.precision import autocast_loss
 from sparsecircuits.training.sharded import ShardedProjector
 
@@ -49,6 +51,10 @@ class Engine:
                 block.compile()
         self._spread()
         self._loss: nn.Module = _Loss(model, config.dtype == "bfloat16")
+        self._bare = self._loss
+        self.holding = False
+        """Whether weights are held outside the model, where DDP does not see them: then gradients are exchanged by
+        `exchange`."""
         if world.size > 1 and self.shards is None:
             self._loss = DistributedDataParallel(
                 self._loss,
@@ -63,18 +69,33 @@ class Engine:
         """What holds the weights to their budget."""
         return Projector(self.model, config)
 
+    def held_weights(self, names: Iterable[str], adam: torch.optim.Adam, config: TrainConfig) -> HeldWeights:
+        """What makes the steps between two with dense gradients cheap."""
+        plain = self.model.device.type == "cpu" and config.dtype == "float32" and not self.compiled
+        return HeldWeights(
+            self.model, names, adam, config.optimizer, direct=plain and self.shards is None, shards=self.shards
+        )
+
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of a micro-batch [B, T]."""
-        return self._loss(inputs, targets)
+        return (self._bare if self.holding else self._loss)(inputs, targets)
 
     def backward(self, loss: Tensor, share: float) -> None:
         """Add the gradient of share · loss to this process's."""
         # DDP and FSDP average over processes what should be summed.
-        (loss * (share * self.world.size)).backward()
+        (loss * (share if self.holding else share * self.world.size)).backward()
+
+    def exchange(self, gradients: Sequence[Tensor]) -> None:
+        """Sum gradients over the processes, where neither DDP nor FSDP did."""
+        if self.world.size == 1 or not self.holding:
+            return
+        together = self.world.sum_(torch.cat([g.reshape(-1) for g in gradients]))
+        for gradient, part in zip(gradients, together.split([g.numel() for g in gradients]), strict=True):
+            gradient.copy_(part.view_as(gradient))
 
     def waiting(self, more: bool) -> contextlib.AbstractContextManager[Any]:
         """While more micro-batches of the step follow, gradients need not be exchanged."""
-        if more and isinstance(self._loss, DistributedDataParallel):
+        if more and not self.holding and isinstance(self._loss, DistributedDataParallel):
             return self._loss.no_sync()
         return contextlib.nullcontext()
 

@@ -29,9 +29,10 @@ from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
+from sparsecircuits.training.held import HeldWeights
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
-from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, scale_gradients_
+from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, gradient_rms, scale_gradients_
 from sparsecircuits.training.status import Status
 
 
@@ -124,6 +125,10 @@ class _Run:
         if self.gates is not None:
             self.learned, self.decayed = self.gates.learned(self.model), list(self.gates.free)
         self.adam = build_adam(self.learned, config.optimizer)
+        self.held: HeldWeights | None = None
+        if config.sparsity.regrow_every > 1 and self.projector.targets:
+            names = [target.name for target in self.projector.targets]
+            self.held = self.engine.held_weights(names, self.adam, config)
         self.sampler = open_sampler(
             tokens, tokenizer, config.model.n_ctx, config.batch_size, config.seed, block_tokens=config.shuffle_tokens
         )
@@ -197,11 +202,17 @@ class _Run:
         inputs, targets = self.sampler.next()  # the whole batch: all processes draw the same one
         if self.gates is not None:
             self.gates.prepare(seed=(self.config.seed << 32) + self.step)
+        held = self.held if self.step % self.config.sparsity.regrow_every else None
+        if self.held is not None and held is None:
+            self.held.release()
         self.adam.zero_grad(set_to_none=True)
+        if held is not None:
+            held.begin(inputs)
+        self.engine.holding = held is not None and held.direct
         loss = self._gradient(inputs, targets)
         if self.gates is not None:
             self.gates.collect()
-        rms = scale_gradients_(self.learned, settings.gradient, self.engine.shards)
+        rms = self._normalise(held)
         scheduled = self.gates is None  # gates have no schedule of L0 that the learning rate could follow
         rate = learning_rate_at(
             progress, settings.lr, settings.warmup, self.config.sparsity, sharkfin=settings.sharkfin and scheduled
@@ -209,9 +220,27 @@ class _Run:
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
-        self.projector(progress)
-        decay_(self.decayed, rate * settings.weight_decay)
+        names, decay = set() if held is None else set(held.names), rate * settings.weight_decay
+        if held is not None:
+            held.step(rate, decay)
+        self.projector(progress, names)
+        waiting = {id(p) for name, p in self.model.named_parameters() if name in names}
+        decay_([p for p in self.decayed if id(p) not in waiting], decay)
+        if self.held is not None and held is None:
+            self.held.hold()
         return loss, float(rms), rate
+
+    def _normalise(self, held: HeldWeights | None) -> Tensor:
+        """Bring the gradient to its scale; returns its root-mean-square before."""
+        sampled, rows = ([], []) if held is None else held.collect()
+        whole = [p for p in self.learned if p.grad is not None]
+        complete = [p.grad for p in whole if p.grad is not None] + rows
+        self.engine.exchange(complete + sampled)
+        entries = sum(p.numel() for p in whole) + (0 if held is None else held.entries)
+        share = 1.0 if held is None else held.share
+        rms = gradient_rms(complete, entries, sampled, share, self.engine.shards)
+        scale_gradients_(complete + sampled, rms, self.config.optimizer.gradient)
+        return rms
 
     def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> float:
         """Compute the whole batch's gradient, this process's part in micro-batches; returns its mean loss."""
@@ -231,6 +260,8 @@ class _Run:
 
     def _settle(self) -> None:
         """Bring the model's weights to what they are after training."""
+        if self.held is not None:
+            self.held.release()
         if self.gates is None:
             self.projector(1.0)
         else:
@@ -275,12 +306,18 @@ class _Run:
 
     def _checkpoint(self) -> None:
         gates = None if self.gates is None else self.gates.state_dict()
-        state = {
+        state: dict[str, Any] = {
             "sampler": self.sampler.state_dict(),
             "seconds": self.seconds,
             "val_loss": self.val_loss,
             "dtype": self.config.dtype,
+            "held": None,
         }
+        if self.held is not None:
+            # A run that goes on from here holds its weights anew: so does this one, or their ends could differ.
+            state["held"] = self.held.state_dict()
+            self.held.release()
+            self.held.load_state_dict(state["held"])
         self.engine.save(self.out, self.step, self.adam, gates, state)
 
     def _restore(self) -> bool:
@@ -293,6 +330,8 @@ class _Run:
             self.gates.load_state_dict(state["gates"])
         self.sampler.load_state_dict(state["sampler"])
         self.seconds, self.val_loss = state["seconds"], state["val_loss"]
+        if self.held is not None and state.get("held") is not None:
+            self.held.load_state_dict(state["held"])
         return True
 
     def _diverged(self, loss: float, rms: float) -> None:

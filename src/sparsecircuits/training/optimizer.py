@@ -33,22 +33,39 @@ def decayed_weights(model: SparseTransformer) -> list[nn.Parameter]:
 @torch.no_grad()
 def decay_(weights: Sequence[Tensor], amount: float) -> None:
     """weights -= amount * weights, in place."""
-    if amount:
+    if amount and len(weights):
         torch._foreach_mul_([local(weight) for weight in weights], 1.0 - amount)
 
 
 @torch.no_grad()
-def scale_gradients_(parameters: Iterable[nn.Parameter], mode: str, shards: World | None = None) -> Tensor:
-    """Divide all gradients by their global root-mean-square + 1e-5 (normalise), or by it where it is above
-    1 (clip), or not at all (none). Returns the root-mean-square before. shards: the processes that each hold a
-    part of every gradient."""
-    whole = [p.grad for p in parameters if p.grad is not None]
-    gradients = [local(g) for g in whole]
-    norm = torch.linalg.vector_norm(torch.stack(torch._foreach_norm(gradients)))
-    norm = norm if shards is None else shards.sum_(norm.square()).sqrt()
-    rms = norm / sum(g.numel() for g in whole) ** 0.5
+def gradient_rms(
+    gradients: Sequence[Tensor],
+    entries: int,
+    sampled: Sequence[Tensor] = (),
+    share: float = 1.0,
+    shards: World | None = None,
+) -> Tensor:
+    """The root-mean-square over all `entries` of the whole gradient.
+
+    sampled: gradients that are known at a few of their entries alone, which hold `share` of their squares; what the
+    others would add is estimated from it. shards: the processes that each hold a part of every gradient.
+    """
+    squares = [
+        torch.stack(torch._foreach_norm([local(g) for g in group])).square().sum() / part
+        for group, part in ((gradients, 1.0), (sampled, share))
+        if len(group)
+    ]
+    total = torch.stack(squares).sum()
+    total = total if shards is None else shards.sum_(total)
+    return (total / entries).sqrt()
+
+
+@torch.no_grad()
+def scale_gradients_(gradients: Sequence[Tensor], rms: Tensor, mode: str) -> None:
+    """Divide all gradients by their root-mean-square + 1e-5 (normalise), or by it where it is above 1 (clip), or
+    not at all (none)."""
+    mine = [local(g) for g in gradients]
     if mode == "normalise":
-        torch._foreach_mul_(gradients, float(1.0 / (rms + 1e-5)))
+        torch._foreach_mul_(mine, float(1.0 / (rms + 1e-5)))
     elif mode == "clip" and rms > 1:
-        torch._foreach_mul_(gradients, float(1.0 / rms))
-    return rms
+        torch._foreach_mul_(mine, float(1.0 / rms))

@@ -4,7 +4,7 @@ The k-th largest magnitude of a whole matrix is found digit by digit in its bit 
 are summed over the processes: three rounds for all matrices together. No process ever sees the others' weights.
 """
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -126,10 +126,12 @@ class ShardedProjector:
         self.first_rows = [sum(counts[: world.rank]) for counts in zip(*rows, strict=True)]
 
     @torch.no_grad()
-    def __call__(self, progress: float) -> None:
-        """Zero all but the budget of this moment, per tensor, exactly."""
+    def __call__(self, progress: float, held: Collection[str] = ()) -> None:
+        """Zero all but the budget of this moment, per tensor, exactly. held: names of those to leave as they are."""
         shards = []
         for target, weight, first in zip(self.targets, self.weights, self.first_rows, strict=True):
+            if target.name in held:
+                continue
             k = budget(weight, density_at(progress, target.density, self.config))
             rows = local(weight)
             rows = rows if rows.dim() == 2 else rows.view(-1, 1)

@@ -1,0 +1,132 @@
+"""Steps between two dense gradients: the support stays, the numbers are those of a masked dense step."""
+
+import dataclasses
+
+import numpy as np
+import pytest
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.data import TokenData, Tokenizer
+from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.sparsity.projection import budget
+from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
+from sparsecircuits.training import loop
+from sparsecircuits.training.config import OptimizerConfig, TrainConfig
+from sparsecircuits.training.optimizer import gradient_rms
+
+EVERY = 4
+HELD = TrainConfig(
+    model=ModelConfig(n_layer=2, d_model=64, d_head=16, n_ctx=32),
+    sparsity=SparsityConfig(density=0.08, anneal_start=0.0, anneal_end=0.3, floor=2, regrow_every=EVERY),
+    optimizer=OptimizerConfig(lr=5e-2),
+    batch_size=4,
+    steps=22,
+    dtype="float32",
+    eval_every=50,
+    eval_tokens=64,
+    checkpoint_every=10,
+    seed=3,
+)
+
+
+@pytest.fixture(scope="module")
+def tokens():
+    text = "".join(f"def f{n}(x):\n    y = x + {n}\n    return y * {n % 7}\n" for n in range(600))
+    ids = np.array(Tokenizer.default().encode(text), dtype=np.uint16)
+    return TokenData(train=ids[:-1000], val=ids[-1000:], manifest={}, cached=False)
+
+
+def run_of(config, tokens, tmp_path, *, direct=True):
+    run = loop._Run(config, tmp_path, tokens, Tokenizer.default(), torch.device("cpu"))
+    if not direct:
+        run.held.direct = False
+    return run
+
+
+def take(run, steps):
+    """Take steps, and after each: (was it one with dense gradients, the supports)."""
+    for _ in range(steps):
+        run._take_step(run._progress())
+        run.step += 1
+        yield {name: m.detach() != 0 for name, m in sparse_matrices(run.model).items()}
+
+
+def test_computing_with_the_nonzeros_is_computing_with_the_masked_matrix(tokens, tmp_path):
+    ours, masked = (run_of(HELD, tokens, tmp_path, direct=direct) for direct in (True, False))
+    for run in (ours, masked):
+        assert run.held.direct is (run is ours)
+        list(take(run, HELD.steps))
+    assert ours.held.names, "nothing was held"
+    for (name, one), other in zip(ours.model.named_parameters(), masked.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4, msg=name)
+        assert torch.equal(one != 0, other != 0), name
+
+
+def test_between_dense_gradients_the_support_stays_and_at_them_it_is_the_budget_s(tokens, tmp_path):
+    run = run_of(HELD, tokens, tmp_path)
+    before, changed, held = {}, 0, 0
+    for step, support in enumerate(take(run, HELD.steps)):
+        if step % EVERY == 0:
+            for target in run.projector.targets:
+                share = density_at(step / HELD.steps, target.density, HELD.sparsity)
+                assert int(support[target.name].sum()) == budget(sparse_matrices(run.model)[target.name], share)
+            changed += any(not torch.equal(support[name], before[name]) for name in before)
+        else:
+            assert all(torch.equal(support[name], before[name]) for name in run.held.names)
+            held += bool(run.held.names)
+        before = support
+    assert changed > 2
+    assert held > 8
+
+
+def test_tied_and_biased_models_and_accumulation_hold_too(tokens, tmp_path):
+    model = dataclasses.replace(HELD.model, tied_unembed=True, positions="concat_learned", d_pos_emb=8)
+    config = dataclasses.replace(
+        HELD, model=model, accumulate=2, sparsity=dataclasses.replace(HELD.sparsity, sparse_biases=True, anneal_end=0.1)
+    )
+    ours, masked = (run_of(config, tokens, tmp_path, direct=direct) for direct in (True, False))
+    for run in (ours, masked):
+        list(take(run, 10))
+    for one, other in zip(ours.model.parameters(), masked.model.parameters(), strict=True):
+        torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
+
+
+@pytest.mark.parametrize("saved", [9, 13, 16])
+def test_a_run_resumed_between_dense_gradients_ends_bit_equal(tokens, tmp_path, saved, monkeypatch):
+    config = dataclasses.replace(HELD, checkpoint_every=saved)
+    whole = sc.train(config, tmp_path / "whole", tokens=tokens)
+
+    real = loop._Run._take_step
+
+    def stopped(self, progress):
+        if self.step == saved + 1:
+            raise KeyboardInterrupt
+        return real(self, progress)
+
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Run, "_take_step", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            sc.train(config, tmp_path / "run", tokens=tokens)
+    resumed = sc.train(config, tmp_path / "run", tokens=tokens, resume=True)
+    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+def test_the_end_is_on_the_budget(tokens, tmp_path):
+    model = sc.train(HELD, tmp_path / "run", tokens=tokens)
+    for name, matrix in sparse_matrices(model).items():
+        assert int(matrix.count_nonzero()) == budget(matrix, 0.08), name
+
+
+def test_the_rest_of_a_sampled_gradient_is_estimated():
+    whole, sampled = torch.full((10,), 3.0), torch.full((5,), 2.0)
+    assert gradient_rms([whole], 10) == pytest.approx(3.0)
+    # a quarter of 80 squares is known: 90 + 80 over 110 entries
+    assert gradient_rms([whole], 110, [sampled], share=0.25) == pytest.approx((170 / 110) ** 0.5)
+
+
+def test_a_wait_must_be_positive():
+    with pytest.raises(sc.UserError, match="regrow_every must be at least 1"):
+        SparsityConfig(regrow_every=0)
