@@ -27,14 +27,15 @@ from sparsecircuits.training.hardware import keep_freed_memory
 
 @dataclass(frozen=True)
 class Case:
-    """One comparison; both functions do the same work. bytes_moved: what ours reads and writes at the least,
-    for cases that memory should bound."""
+    """One comparison; both functions do the same work, ours `times` times a call. bytes_moved: what ours reads and
+    writes at the least, for cases that memory should bound."""
 
     name: str
     ours: Callable[[], object]
     baseline_name: str
     baseline: Callable[[], object]
     bytes_moved: int | None = None
+    times: int = 1
 
 
 def run_benchmarks(
@@ -50,6 +51,7 @@ def run_benchmarks(
         if update is not None:
             update(place / len(cases), case.name)
         ours, baseline = interleaved(case.ours, case.baseline, rounds)
+        ours /= case.times
         row = {
             "case": case.name,
             "ours_ms": round(ours, 3),
@@ -164,7 +166,8 @@ def _sparse_linear_cases() -> Iterator[Case]:
 
 
 class _Step:
-    """One training step of a preset on random tokens, without a corpus."""
+    """Training steps of a preset on random tokens, without a corpus: as many as from one dense gradient to the
+    next."""
 
     def __init__(self, config: TrainConfig, device: str = "cpu") -> None:
         from pathlib import Path
@@ -177,7 +180,9 @@ class _Step:
         self.run = _Run(config, Path("unused"), tokens, Tokenizer.default(), torch.device(device))
 
     def __call__(self) -> None:
-        self.run._take_step(0.75)
+        for _ in range(self.run.config.sparsity.regrow_every):
+            self.run._take_step(0.75)
+            self.run.step += 1
 
 
 class _PlainStep(_Step):
@@ -225,6 +230,7 @@ def _plain_cross_entropy(
     targets: torch.Tensor,
     table: torch.Tensor,
     ids: torch.Tensor,
+    held: None,
 ) -> torch.Tensor:
     return F.cross_entropy(F.linear(hidden, weight, bias) + F.embedding(ids, table), targets)
 
@@ -249,13 +255,30 @@ _PLAIN: dict[str, Callable[..., Any]] = {
 }
 
 
+def _step_config(name: str, batch: int, layers: int | None = None) -> TrainConfig:
+    config = preset(name)
+    model = config.model if layers is None else replace(config.model, n_layer=layers)
+    lasting = replace(config, tokens=None, steps=1000, dtype="float32", bigram_init="uniform")
+    return replace(lasting, model=model, batch_size=batch)
+
+
+def _regrowing(config: TrainConfig, every: int) -> TrainConfig:
+    return replace(config, sparsity=replace(config.sparsity, regrow_every=every))
+
+
 def _train_step_cases() -> Iterator[Case]:
-    for name, batch in (("nano", 16), ("nano", 32), ("micro", 4)):
-        config = replace(preset(name), batch_size=batch, steps=1000, dtype="float32", bigram_init="uniform")
-        case = f"training step, {name}, {batch} sequences, {config.sparsity.density:.0%} nonzero, CPU"
-        step = _Step(config)
-        yield Case(case, step, "dense step", _Step(dense_twin(config)))
-        yield Case(case, step, "plain PyTorch sparse step", _PlainStep(config))
+    """Steps of the presets, with a dense gradient at each and with one in every 8; of the large ones, as many layers
+    as their dense twin has the time for."""
+    for name, batch, layers in (("nano", 16, None), ("micro", 4, None), ("small", 4, 2), ("paper", 4, 1)):
+        config = _step_config(name, batch, layers)
+        dense = _Step(dense_twin(_regrowing(config, 1)))
+        cut = "" if layers is None else f"{layers} layers, "
+        case = f"training step, {name}, {cut}{batch} sequences, {config.sparsity.density:.2g} nonzero, CPU"
+        for every in (1, 8, 32):
+            step = _Step(_regrowing(config, every))
+            yield Case(f"{case}, dense gradient every {every}", step, "dense step", dense, times=every)
+    config = _regrowing(_step_config("nano", 16), 1)
+    yield Case("training step, nano, CPU", _Step(config), "plain PyTorch sparse step", _PlainStep(config))
     if torch.cuda.is_available():
         small = preset("small")
         config = replace(small, model=replace(small.model, d_model=1024), steps=1000, dtype="bfloat16")
