@@ -14,7 +14,9 @@ import torch
 
 import sparsecircuits as sc
 from handmade import QUOTE_NODES
-from sparsecircuits.circuits.search import RANGES, SUMMARY, search
+from sparsecircuits.circuits import many
+from sparsecircuits.circuits.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search
+from sparsecircuits.locks import locked
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
 
@@ -86,6 +88,8 @@ def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts
         process.wait()
     before = {name: (folder / name).read_bytes() for name in finished(folder)}
     assert 1 <= len(before) < 3
+    (folder / "study.journal.lock").symlink_to("study.journal")  # as Optuna's own lock is after a kill: dangling
+    (folder / ".search.json.x1y2.part").write_text("half")
     circuit = search(model, task, 0.15, folder, trials=3, workers=1, config=TINY, means=means)
     for name, data in before.items():
         assert (folder / name).read_bytes() == data
@@ -103,6 +107,83 @@ def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts
     assert json.loads((folder / SUMMARY).read_text()) == summary
     with pytest.raises(sc.UserError, match="another target_loss"):
         search(model, task, 0.2, folder, trials=3, config=TINY, means=means)
+
+
+@pytest.mark.parametrize("cut", [1, 7, 10**9])
+def test_a_journal_that_was_cut_goes_on_from_its_last_whole_line(tmp_path, parts, cut):
+    model, task, _ = parts
+    identity = _identity(model, task, 0.15, TINY)
+    study = _open_study(tmp_path, identity, TINY)
+    study.tell(study.ask(), 3.0)
+    journal = tmp_path / JOURNAL
+    data = journal.read_bytes()
+    journal.write_bytes(data[:-cut] if cut < len(data) else data + b'{"op_code": \n')
+    with pytest.warns(UserWarning, match="study.journal is damaged after"):
+        study = _open_study(tmp_path, identity, TINY)
+    assert len(study.get_trials()) in (1, 2)
+    assert journal.read_bytes().startswith(data[: data[:-cut].rfind(b"\n") + 1])
+
+
+def test_two_searches_at_once_are_refused(tmp_path, parts):
+    model, task, means = parts
+    taken = locked(tmp_path / ".lock", "a search")
+    with taken, pytest.raises(sc.UserError, match=rf"a search in .* is going on in process {os.getpid()}"):
+        search(model, task, 0.15, tmp_path, trials=1, config=TINY, means=means)
+
+
+def test_two_prunings_into_one_circuit_folder_are_refused_before_any_work(tmp_path, parts, monkeypatch):
+    model, task, means = parts
+    monkeypatch.setattr(many, "prune", lambda *_, **__: pytest.fail("it began to prune"))
+    monkeypatch.setattr(many, "training_means", lambda *_: pytest.fail("it began to read the corpus"))
+    others = [sc.get_task("if_equals", model.tokenizer), task]
+    with locked(tmp_path / task.name / ".lock", "another"):
+        for begin in (
+            lambda: next(many.prune_tasks(model, others, tmp_path, means=means)),
+            lambda: next(many.prune_tasks(model, others, tmp_path, means=means, workers=2)),
+            lambda: next(many.search_tasks(model, others, tmp_path, trials=1)),
+        ):
+            with pytest.raises(sc.UserError, match=rf"a pruning into .* is going on in process {os.getpid()}"):
+                begin()
+    assert os.listdir(tmp_path) == []
+
+
+POOL = """
+import sys, time
+from sparsecircuits.circuits.workers import pool
+if __name__ == "__main__":
+    with pool(time.sleep, 2, 2) as (submit, size):
+        calls = [submit(float(sys.argv[1])) for _ in range(size)]
+        print("started", flush=True)
+        calls[0].result()
+"""
+
+
+@pytest.mark.parametrize("signal_sent", [signal.SIGKILL, signal.SIGINT])
+def test_workers_end_with_a_parent_that_ends_as_they_start(tmp_path, signal_sent):
+    """Killed before they could ask who their parent is; and Ctrl-C, which goes to the whole group, as a shell does."""
+    program = tmp_path / "pool.py"
+    program.write_text(POOL)
+    command = [sys.executable, str(program), "60"]
+    with open(tmp_path / "errors", "w") as errors:
+        process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=errors, start_new_session=True)
+    try:
+        assert process.stdout.readline() == b"started\n"
+        time.sleep(0.2)
+        if signal_sent == signal.SIGKILL:
+            process.kill()
+        else:
+            os.killpg(process.pid, signal.SIGINT)
+        process.wait(timeout=30)
+        end = time.monotonic() + 30
+        while alive(process.pid) and time.monotonic() < end:
+            time.sleep(0.1)
+        assert not alive(process.pid)
+        assert (tmp_path / "errors").read_text().count("Traceback") <= (signal_sent == signal.SIGINT)  # its own
+    finally:
+        process.stdout.close()
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
 
 
 def test_wrong_uses_are_told(tmp_path, parts):

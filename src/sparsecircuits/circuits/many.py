@@ -1,5 +1,6 @@
 """Circuits of several tasks, side by side."""
 
+import contextlib
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from sparsecircuits.circuits.faithfulness import faithfulness
 from sparsecircuits.circuits.search import search
 from sparsecircuits.circuits.workers import pool
 from sparsecircuits.errors import TaskTooHard
+from sparsecircuits.files import sweep
+from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import TASK_FILE, Task, write_task_file
@@ -61,19 +64,31 @@ def prune_tasks(
     report: Report | None = None,
 ) -> Iterator[tuple[Task, Path | str]]:
     """`prune` each task and save its circuit under folder/<task>/; yield each task, as it is done, with its
-    circuit's path, or with the reason why the model has none.
+    circuit's path, or with the reason why the model has none. Raises UserError, before any work, if another process
+    prunes into one of the folders.
 
     workers: how many tasks at a time, each in a process of its own that gets its share of this one's threads; or
     "ray" for the cluster that RAY_ADDRESS names. report(share done, what is going on).
     """
     tell = report or (lambda share, details: None)
-    means = training_means(model) if means is None else means
-    pruning = _Pruning(model, Path(folder), target_loss, config or PruneConfig(), means)
-    if workers in (1, "1") or len(tasks) < 2:
-        for place, task in enumerate(tasks):
-            yield task, pruning(task, _part(tell, task.name, place, len(tasks)))
-    else:
-        yield from _side_by_side(pruning, tasks, workers, tell)
+    with _held(Path(folder), tasks):
+        means = training_means(model) if means is None else means
+        pruning = _Pruning(model, Path(folder), target_loss, config or PruneConfig(), means)
+        if workers in (1, "1") or len(tasks) < 2:
+            for place, task in enumerate(tasks):
+                yield task, pruning(task, _part(tell, task.name, place, len(tasks)))
+        else:
+            yield from _side_by_side(pruning, tasks, workers, tell)
+
+
+@contextlib.contextmanager
+def _held(folder: Path, tasks: Sequence[Task]) -> Iterator[None]:
+    """The folders of these tasks' circuits, for this process alone; what killed ones left there is swept."""
+    with contextlib.ExitStack() as held:
+        for name in sorted({task.name for task in tasks}):
+            held.enter_context(locked(folder / name / LOCK_NAME, f"a pruning into {folder / name}"))
+            sweep(folder / name)
+        yield
 
 
 def default_workers(model: SparseTransformer) -> int:
@@ -94,25 +109,26 @@ def search_tasks(
 ) -> Iterator[tuple[Task, Path | str]]:
     """`search` for each task's circuit, one task after the other, with `workers` prunings at a time; each search is
     kept in folder/<task>/search. Yields as `prune_tasks` does."""
-    tell = report or (lambda share, details: None)
-    folder, means = Path(folder), training_means(model)
-    for place, task in enumerate(tasks):
-        try:
-            circuit = search(
-                model,
-                task,
-                target_loss,
-                folder / task.name / "search",
-                trials=trials,
-                workers=workers,
-                config=config,
-                means=means,
-                report=_part(tell, task.name, place, len(tasks)),
-            )
-        except TaskTooHard as error:
-            yield task, str(error)
-        else:
-            yield task, save_circuit(model, task, circuit, folder)
+    tell, folder = report or (lambda share, details: None), Path(folder)
+    with _held(folder, tasks):
+        means = training_means(model)
+        for place, task in enumerate(tasks):
+            try:
+                circuit = search(
+                    model,
+                    task,
+                    target_loss,
+                    folder / task.name / "search",
+                    trials=trials,
+                    workers=workers,
+                    config=config,
+                    means=means,
+                    report=_part(tell, task.name, place, len(tasks)),
+                )
+            except TaskTooHard as error:
+                yield task, str(error)
+            else:
+                yield task, save_circuit(model, task, circuit, folder)
 
 
 def _part(tell: Report, name: str, place: int, n: int) -> Report:

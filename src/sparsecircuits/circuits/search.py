@@ -8,6 +8,7 @@ disk is all the state there is. A search that was killed goes on where it stood.
 import dataclasses
 import hashlib
 import json
+import warnings
 from collections.abc import Callable
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from pathlib import Path
@@ -20,7 +21,8 @@ from sparsecircuits.circuits.curve import pareto_front
 from sparsecircuits.circuits.discovery import prune, require_doable
 from sparsecircuits.circuits.workers import pool
 from sparsecircuits.errors import TaskTooHard, UserError
-from sparsecircuits.files import write_text
+from sparsecircuits.files import atomic_path, sweep, write_text
+from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
@@ -65,7 +67,8 @@ def search(
     the same folder, the search goes on: `trials` counts those that are done. workers: processes on this
     machine, or "ray" for the cluster that RAY_ADDRESS names (a local one without it).
 
-    Raises UserError when the folder holds another search or Optuna is not installed, TaskTooHard when the
+    Raises UserError when the folder holds another search, another process searches there, or Optuna is not installed,
+    TaskTooHard when the
     whole model misses the target or no trial found a circuit.
     """
     folder, config = Path(folder), config or PruneConfig()
@@ -74,11 +77,12 @@ def search(
     if config.method != "learned":
         raise UserError(f"the search is over the hyperparameters of learned gates; the method is {config.method}")
     require_doable(model, task, target_loss, config)
-    study = _open_study(folder, _identity(model, task, target_loss, config), config)
-    tell = report or (lambda share, details: None)
-    trial = _Trial(model, task, target_loss, means)
-    _run(study, trial, folder, trials, workers, config, tell)
-    return _best(study, folder, task)
+    with locked(folder / LOCK_NAME, f"a search in {folder}"):
+        study = _open_study(folder, _identity(model, task, target_loss, config), config)
+        tell = report or (lambda share, details: None)
+        trial = _Trial(model, task, target_loss, means)
+        _run(study, trial, folder, trials, workers, config, tell)
+        return _best(study, folder, task)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -117,8 +121,10 @@ def _open_study(folder: Path, identity: dict[str, Any], config: PruneConfig) -> 
     except ImportError as error:
         raise UserError("the search needs Optuna: pip install 'sparsecircuits[search]'") from error
     optuna.logging.set_verbosity(optuna.logging.WARNING)
-    folder.mkdir(parents=True, exist_ok=True)
-    storage = optuna.storages.JournalStorage(JournalFileBackend(str(folder / JOURNAL)))
+    sweep(folder)
+    _mend(folder / JOURNAL)
+    backend = JournalFileBackend(str(folder / JOURNAL), _NoLock())  # type: ignore[arg-type]
+    storage = optuna.storages.JournalStorage(backend)
     sampler = optuna.samplers.TPESampler(seed=config.seed, constant_liar=True, n_startup_trials=8)
     study = optuna.create_study(study_name="prune", storage=storage, sampler=sampler, load_if_exists=True)
     known = study.user_attrs.get("identity")
@@ -133,6 +139,35 @@ def _open_study(folder: Path, identity: dict[str, Any], config: PruneConfig) -> 
         study.tell(trial.number, state=optuna.trial.TrialState.FAIL)
         study.enqueue_trial(trial.params)
     return study
+
+
+class _NoLock:
+    """Optuna's interface of a lock. The folder's is enough; Optuna's own would outlive a kill, and then be waited for
+    without end."""
+
+    def acquire(self) -> bool:
+        return True
+
+    def release(self) -> None:
+        pass
+
+
+def _mend(journal: Path) -> None:
+    """Cut a journal back to its last whole line: a kill or a full disk may have left half a one."""
+    data = journal.read_bytes() if journal.exists() else b""
+    whole = 0
+    for line in data.splitlines(keepends=True):
+        try:
+            json.loads(line)
+        except ValueError:
+            break
+        if not line.endswith(b"\n"):
+            break
+        whole += len(line)
+    if whole < len(data):
+        warnings.warn(f"{journal} is damaged after {whole} bytes: going on with what is before", stacklevel=3)
+        with atomic_path(journal) as temporary:
+            temporary.write_bytes(data[:whole])
 
 
 def _suggest(trial: "optuna.Trial", centre: PruneConfig) -> PruneConfig:

@@ -3,6 +3,7 @@
 import contextlib
 import multiprocessing
 import os
+import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
@@ -34,25 +35,51 @@ def pool(run: Run, workers: int | str, most: int) -> Iterator[tuple[Submit, int]
     if size < 1:
         raise UserError(f"workers must be at least 1, got {workers}")
     threads = max(1, torch.get_num_threads() // size)  # what this process may use, shared out
-    executor = ProcessPoolExecutor(size, multiprocessing.get_context("spawn"), _start, (run, threads))
+    context = multiprocessing.get_context("spawn")
+    executor = ProcessPoolExecutor(size, context, _start, (run, threads, os.getpid()))
+
+    def submit(x: Any) -> "Future[Any]":
+        with _without_interrupts():  # a worker, which this starts, inherits that: Ctrl-C is this process's business
+            return executor.submit(_call, x)
+
     try:
-        yield (lambda x: executor.submit(_call, x)), size
+        yield submit, size
+    except BaseException:
+        for worker in list((executor._processes or {}).values()):
+            worker.kill()  # what they are at is of no use any more
+        raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+@contextlib.contextmanager
+def _without_interrupts() -> Iterator[None]:
+    """While open, Ctrl-C waits, and processes that are started never get it."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _RUN: list[Run] = []
 """What this worker process is for."""
 
 
-def _start(run: Run, threads: int) -> None:
+def _start(run: Run, threads: int, parent: int) -> None:
     torch.set_num_threads(threads)
-    threading.Thread(target=_end_with, args=(os.getppid(),), daemon=True).start()
+    threading.Thread(target=_end_with, args=(parent,), daemon=True).start()
     _RUN[:] = [run]
 
 
 def _end_with(parent: int) -> None:
-    """End this process when its parent is gone: a pruning that nobody waits for takes the cores for minutes."""
+    """End this process when its parent is gone: a pruning that nobody waits for takes the cores for minutes.
+
+    The parent says its number itself: it may be gone before this process could ask for it.
+    """
     while os.getppid() == parent:
         time.sleep(0.5)
     os._exit(1)
