@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import sparsecircuits as sc
+from axe import serious_faults
 from sparsecircuits.plots import plot_runs
 from sparsecircuits.plots.curves import MOST_POINTS, panels, read_runs, smoothed, thinned
 
@@ -134,5 +135,7 @@ def test_the_page_draws_offline_hides_runs_and_reads_values(tmp_path, browser):
     page.locator("svg[role=img]").first.hover()
     assert "validation" in page.locator(".readout").first.inner_text()
     assert page.locator("#last tbody tr").count() == 2
+    page.set_viewport_size({"width": 320, "height": 600})  # the table is wider: a key must reach its end
+    assert serious_faults(page) == []
     assert not faults
     context.close()

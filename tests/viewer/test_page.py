@@ -15,6 +15,7 @@ import pytest
 from sample_payload import INTO, random_payload
 
 import sparsecircuits as sc
+from axe import serious_faults
 from sparsecircuits.circuits.interventions import answer_logits, run_with
 from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.payload import shown_pairs
@@ -406,18 +407,37 @@ def test_a_circuit_of_another_model_says_so(visit: Callable[..., Any]) -> None:
 
 
 def test_axe_finds_nothing_serious(visit: Callable[..., Any]) -> None:
-    import axe_playwright_python
-
-    [axe] = Path(axe_playwright_python.__file__).parent.rglob("axe.min.js")
     page = visit()
     for prepare in (lambda: None, lambda: select(page, NEURON), lambda: page.keyboard.press("c")):
         prepare()
         page.wait_for_timeout(250)
-        if not page.evaluate("typeof axe === 'object'"):
-            page.evaluate(axe.read_text(encoding="utf-8"))
-        found = page.evaluate("axe.run(document, {resultTypes: ['violations']})")["violations"]
-        serious = [v for v in found if v["impact"] in ("serious", "critical")]
-        assert [(v["id"], [n["html"][:160] for n in v["nodes"]][:3]) for v in serious] == []
+        assert serious_faults(page) == []
+
+
+def test_keys_reach_the_end_of_every_panel_that_scrolls(visit: Callable[..., Any]) -> None:
+    page = visit()
+    select(page, NEURON)
+    for key, name in (("", "panel"), ("", "prompts"), ("c", "drawer"), ("h", "drawer"), ("?", "drawer")):
+        if key:
+            page.keyboard.press(key)
+        panel = page.locator(f"#{name}")
+        panel.evaluate("e => { e.style.maxHeight = '90px'; e.style.minHeight = 0; }")
+        assert panel.get_attribute("aria-label")
+        panel.focus()
+        assert panel.evaluate("e => document.activeElement === e && e.scrollHeight > e.clientHeight"), name
+        page.keyboard.press("End")
+        page.wait_for_function(
+            "e => e.scrollTop + e.clientHeight >= e.scrollHeight - 1", arg=panel.element_handle(), timeout=5000
+        )
+
+
+def test_the_card_as_a_page_on_a_narrow_screen(browser: Any, run_dir: Path) -> None:
+    context = browser.new_context(offline=True, viewport={"width": 320, "height": 600})
+    page = context.new_page()
+    page.goto(circuit_files(run_dir)[0].with_name("report.html").as_uri())
+    assert page.locator(".scroll").count() > 2
+    assert serious_faults(page) == []
+    context.close()
 
 
 # ------------------------------------------------------------------ large circuits

@@ -22,8 +22,9 @@ body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(
 h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
 .verdict { border-left: 4px solid var(--null); padding: .4rem .9rem; } .verdict.good { border-color: var(--good); }
 .verdict.bad { border-color: var(--bad); }
-table { border-collapse: collapse; display: block; overflow-x: auto; } th, td { border-bottom: 1px solid var(--faint);
-  padding: .2rem .8rem .2rem 0; text-align: left; font-variant-numeric: tabular-nums; }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid var(--faint); padding: .2rem .8rem .2rem 0; text-align: left;
+  font-variant-numeric: tabular-nums; }
 .plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
 figure { margin: 0; } figcaption { font-weight: 600; }
 svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; }
@@ -81,7 +82,10 @@ def _table(lines: list[str]) -> str:
     rows = [[cell.replace(r"\|", "|") for cell in re.split(r"(?<!\\) \| ", line[2:-2])] for line in lines]
     head = "".join(f'<th scope="col">{_words(cell)}</th>' for cell in rows[0])
     body = "".join("<tr>" + "".join(f"<td>{_words(cell)}</td>" for cell in row) + "</tr>" for row in rows[2:])
-    return f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    # A tab stop, so that the keyboard reaches the end of a wide table too.
+    label = html.escape(", ".join(cell for cell in rows[0] if cell) or "table")
+    return f'<div class="scroll" role="group" aria-label="{label}" tabindex="0">{table}</div>'
 
 
 def _curve(card: Report) -> str:

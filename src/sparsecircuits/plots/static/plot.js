@@ -113,8 +113,9 @@
       for (const curve of view.curves) {
         const i = nearest(curve.x[state.axis], value);
         const name = [data.runs.length > 1 ? data.runs[curve.run].name : "", curve.label].filter(Boolean).join(" ");
-        const entry = html("span", `${name} ${short((curve.smooth || curve.y)[i])}`.trim(), view.readout);
-        entry.style.color = color(curve.run);
+        const entry = html("span", undefined, view.readout);
+        html("i", undefined, entry).style.background = color(curve.run); // as letters some colours are too faint
+        entry.append(`${name} ${short((curve.smooth || curve.y)[i])}`.trim());
       }
     }
   };

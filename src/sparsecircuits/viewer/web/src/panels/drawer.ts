@@ -72,7 +72,7 @@ function table(entries: [string, unknown][]): HTMLElement {
 function cardPanel(app: App): HTMLElement[] {
   const card = app.payload?.card;
   if (!card) {
-    return [html("p", { class: "words" }, "No card was saved beside this circuit. Make one with:"), html("pre", {}, "sparsecircuits report circuit.json"),
+    return [html("p", { class: "words" }, "No card was saved beside this circuit. Make one with:"), html("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, "sparsecircuits report circuit.json"),
       html("p", { class: "words" }, "A small circuit proves little by itself: pruning finds small “circuits” for nonsense too. The card says how sufficient and how necessary this one is.")];
   }
   const losses = (card.losses ?? {}) as Record<string, unknown>;
