@@ -185,7 +185,7 @@ def test_errors_name_what_is_wrong(tmp_path: Path) -> None:
     with pytest.raises(UserError, match="no tokenizer"):
         Tokenizer.load(tmp_path / "absent.json")
     (tmp_path / "bad.json").write_text('{"model": 3')
-    with pytest.raises(UserError, match="not a tokenizer"):
+    with pytest.raises(UserError, match="not valid JSON"):
         Tokenizer.load(tmp_path / "bad.json")
 
 

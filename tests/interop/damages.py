@@ -569,6 +569,37 @@ on_merges("merge_of_the_unknown", lambda lines: [*lines[:-1], "zq qz", ""])
 on_merges("no_version_line", lambda lines: lines[1:])
 
 
+def on_tokenizer(name: str, change: Callable[[dict[str, Any]], Any]) -> None:
+    """Damage `tokenizer.json` beside a model, which is refused by itself or by the hash in config.json."""
+
+    def apply(folder: Path) -> None:
+        raw = json.loads((folder / "tokenizer.json").read_text())
+        change(raw)
+        (folder / "tokenizer.json").write_text(json.dumps(raw))
+
+    for kind in ("native", "hf"):
+        add(kind, f"a_tokenizer_{name}", apply)
+
+
+def more_tokens(raw: dict[str, Any]) -> None:
+    raw["added_tokens"].append({**raw["added_tokens"][0], "id": 2048, "content": "<|more|>"})
+
+
+def no_end_of_text(raw: dict[str, Any]) -> None:
+    raw["added_tokens"] = []
+    raw["model"]["vocab"].pop("<|endoftext|>", None)
+
+
+on_tokenizer("of_more_tokens", more_tokens)
+on_tokenizer("without_end_of_text", no_end_of_text)
+on_tokenizer("that_pads", lambda raw: raw.update(padding={"strategy": {"Fixed": 9}, "pad_id": 0, "pad_token": "!"}))
+on_tokenizer("that_normalizes", lambda raw: raw.update(normalizer={"type": "Lowercase"}))
+on_tokenizer("that_splits_nothing", lambda raw: raw.update(pre_tokenizer=None))
+on_tokenizer("of_two_ids_swapped", lambda raw: raw["model"]["vocab"].update({"!": 1, '"': 0}))
+on_tokenizer("of_one_merge_less", lambda raw: quiet(raw["model"]["merges"].pop()))
+on_tokenizer("of_merges_swapped", lambda raw: raw["model"]["merges"].reverse())
+
+
 @damage("native", "hf")
 def a_tokenizer_that_is_none(folder: Path) -> None:
     (folder / "tokenizer.json").write_text('{"model": {"type": "Magic"}}')
@@ -580,19 +611,9 @@ def a_tokenizer_cut_short(folder: Path) -> None:
     (folder / "tokenizer.json").write_text(whole[: len(whole) // 2])
 
 
-@damage("native", "hf")
-def a_tokenizer_of_more_tokens(folder: Path) -> None:
-    raw = json.loads((folder / "tokenizer.json").read_text())
-    raw["added_tokens"].append({**raw["added_tokens"][0], "id": 2048, "content": "<|more|>"})
-    (folder / "tokenizer.json").write_text(json.dumps(raw))
-
-
-@damage("native", "hf")
-def a_tokenizer_without_end_of_text(folder: Path) -> None:
-    raw = json.loads((folder / "tokenizer.json").read_text())
-    raw["added_tokens"] = []
-    raw["model"]["vocab"].pop("<|endoftext|>", None)
-    (folder / "tokenizer.json").write_text(json.dumps(raw))
+@damage("native")
+def a_tokenizer_gone(folder: Path) -> None:
+    (folder / "tokenizer.json").unlink()
 
 
 # ---------------------------------------------------------------- circuits

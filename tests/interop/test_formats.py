@@ -13,6 +13,7 @@ import sparsecircuits as sc
 from randommodels import bits, configs, random_model
 from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.data.tokenizer_format import canonical_hash
 from sparsecircuits.interop.convert import save_model
 from sparsecircuits.interop.huggingface.modeling_sparsecircuits import CACHE_NAME
 from sparsecircuits.interop.huggingface_export import from_hf, to_hf
@@ -137,3 +138,20 @@ def test_old_released_models_norm_position_channels_by_root_mean_square(tmp_path
     state = {k: v for k, v in torch.load(path, weights_only=True).items() if "ln_p" not in k or "bias" not in k}
     torch.save(state, path)
     assert sc.load_model(tmp_path / "m").config.position_norm == "rms"
+
+
+def test_the_tokenizer_is_the_one_that_the_config_names(tmp_path):
+    """By its own key, or by that of the tokens that a run was trained on, whose hash was once the whole file's."""
+    model = random_model(sc.ModelConfig(vocab_size=2048, n_ctx=12, n_layer=1, d_model=8, d_head=4, bigram="none"))
+    model.tokenizer = Tokenizer.default()
+    save_model(model, tmp_path / "run", "native")
+    path = tmp_path / "run" / "config.json"
+    saved = json.loads(path.read_text())
+    earlier = canonical_hash(json.loads((tmp_path / "run" / "tokenizer.json").read_text()))
+    for named in ({}, {"tokenizer_sha256": model.tokenizer.content_hash}, {"data": {"tokenizer": earlier}}):
+        path.write_text(json.dumps({"model": saved["model"], **named}))
+        assert sc.load_model(tmp_path / "run").tokenizer is not None
+    for named in ({"tokenizer_sha256": "0" * 64}, {"tokenizer_sha256": 3}, {"data": {"tokenizer": "0" * 64}}):
+        path.write_text(json.dumps({"model": saved["model"], **named}))
+        with pytest.raises(sc.UserError, match="not the one that the model was trained with"):
+            sc.load_model(tmp_path / "run")

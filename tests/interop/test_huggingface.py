@@ -72,6 +72,19 @@ def test_greedy_generation_is_ours_single_and_left_padded(exported):
         assert torch.equal(together[row : row + 1], expected)
 
 
+@pytest.mark.parametrize("text", ["x = '<|endoftext|>'\n", "<|endoftext|>", "a<|endoftext|><|endoftext|>b", "é 中\n"])
+def test_the_exported_tokenizer_reads_no_special_token_in_text(exported, text, tmp_path):
+    ours, directory = exported
+    tokenizer = AutoTokenizer.from_pretrained(directory)
+    tokenizer.save_pretrained(tmp_path)
+    for reader in (tokenizer, AutoTokenizer.from_pretrained(tmp_path)):
+        assert reader(text)["input_ids"] == ours.tokenizer.encode(text)
+        assert reader([text])["input_ids"] == [ours.tokenizer.encode(text)]
+        assert reader.decode(reader(text)["input_ids"]) == text
+        assert reader.eos_token_id == ours.tokenizer.eot_id
+        assert reader.decode([ours.tokenizer.eot_id], skip_special_tokens=True) == ""
+
+
 @given(configs(), st.integers(1, 6), st.integers(0, 99))
 @settings(max_examples=30, deadline=None)
 def test_left_padding_changes_nothing(config, padding, seed):

@@ -6,14 +6,14 @@ The shipped file was trained by `python -m sparsecircuits.data.train_tokenizer`.
 from __future__ import annotations
 
 import functools
-import hashlib
 import json
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsecircuits.data.tokenizer_format import BYTES, canonical_hash, check, identity
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import read_json, write_text
 
 if TYPE_CHECKING:
     from tokenizers import Tokenizer as RawTokenizer
@@ -23,18 +23,6 @@ PATTERN = r"[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}{1,3}| ?[^\s\p{L}\p{N}]+[\r\n/]*|\s*[\
 END_OF_TEXT = "<|endoftext|>"
 VOCAB_SIZE = 2048
 SHIPPED = Path(__file__).with_name("tokenizer.json")
-
-
-def _byte_characters() -> dict[str, int]:
-    """The printable stand-ins of byte-level BPE, to bytes."""
-    plain = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    rest = [byte for byte in range(256) if byte not in plain]
-    table = {chr(byte): byte for byte in plain}
-    table.update({chr(256 + i): byte for i, byte in enumerate(rest)})
-    return table
-
-
-_BYTES = _byte_characters()
 
 
 class Tokenizer:
@@ -59,14 +47,18 @@ class Tokenizer:
 
     @classmethod
     def load(cls, path: str | Path) -> Tokenizer:
-        """Read a `tokenizer.json`. Raises UserError if it is missing or broken."""
+        """Read a `tokenizer.json`. Raises UserError if it is missing or broken, or what it says is not byte-level
+        BPE with ids from 0 on that leaves texts as they are."""
         from tokenizers import Tokenizer as Raw
 
-        text = read_text(Path(path), "tokenizer")
+        content = read_json(Path(path), "tokenizer")
+        check(content, str(path))
         try:
-            raw = Raw.from_str(text)
-        except Exception as error:  # the library raises a bare Exception
-            raise UserError(f"{path} is not a tokenizer file: {error}") from error
+            raw = Raw.from_str(json.dumps(content))
+        except BaseException as error:  # the library raises a bare Exception, and its panics are not even that
+            if isinstance(error, KeyboardInterrupt | SystemExit):
+                raise
+            raise UserError(f"{path} is not a tokenizer file: {str(error).splitlines()[0]}") from error
         return cls(raw)
 
     def save(self, path: str | Path) -> Path:
@@ -79,9 +71,9 @@ class Tokenizer:
 
     @functools.cached_property
     def content_hash(self) -> str:
-        """Hex SHA-256 of the canonical JSON: equal for equal tokenizers, however the file was laid out."""
-        canonical = json.dumps(self.to_dict(), sort_keys=True, separators=(",", ":"))
-        return hashlib.sha256(canonical.encode()).hexdigest()
+        """Hex SHA-256 of what decides the ids of a text: equal for equal tokenizers, however the file was laid out
+        and whichever version of the library wrote it."""
+        return canonical_hash(identity(self.to_dict()))
 
     def encode(self, text: str) -> list[int]:
         """Token ids of a text; nothing is added."""
@@ -124,8 +116,8 @@ class Tokenizer:
         pieces = []
         for i in range(self.vocab_size):
             text = self._raw.id_to_token(i) or ""
-            spelled = i not in special and all(character in _BYTES for character in text)
-            pieces.append(bytes(_BYTES[character] for character in text) if spelled else text.encode())
+            spelled = i not in special and all(character in BYTES for character in text)
+            pieces.append(bytes(BYTES[character] for character in text) if spelled else text.encode())
         return pieces
 
     def __reduce__(self) -> tuple[object, tuple[str]]:

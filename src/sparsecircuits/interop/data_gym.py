@@ -9,13 +9,13 @@ from pathlib import Path
 from typing import Any
 
 from sparsecircuits.data.tokenizer import END_OF_TEXT, PATTERN, Tokenizer
+from sparsecircuits.data.tokenizer_format import BYTES
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, read_text, write_text
 
 MERGES_NAME, VOCABULARY_NAME = "vocab.bpe", "encoder.json"
 _HEADER = "#version: 0.2"
 _SPECIAL = (END_OF_TEXT, "<|startoftext|>")
-_N_BYTES = 256
 
 
 def load_data_gym(directory: str | Path) -> Tokenizer:
@@ -83,16 +83,10 @@ def _read_vocabulary(path: Path) -> dict[str, int]:
     return vocabulary
 
 
-def _byte_order() -> list[str]:
-    """The stand-ins of all bytes in the format's order: printable bytes first, ascending."""
-    printable = [*range(33, 127), *range(161, 173), *range(174, 256)]
-    return [chr(byte) for byte in printable] + [chr(256 + i) for i in range(_N_BYTES - len(printable))]
-
-
 def _check(merges: list[tuple[str, str]], vocabulary: dict[str, int], where: str) -> None:
-    """Whether ids are what the merges say: the bytes in the format's order, then one token per merge."""
-    expected = [*_byte_order(), *(left + right for left, right in merges)]
-    known: set[str] = set(expected[:_N_BYTES])
+    """Whether ids are what the merges say: the bytes (printable ones first, ascending), then one token per merge."""
+    expected = [*BYTES, *(left + right for left, right in merges)]
+    known: set[str] = set(BYTES)
     for left, right in merges:
         if left not in known or right not in known:
             raise UserError(f"{where}: the merge {left!r} {right!r} uses a token that no earlier line makes")

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
 from sparsecircuits.interop.huggingface_files import model_config, stamp
-from sparsecircuits.models.storage import build
+from sparsecircuits.models.storage import TOKENIZER_NAME, TOKENIZER_SUM, build
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 
 if TYPE_CHECKING:
@@ -18,6 +18,8 @@ def to_hf(model: SparseTransformer) -> "SparseCircuitsForCausalLM":
     classes = _classes()
     eot = None if model.tokenizer is None else model.tokenizer.eot_id
     config = classes.SparseCircuitsConfig(**model.config.to_dict(), eos_token_id=eot, pad_token_id=eot)
+    if model.tokenizer is not None:
+        setattr(config, TOKENIZER_SUM, model.tokenizer.content_hash)
     config.architectures = [classes.SparseCircuitsForCausalLM.__name__]
     converted = classes.SparseCircuitsForCausalLM(config)
     converted.load_state_dict(model.state_dict())
@@ -105,7 +107,8 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=32)[0]))
 
 The model code is the two Python files beside the weights; they need torch and transformers alone. Forward hooks
 on modules such as `blocks.0.mlp.post_act` see the activations of circuit nodes. A research model: it completes
-small Python programs and nothing else, and it can be wrong.
+small Python programs and nothing else, and it can be wrong. The tokenizer reads `<|endoftext|>` in
+a text as those characters, so that no source text ends it (`split_special_tokens=False` makes it the special token).
 """
 
 
@@ -115,7 +118,7 @@ def _save_tokenizer(model: SparseTransformer, directory: Path) -> None:
     from sparsecircuits.data.tokenizer import END_OF_TEXT
 
     assert model.tokenizer is not None
-    path = model.tokenizer.save(directory / "tokenizer.json")
+    path = model.tokenizer.save(directory / TOKENIZER_NAME)
     tokenizer = PreTrainedTokenizerFast(
         tokenizer_file=str(path),
         eos_token=END_OF_TEXT,
@@ -123,6 +126,7 @@ def _save_tokenizer(model: SparseTransformer, directory: Path) -> None:
         padding_side="left",
         model_max_length=model.config.n_ctx,
         clean_up_tokenization_spaces=False,
+        split_special_tokens=True,  # source text that spells a special token is text, as for ours
     )
     tokenizer.save_pretrained(directory)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_json
 from sparsecircuits.interop import data_gym, released
 from sparsecircuits.interop.huggingface_files import is_hf, load_hf
 from sparsecircuits.interop.names import fetch, is_name
@@ -31,6 +32,7 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
         directory = directory.parent
     model = _read(directory)
     model.tokenizer = load_tokenizer(directory)
+    _check_tokenizer(model.tokenizer, directory)
     if model.tokenizer is not None and model.tokenizer.vocab_size > model.config.vocab_size:
         raise UserError(
             f"the tokenizer in {directory} has {model.tokenizer.vocab_size} tokens, "
@@ -49,13 +51,38 @@ def _read(directory: Path) -> "SparseTransformer":
     raise UserError(f"{directory} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there")
 
 
+def _check_tokenizer(tokenizer: "Tokenizer | None", directory: Path) -> None:
+    """Raise UserError when the tokenizer of a folder is not the one that its config.json names by hash."""
+    from sparsecircuits.data.tokenizer_format import canonical_hash
+
+    path = directory / storage.CONFIG_NAME
+    raw = read_json(path, "model config") if path.exists() else {}
+    named, data = raw.get(storage.TOKENIZER_SUM), raw.get("data")
+    if named is None and isinstance(data, dict):
+        named = data.get("tokenizer")  # what the model's text was encoded with
+    if named is None:
+        return
+    if tokenizer is None:
+        if storage.TOKENIZER_SUM in raw and not is_hf(directory):
+            raise UserError(f"no tokenizer at {directory / storage.TOKENIZER_NAME}, although {path} names one")
+        return  # `save_pretrained` of a model alone writes none
+    found = [tokenizer.content_hash]
+    if (directory / storage.TOKENIZER_NAME).exists():  # earlier versions took the hash of all that the file says
+        found.append(canonical_hash(read_json(directory / storage.TOKENIZER_NAME, "tokenizer")))
+    if named not in found:
+        raise UserError(
+            f"the tokenizer in {directory} is not the one that the model was trained with (its hash is not that in "
+            f"{storage.CONFIG_NAME})"
+        )
+
+
 def load_tokenizer(directory: str | Path) -> "Tokenizer | None":
     """The tokenizer in a folder: `tokenizer.json`, or `vocab.bpe` with `encoder.json`; None when there is none."""
     from sparsecircuits.data.tokenizer import Tokenizer
 
     directory = Path(directory)
-    if (directory / "tokenizer.json").exists():
-        return Tokenizer.load(directory / "tokenizer.json")
+    if (directory / storage.TOKENIZER_NAME).exists():
+        return Tokenizer.load(directory / storage.TOKENIZER_NAME)
     if (directory / data_gym.MERGES_NAME).exists():
         return data_gym.load_data_gym(directory)
     return None

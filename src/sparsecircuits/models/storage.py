@@ -21,10 +21,12 @@ from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 
-CONFIG_NAME, WEIGHTS_NAME = "config.json", "model.safetensors"
+CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "config.json", "model.safetensors", "tokenizer.json"
 FORMAT = "sparsecircuits-1"
 CHECKSUM, CONFIG_SUM = "sha256", "config_sha256"
 """Keys of the weights' header: their checksum, and that of the config that they were saved with."""
+TOKENIZER_SUM = "tokenizer_sha256"
+"""Key of config.json: the content hash of the tokenizer beside it."""
 
 
 def pack(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
@@ -140,12 +142,14 @@ def _check_shapes(shapes: object) -> None:
 
 
 def save_native(model: SparseTransformer, directory: Path, about: dict | None = None) -> None:
-    """Write weights, tokenizer and config of a model into a run directory. about: more keys of config.json."""
+    """Write config, tokenizer and weights of a model into a run directory. about: more keys of config.json."""
     directory = Path(directory)
+    about = dict(about or {})
+    if model.tokenizer is not None:
+        about[TOKENIZER_SUM] = model.tokenizer.content_hash
+        model.tokenizer.save(directory / TOKENIZER_NAME)
     write_config(model.config, directory, about)
     save_tensors(directory / WEIGHTS_NAME, model.state_dict(), {CONFIG_SUM: config_sum(model.config)})
-    if model.tokenizer is not None:
-        model.tokenizer.save(directory / "tokenizer.json")
 
 
 def write_config(config: ModelConfig, directory: Path, about: dict | None = None) -> None:
