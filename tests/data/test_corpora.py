@@ -1,16 +1,18 @@
 """Corpora: what is read, what is left out, what is refused."""
 
+import logging
+import os
 from pathlib import Path
 
 import pytest
 
-from sparsecircuits.data import stdlib
+from sparsecircuits.data import duplicates, reading, stdlib
 from sparsecircuits.data.corpora import (
     TINYPYTHON_SHARE,
     corpus_fingerprint,
-    folder_files,
     load_corpus,
     load_sources,
+    read_folder,
 )
 from sparsecircuits.data.duplicates import drop_near_duplicates, jaccard, shingles
 from sparsecircuits.data.source import SourceFile
@@ -43,11 +45,79 @@ def folder(tmp_path: Path) -> Path:
 
 
 def test_folder_keeps_code_and_drops_the_rest(folder: Path) -> None:
-    files = folder_files(folder)
+    files = read_folder(folder).files
     assert [file.name for file in files] == [
         f"project/{name}" for name in ("a.py", "b.py", "crlf.py", "pkg/test_a.py", "tests/c.py")
     ]
     assert not any("\r" in file.text for file in files)
+
+
+@pytest.mark.skipif(os.name == "nt", reason="needs pipes and devices with names")
+def test_only_regular_files_of_a_size_are_read_and_the_rest_is_counted(folder: Path, caplog) -> None:
+    os.mkfifo(folder / "pipe.py")
+    for name, target in (("zero.py", "/dev/zero"), ("broken_link.py", "nothing"), ("loop.py", "loop.py")):
+        (folder / name).symlink_to(target)
+    (folder / "linked.py").symlink_to(folder / "b.py")
+    (folder / "large.py").write_text("x = 1  # " + "y" * reading.LARGEST)
+    (folder / "folder.py").mkdir()
+    with caplog.at_level(logging.INFO, "sparsecircuits"):
+        source = read_folder(folder)
+    assert (len(source.files), source.found) == (5, 15)
+    assert source.left_out == {
+        reading.SPECIAL: 2,
+        reading.UNREADABLE: 2,
+        reading.LARGE: 1,
+        reading.UNPARSED: 1,
+        reading.EMPTY: 1,
+        stdlib.TABLE: 1,
+        reading.ENCODED: 1,
+        reading.DUPLICATE: 1,
+    }
+    assert caplog.messages == [source.describe(str(folder))]
+    assert "read 5 of 15 files of" in caplog.text
+    assert "larger than 1 MB (1)" in caplog.text
+
+
+def test_a_pipe_that_comes_in_between_does_not_hang(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "a.py").write_text(CODE)
+    regular = (tmp_path / "a.py").stat()
+    os.mkfifo(tmp_path / "b.py")
+    monkeypatch.setattr(Path, "stat", lambda *_a, **_k: regular)
+    with pytest.raises(reading.LeftOut, match=reading.SPECIAL):
+        reading.python_text(tmp_path / "b.py")
+
+
+COOKIES = {
+    "latin-1": "# -*- coding: latin-1 -*-\nx = 'é'\n",
+    "cp1251": "#!/usr/bin/python\n# vim: set fileencoding=cp1251 :\nx = 'привет'\n",
+    "shift_jis": "# coding: shift_jis\nx = '日本'\n",
+    "utf-8-sig": "x = 'é'\n",
+}
+
+
+@pytest.mark.parametrize("encoding", COOKIES)
+def test_coding_cookies_are_honoured(tmp_path: Path, encoding: str) -> None:
+    (tmp_path / "a.py").write_bytes(COOKIES[encoding].encode(encoding))
+    assert reading.python_text(tmp_path / "a.py") == COOKIES[encoding]
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"x = '\xe9'\n",  # Latin-1 without a cookie
+        b"# coding: no-such-codec\n",
+        b"# coding: rot13\nk = 1\n",
+        b"# coding: zlib\n",
+        b"# coding: punycode\n",
+        b"# coding: utf-16\n",
+        b"# coding: ascii\nx = '\xe9'\n",
+        b"\xef\xbb\xbf# coding: latin-1\n",
+    ],
+)
+def test_what_no_encoding_fits_is_left_out(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "a.py").write_bytes(data)
+    with pytest.raises(reading.LeftOut, match=reading.ENCODED):
+        reading.python_text(tmp_path / "a.py")
 
 
 def test_refusals_say_what_is_allowed(tmp_path: Path) -> None:
@@ -66,7 +136,7 @@ def test_refusals_say_what_is_allowed(tmp_path: Path) -> None:
 def test_mix_keeps_tinypython_the_smaller_share(folder: Path) -> None:
     (folder / "big.py").write_text("".join(generate_file(seed) for seed in range(50, 90)))
     sources = load_sources(f"{folder}+tinypython")
-    sizes = {name: sum(len(file.text) for file in files) for name, files in sources.items()}
+    sizes = {name: sum(len(file.text) for file in source.files) for name, source in sources.items()}
     assert sizes["tinypython"] / sum(sizes.values()) == pytest.approx(TINYPYTHON_SHARE, abs=0.05)
     assert sizes["tinypython"] < sizes[str(folder)]
     assert list(sources) == [str(folder), "tinypython"]
@@ -127,6 +197,34 @@ def test_sketches_find_what_exact_comparison_finds() -> None:
     assert len(base) < len(kept) < len(files)
 
 
+def test_a_shared_header_does_not_make_the_search_quadratic(monkeypatch: pytest.MonkeyPatch) -> None:
+    header = "".join(f"# licence word{i} of {i * 7}\n" for i in range(60))
+    files = [SourceFile(f"{seed}", header + generate_file(seed)[:600]) for seed in range(400)]
+    compared = 0
+
+    def counted(left, right):
+        nonlocal compared
+        compared += 1
+        return jaccard(left, right)
+
+    monkeypatch.setattr(duplicates, "jaccard", counted)
+    kept = drop_near_duplicates([*files, *files, SourceFile("h", header), SourceFile("i", header)])
+    assert len(kept) > 350
+    assert [file.name for file in kept[-1:]] == ["h"]
+    assert compared <= duplicates.RIVALS * 400  # once it was every pair: 80,000
+
+
+def test_token_hashes_are_looked_up_not_walked() -> None:
+    class Memory(dict):
+        def __iter__(self):
+            raise AssertionError("walked")
+
+        def keys(self):
+            raise AssertionError("walked")
+
+    shingles(CODE, Memory(x=1))
+
+
 def test_stdlib_walk_leaves_out_tests_and_packages() -> None:
     names = [name for name, _ in stdlib.walk(stdlib.stdlib_root(), tests=False)]
     assert names == sorted(names)
@@ -134,5 +232,4 @@ def test_stdlib_walk_leaves_out_tests_and_packages() -> None:
     assert not any(name.startswith(("test/", "site-packages/")) or "/tests/" in name for name in names)
     assert not any(name.startswith(("encodings/cp", "pydoc_data/")) for name in names)
     text = stdlib.readable(stdlib.stdlib_root() / "argparse.py")
-    assert text is not None
     assert "class ArgumentParser" in text

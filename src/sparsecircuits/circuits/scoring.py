@@ -42,10 +42,10 @@ def score_on_corpus(model: SparseTransformer, folder: str | Path) -> dict[str, A
 
     Raises UserError when the folder has no Python or fewer than one closing quote of each kind.
     """
-    from sparsecircuits.data.corpora import folder_files
+    from sparsecircuits.data.corpora import read_folder
 
     tokenizer = model.tokenizer or Tokenizer.default()
-    files = folder_files(folder)
+    files = read_folder(folder).files
     places = _closing_places([file.text for file in files], tokenizer, model.config.n_ctx)
     if not all(places):
         raise UserError(f"{folder}: no calls that close a string of each kind, single and double")

@@ -35,8 +35,9 @@ def _run(argv: list[str]) -> int:
     from sparsecircuits.cli.arguments import parse
 
     command = parse(argv)
-    from sparsecircuits.cli import commands
+    from sparsecircuits.cli import commands, show
 
+    show.listen()
     return getattr(commands, command.function)(command) or 0
 
 

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import logging
 import os
 import sys
 import time
@@ -22,6 +23,21 @@ PLAIN_INTERVAL = 10.0  # seconds between progress lines where stderr is no termi
 def say(text: str) -> None:
     """One line for a person (stderr, so that stdout stays machine-readable)."""
     STDERR.print(text, markup=False, soft_wrap=True)
+
+
+class _Said(logging.Handler):
+    """What the package logs for a person, said."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        say(record.getMessage())
+
+
+def listen() -> None:
+    """Say from now on what the package logs, such as how many files of a corpus were read."""
+    logger = logging.getLogger("sparsecircuits")
+    if not any(isinstance(handler, _Said) for handler in logger.handlers):
+        logger.addHandler(_Said())
+    logger.setLevel(logging.INFO)
 
 
 def print_json(value: dict[str, Any]) -> None:

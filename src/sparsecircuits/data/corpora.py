@@ -7,14 +7,17 @@ A corpus is named by a spec (`spec.py`): "stdlib", "tinypython", "tinypython:N" 
 from __future__ import annotations
 
 import hashlib
+import logging
 import sys
+from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from sparsecircuits.data import stdlib, tinypython
 from sparsecircuits.data.duplicates import drop_near_duplicates
 from sparsecircuits.data.hub import HubSource, fingerprint_rows
-from sparsecircuits.data.source import SourceFile
+from sparsecircuits.data.reading import DUPLICATE, LeftOut
+from sparsecircuits.data.source import Reading, SourceFile
 from sparsecircuits.data.spec import ALLOWED, Part, parse_spec
 from sparsecircuits.errors import UserError
 
@@ -23,12 +26,13 @@ __all__ = [
     "SourceFile",
     "corpus_fingerprint",
     "drop_near_duplicates",
-    "folder_files",
     "load_corpus",
     "load_sources",
-    "stdlib_files",
+    "read_folder",
+    "read_stdlib",
 ]
 
+LOG = logging.getLogger(__name__)
 DEFAULT_SPEC = "stdlib+tinypython"
 TINYPYTHON_FILES = 1100
 """Files of a bare "tinypython": about 2 MB."""
@@ -36,33 +40,48 @@ TINYPYTHON_SHARE = 0.45
 """Share of the bytes that a bare "tinypython" has in a mix."""
 
 
-def _read(pairs: Iterable[tuple[str, Path]], prefix: str) -> list[SourceFile]:
-    texts = ((name, stdlib.readable(path)) for name, path in pairs)
-    return [SourceFile(f"{prefix}/{name}", text) for name, text in texts if text is not None]
+def _read(pairs: Iterable[tuple[str, Path]], prefix: str, where: str) -> Reading:
+    """The readable files without near-duplicates; what was left out is logged, with the reasons."""
+    read, left_out = [], Counter[str]()
+    for name, path in pairs:
+        try:
+            read.append(SourceFile(f"{prefix}/{name}", stdlib.readable(path)))
+        except LeftOut as reason:
+            left_out[str(reason)] += 1
+    files, found = drop_near_duplicates(read), len(read) + left_out.total()
+    left_out += Counter({DUPLICATE: len(read) - len(files)})
+    reading = Reading(files, found, left_out)
+    LOG.info("%s", reading.describe(where))
+    return reading
 
 
-def stdlib_files() -> list[SourceFile]:
+def read_stdlib() -> Reading:
     """The running interpreter's standard library by name, without tests, generated tables and duplicates."""
-    return drop_near_duplicates(_read(stdlib.walk(stdlib.stdlib_root(), tests=False), "stdlib"))
+    return _read(stdlib.walk(stdlib.stdlib_root(), tests=False), "stdlib", "the standard library")
 
 
-def folder_files(path: str | Path) -> list[SourceFile]:
+def read_folder(path: str | Path) -> Reading:
     """Every Python file under a folder, tests included, sorted by name, without tables and duplicates.
 
-    Raises UserError if the folder is missing or holds no Python that parses.
+    Regular files of at most 1 MB are read, in UTF-8 or the encoding that they declare. Raises UserError if the
+    folder is missing or holds no Python that parses.
     """
     root = Path(path).expanduser()
     if not root.is_dir():
         raise UserError(f"no folder at {path}; {ALLOWED}")
-    prefix = root.resolve().name or "root"
-    files = drop_near_duplicates(_read(stdlib.walk(root, tests=True), prefix))
-    if not files:
-        raise UserError(f"no Python files that parse under {path}; name a folder that holds *.py files")
-    return files
+    reading = _read(stdlib.walk(root, tests=True), root.resolve().name or "root", str(path))
+    if not reading.files:
+        raise UserError(f"no Python files that parse under {path} ({reading.describe('it')}); name another folder")
+    return reading
 
 
-def _generate(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) -> list[SourceFile]:
+def _generate(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) -> Reading:
     """Generated files: a given number, or as many bytes as the part's share of all sources on disk asks for."""
+    files = _generated(part, parts, other_bytes, seed)
+    return Reading(files, len(files))
+
+
+def _generated(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) -> list[SourceFile]:
     if ":" in part.source:
         return tinypython.generate_files(int(part.source.partition(":")[2]), seed)
     if not other_bytes:
@@ -73,19 +92,19 @@ def _generate(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) ->
     return tinypython.generate_bytes(int(other_bytes * part.weight / others), seed)
 
 
-def load_sources(spec: str, *, seed: int = 0) -> dict[str, list[SourceFile]]:
-    """The files of each source of a spec that is not streamed, in the spec's order.
+def load_sources(spec: str, *, seed: int = 0) -> dict[str, Reading]:
+    """What each source of a spec that is not streamed gives, in the spec's order.
 
     Raises UserError for an unknown source.
     """
     parts = [part for part in parse_spec(spec) if not part.streamed]
-    sources: dict[str, list[SourceFile]] = {}
+    sources: dict[str, Reading] = {}
     for part in parts:
         if part.source == "stdlib":
-            sources[part.source] = stdlib_files()
+            sources[part.source] = read_stdlib()
         elif not part.generated:
-            sources[part.source] = folder_files(part.source)
-    other = sum(len(file.text.encode()) for files in sources.values() for file in files)
+            sources[part.source] = read_folder(part.source)
+    other = sum(len(file.text.encode()) for reading in sources.values() for file in reading.files)
     return {
         part.source: sources[part.source] if part.source in sources else _generate(part, parts, other, seed)
         for part in parts
@@ -100,7 +119,7 @@ def load_corpus(spec: str = DEFAULT_SPEC, *, seed: int = 0) -> list[SourceFile]:
     """
     if any(part.streamed for part in parse_spec(spec)):
         raise UserError(f'"{spec}" is streamed and has no list of files: use prepare_tokens')
-    return [file for files in load_sources(spec, seed=seed).values() for file in files]
+    return [file for reading in load_sources(spec, seed=seed).values() for file in reading.files]
 
 
 def _listing(pairs: Iterable[tuple[str, Path]]) -> list[str]:

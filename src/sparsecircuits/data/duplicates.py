@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import hashlib
 import re
 import zlib
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from itertools import islice
 
 import numpy as np
 
@@ -13,6 +15,10 @@ from sparsecircuits.data.source import SourceFile
 
 SHINGLE = 5
 SKETCH = 64
+COMMON = 64
+"""A shingle that so many kept files hold says nothing of two of them."""
+RIVALS = 16
+"""Most files that one is compared with: those that share most of its sketch."""
 _TOKEN = re.compile(r"\w+|[^\w\s]")
 
 
@@ -25,7 +31,7 @@ def _mix(values: np.ndarray) -> np.ndarray:
 def shingles(text: str, memory: dict[str, int]) -> np.ndarray:
     """Sorted distinct uint64 hashes of every run of five tokens; `memory` caches token hashes."""
     tokens = _TOKEN.findall(text)
-    for token in set(tokens) - memory.keys():
+    for token in {token for token in tokens if token not in memory}:  # a difference would walk all of `memory`
         memory[token] = zlib.crc32(token.encode("utf-8", "surrogatepass"))
     hashes = np.fromiter((memory[token] for token in tokens), np.uint64, len(tokens))
     if len(hashes) < SHINGLE:
@@ -47,22 +53,28 @@ def drop_near_duplicates(files: Sequence[SourceFile], threshold: float = 0.8) ->
     """The files without those that share `threshold` or more of their token shingles with an earlier one.
 
     Shared is the Jaccard index with a kept file. Deterministic; keeps the first of each group, and the order.
-    Sketches only propose pairs: every dropped file was compared exactly.
+    Sketches only propose pairs: every dropped file was compared exactly. Shingles that many kept files hold (a
+    licence's header) propose nothing, and few pairs are compared for each file, so that the time grows with the
+    files' number and sizes alone.
     """
     memory: dict[str, int] = {}
     kept: list[SourceFile] = []
     sets: list[np.ndarray] = []
+    whole: set[bytes] = set()
     holders: dict[int, list[int]] = defaultdict(list)
     for file in files:
         current = shingles(file.text, memory)
-        sketch = [int(value) for value in current[:SKETCH]]
+        digest = hashlib.sha256(current.tobytes()).digest()
+        own = (value for value in current.tolist() if len(holders.get(value, ())) < COMMON)
+        sketch = list(islice(own, SKETCH))
         votes = Counter(index for value in sketch for index in holders.get(value, ()))
-        needed = max(1, int(0.5 * threshold * len(sketch)))
-        rivals = sorted(index for index, count in votes.items() if count >= needed)
-        if any(jaccard(current, sets[index]) >= threshold for index in rivals):
+        needed = max(1, int(0.25 * threshold * len(sketch)))
+        rivals = [index for index, count in votes.most_common(RIVALS) if count >= needed]
+        if digest in whole or any(jaccard(current, sets[index]) >= threshold for index in rivals):
             continue
         for value in sketch:
             holders[value].append(len(kept))
         kept.append(file)
         sets.append(current)
+        whole.add(digest)
     return kept

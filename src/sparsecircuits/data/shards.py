@@ -194,7 +194,8 @@ def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, p
     if progress:
         progress(0, 1, f"reading {spec}")
     parts = parse_spec(spec)
-    splits = split_sources(load_sources(spec, seed=seed))
+    read = load_sources(spec, seed=seed)
+    splits = split_sources({name: reading.files for name, reading in read.items()})
     streams = _add_streams(splits, parts, tokenizer)
     total, done = sum(len(files) for groups in splits.values() for files in groups.values()), 0
 
@@ -220,6 +221,7 @@ def _build(folder: Path, spec: str, tokenizer: Tokenizer, seed: int, key: str, p
         "tokenizer": tokenizer.content_hash,
         "vocab_size": tokenizer.vocab_size,
         "sources": {part.source: sum(len(splits[name][part.source]) for name in SPLITS) for part in parts},
+        "read": {name: reading.record() for name, reading in read.items()},
         "splits": {"train": train, "val": val},
     }
     if weights:

@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-import ast
 import os
 import re
 import sysconfig
-import warnings
 from collections.abc import Iterator
 from pathlib import Path
 
+from sparsecircuits.data.reading import LeftOut, python_text
+
+TABLE = "tables of literals"
 SKIPPED_FOLDERS = frozenset(
     ("site-packages", "dist-packages", "__pycache__", "node_modules", "ensurepip", "pydoc_data")
 )
@@ -68,18 +69,9 @@ def is_table(text: str) -> bool:
     return literal > TABLE_SHARE * len(lines) or 4 * escapes > 0.3 * len(text)
 
 
-def readable(path: Path) -> str | None:
-    """The file's text with plain newlines if it is non-empty Python that is no table, else None."""
-    try:
-        text = path.read_bytes().decode("utf-8-sig").replace("\r\n", "\n").replace("\r", "\n")
-    except (OSError, UnicodeDecodeError):
-        return None
-    if not text.strip() or "\0" in text or is_table(text):
-        return None
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            ast.parse(text)
-    except (SyntaxError, ValueError, RecursionError, MemoryError):
-        return None
+def readable(path: Path) -> str:
+    """The text of a Python file that is no table. Raises LeftOut with the reason otherwise."""
+    text = python_text(path)
+    if is_table(text):
+        raise LeftOut(TABLE)
     return text

@@ -11,7 +11,7 @@ import argparse
 from collections.abc import Iterable
 from pathlib import Path
 
-from sparsecircuits.data.corpora import stdlib_files
+from sparsecircuits.data.corpora import read_stdlib
 from sparsecircuits.data.tinypython import generate_bytes
 from sparsecircuits.data.tokenizer import END_OF_TEXT, PATTERN, SHIPPED, VOCAB_SIZE, Tokenizer
 
@@ -43,7 +43,7 @@ def main() -> None:
     """Train on the standard library and generated files, and write the file."""
     parser = argparse.ArgumentParser(description="Train the shipped tokenizer.")
     parser.add_argument("--out", type=Path, default=SHIPPED, help="where tokenizer.json goes")
-    files = stdlib_files() + generate_bytes(TINYPYTHON_BYTES, SEED)
+    files = read_stdlib().files + generate_bytes(TINYPYTHON_BYTES, SEED)
     train(file.text for file in files).save(parser.parse_args().out)
 
 

@@ -42,9 +42,9 @@ class TrainConfig:
     sparsity: SparsityConfig = field(default_factory=SparsityConfig)
     optimizer: OptimizerConfig = field(default_factory=OptimizerConfig)
     data: str = "stdlib+tinypython"
-    """stdlib, tinypython, a folder of Python files, hf:NAME[:CONFIG][@REVISION][#COLUMN] (a streamed
-    Hugging Face dataset, or hf:PATH on disk), or several joined by +; 0.6*stdlib+0.4*tinypython mixes by shares
-    of the tokens."""
+    """stdlib, tinypython, a folder of Python files (regular ones of up to 1 MB), hf:NAME[:CONFIG][@REVISION][#COLUMN]
+    (a streamed Hugging Face dataset, or hf:PATH on disk), or several joined by +; 0.6*stdlib+0.4*tinypython mixes
+    by shares of the tokens."""
     shuffle_tokens: int = 1_048_576
     """Tokens of a streamed dataset that are held and shuffled at a time."""
     batch_size: int = 32

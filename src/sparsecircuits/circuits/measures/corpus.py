@@ -49,10 +49,10 @@ def transfer(
 
     Raises UserError for a folder without Python, or without a place of each answer.
     """
-    from sparsecircuits.data.corpora import folder_files
+    from sparsecircuits.data.corpora import read_folder
 
     tokenizer = model.tokenizer or Tokenizer.default()
-    files = folder_files(folder)
+    files = read_folder(folder).files
     quotes = task.name == SINGLE_DOUBLE_QUOTE.name
     places = real_places(tokenizer.encode_batch([f.text for f in files]), task, tokenizer, model.config.n_ctx, quotes)
     if not all(places):
