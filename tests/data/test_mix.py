@@ -14,7 +14,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsecircuits as sc
-from sparsecircuits.data import Tokenizer, open_sampler, prepare_tokens
+from sparsecircuits.data import Tokenizer, hub, open_sampler, prepare_tokens
 from sparsecircuits.data.hub import HubSource
 from sparsecircuits.data.mix import MixSampler
 from sparsecircuits.data.spec import Part, parse_spec
@@ -168,6 +168,59 @@ def test_a_stream_resumes_exactly(head, before):
     for _ in range(120):
         for mine, theirs in zip(whole.next(), resumed.next(), strict=True):
             assert np.array_equal(mine, theirs)
+
+
+class Forgetful:
+    """A dataset that counts from the last resume, as datasets 5.0 does: the second resume goes astray."""
+
+    def __init__(self, rows):
+        self.rows, self.start, self.read = rows, 0, 0
+
+    def select_columns(self, names):
+        return Forgetful(self.rows)
+
+    def load_state_dict(self, state):
+        self.start = state["read"]
+
+    def state_dict(self):
+        return {"read": self.read}
+
+    def __iter__(self):
+        for text in self.rows[self.start :]:
+            self.read += 1
+            yield {"content": text}
+
+
+@pytest.mark.parametrize("forgetful", [False, True])
+def test_three_resumes_in_a_row_are_one_run(head, forgetful, monkeypatch):
+    if forgetful:
+        monkeypatch.setattr(hub, "open_dataset", lambda *_: (Forgetful(TEXTS), "content"))
+    settings = {"block_tokens": 2000}
+    whole, parts = sampler(head, **settings), sampler(head, **settings)
+    for _ in range(4):
+        for _ in range(70):
+            for mine, theirs in zip(whole.next(), parts.next(), strict=True):
+                assert np.array_equal(mine, theirs)
+        state = json.loads(json.dumps(parts.state_dict()))
+        parts = sampler(head, **settings)
+        parts.load_state_dict(state)
+    assert whole.epoch == 0
+    assert whole.block >= 3
+
+
+def test_a_dataset_that_changed_is_refused(head, monkeypatch):
+    stream = sampler(head)
+    for _ in range(200):
+        stream.next()
+    assert stream.block > 0
+    state = stream.state_dict()
+    monkeypatch.setattr(hub, "open_dataset", lambda *_: (Forgetful([*TEXTS[1:], "x = 1"]), "content"))
+    changed = sampler(head)
+    state["start"]["library"] = {"read": state["start"]["rows"]}
+    with pytest.raises(UserError, match="no longer holds the documents"):
+        changed.load_state_dict(state)
+    with pytest.raises(UserError, match="earlier version"):
+        changed.load_state_dict({key: value for key, value in state.items() if key != "digest"})
 
 
 def test_a_state_of_another_stream_is_refused(head):

@@ -136,6 +136,12 @@ def test_the_cache_has_the_name_of_the_installed_version(name, monkeypatch):
     assert set(CACHE_NAMES) <= set(model.config.keys_to_ignore_at_inference)
 
 
+def test_the_card_says_what_it_was_tested_with(exported):
+    said = (exported[1] / "README.md").read_text()
+    assert "Tested with transformers 5.0.0, " in said
+    assert "`<|endoftext|>`" in said
+
+
 def test_loss_and_attentions(exported):
     ours, directory = exported
     model = AutoModelForCausalLM.from_pretrained(directory)

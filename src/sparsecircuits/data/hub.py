@@ -142,14 +142,22 @@ class DocumentStream:
         self._dataset, self.column = open_dataset(source, revision)
         self.seek(None)
 
-    def seek(self, state: dict[str, Any] | None) -> None:
-        """Go to where `state()` was taken; None: to the first document."""
+    def seek(self, state: dict[str, Any] | None, *, by_reading: bool = False) -> None:
+        """Go to where `state()` was taken; None: to the first document.
+
+        by_reading: read as many rows as had been read then, and leave the library's own state aside. That takes
+        long, and is right where the library is not (datasets 5.0 loses its place in JSON lines after a resume).
+        """
         # Selecting anew gives a dataset that has not been iterated, so that no old state is left.
         self._current = self._dataset.select_columns([self.column])
-        if state is not None:
-            self._current.load_state_dict(state)
+        if state is not None and not by_reading:
+            self._current.load_state_dict(state["library"])
         self._rows: Iterator[dict[str, Any]] = iter(self._current)
-        self.ended = False
+        self.ended, self._count = False, 0
+        if state is not None and by_reading:
+            while self._count < state["rows"] and not self.ended:
+                self.read(min(1000, state["rows"] - self._count))
+        self._count = state["rows"] if state is not None else 0
 
     def read(self, count: int) -> list[str]:
         """Up to `count` rows' texts, fewer at the end; rows without text are left out.
@@ -163,11 +171,12 @@ class DocumentStream:
                 if row is None:
                     self.ended = True
                     break
+                self._count += 1
                 texts.append(row[self.column])
         except Exception as error:  # network and decoding errors of several libraries
             raise UserError(f"cannot read on in the dataset {self.source.name!r}: {_first_line(error)}") from error
         return [text for text in texts if isinstance(text, str) and text]
 
     def state(self) -> dict[str, Any]:
-        """Where it stands, as a JSON-able dict."""
-        return self._current.state_dict()
+        """Where it stands, as a JSON-able dict: by the library, and as the number of rows that were read."""
+        return {"library": self._current.state_dict(), "rows": self._count}

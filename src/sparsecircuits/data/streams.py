@@ -1,11 +1,14 @@
 """Batches from a stream: blocks of documents are read, tokenized and cut into windows, which are shuffled.
 
 The shuffling buffer is the block. It is decided by where the stream stood at its start and by the seed, so a
-checkpoint holds that place and a position instead of the block, and a resumed run goes on bit-equal.
+checkpoint holds that place, a position and a hash instead of the block, and a resumed run goes on bit-equal: when
+the library does not find the place again, documents are counted from the beginning.
 """
 
 from __future__ import annotations
 
+import functools
+import hashlib
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any
@@ -65,6 +68,11 @@ class _Block:
     start: dict[str, Any] | None
     following: dict[str, Any] | None
 
+    @functools.cached_property
+    def digest(self) -> str:
+        """Hex hash of the tokens: whether a resumed stream goes on where it was."""
+        return hashlib.sha256(self.tokens.astype("<u4").tobytes()).hexdigest()[:32]
+
 
 class StreamSampler:
     """Endless batches of windows of a stream, all decided by `seed`; the next block is read ahead in a thread."""
@@ -113,6 +121,7 @@ class StreamSampler:
             "block": self.block,
             "position": self.position,
             "start": self._block.start,
+            "digest": self._block.digest,
             **self._identity(),
         }
 
@@ -121,17 +130,26 @@ class StreamSampler:
         for name, value in self._identity().items():
             if state.get(name) != value:
                 raise UserError(f"cannot resume: the data order was saved with {name} {state.get(name)}, now {value}")
-        self._begin(int(state["epoch"]), int(state["block"]), state["start"])
+        if "digest" not in state:
+            raise UserError("cannot resume: the data order was saved by an earlier version of sparsecircuits")
+        place = (int(state["epoch"]), int(state["block"]), state["start"])
+        self._begin(*place)
+        if self._block.digest != state["digest"] and state["start"] is not None:
+            self._begin(*place, by_reading=True)  # the library lost its place
+        if self._block.digest != state["digest"]:
+            raise UserError(
+                f"cannot resume: {self.about['source']} no longer holds the documents that training was reading"
+            )
         self.position = int(state["position"])
 
     def _identity(self) -> dict[str, Any]:
         return {**self.about, "seed": self.seed, "n_ctx": self.n_ctx, "block_tokens": self.block_tokens}
 
-    def _begin(self, epoch: int, block: int, start: dict[str, Any] | None) -> None:
+    def _begin(self, epoch: int, block: int, start: dict[str, Any] | None, *, by_reading: bool = False) -> None:
         """Drop what was read ahead and start at a block."""
         if self._ahead is not None:
             self._ahead.exception()  # the stream must not be read from two threads
-        self._use(epoch, block, self._reader.submit(self._read, start, True).result())
+        self._use(epoch, block, self._reader.submit(self._read, start, True, by_reading).result())
 
     def _advance(self) -> None:
         assert self._ahead is not None
@@ -148,10 +166,10 @@ class StreamSampler:
         self._starts = offset + self.n_ctx * rng.permutation(max(0, (spare - offset) // self.n_ctx))
         self._ahead = self._reader.submit(self._read, made.following, made.following is None)
 
-    def _read(self, start: dict[str, Any] | None, seek: bool) -> _Block:
+    def _read(self, start: dict[str, Any] | None, seek: bool, by_reading: bool = False) -> _Block:
         """The block at `start`: whole chunks of documents until it is full or the dataset ends."""
         if seek:
-            self._stream.seek(start)
+            self._stream.seek(start, by_reading=by_reading)
         parts: list[np.ndarray] = []
         size = 0
         dtype = np.uint16 if self.tokenizer.vocab_size <= 1 << 16 else np.uint32

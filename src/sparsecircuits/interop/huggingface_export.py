@@ -13,6 +13,10 @@ if TYPE_CHECKING:
     from sparsecircuits.interop.huggingface import SparseCircuitsForCausalLM
 
 
+TESTED_WITH = "5.0.0, 5.12.1 and 5.24.0"
+"""The versions of transformers that the tests of exported models passed with."""
+
+
 def to_hf(model: SparseTransformer) -> "SparseCircuitsForCausalLM":
     """The same model as a `SparseCircuitsForCausalLM` with copies of the weights."""
     classes = _classes()
@@ -106,9 +110,12 @@ print(tokenizer.decode(model.generate(**ids, max_new_tokens=32)[0]))
 ```
 
 The model code is the two Python files beside the weights; they need torch and transformers alone. Forward hooks
-on modules such as `blocks.0.mlp.post_act` see the activations of circuit nodes. A research model: it completes
-small Python programs and nothing else, and it can be wrong. The tokenizer reads `<|endoftext|>` in
-a text as those characters, so that no source text ends it (`split_special_tokens=False` makes it the special token).
+on modules such as `blocks.0.mlp.post_act` see the activations of circuit nodes. The tokenizer reads `<|endoftext|>`
+in a text as those characters (`split_special_tokens=False` makes it the special token). A research model: it
+completes small Python programs and nothing else, and it can be wrong.
+
+Tested with transformers {TESTED_WITH}. Exports whose README lacks this line carry older code, which writes
+wrong text from transformers 5.24 on: export them again.
 """
 
 
