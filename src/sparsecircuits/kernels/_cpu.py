@@ -6,6 +6,7 @@ many threads as PyTorch may use. (Numba's own count is that of the cores: thread
 spinning, which takes the cores from other processes.)
 """
 
+import os
 import threading
 
 import numba
@@ -13,16 +14,32 @@ import numpy as np
 import torch
 from numba import njit, prange
 
+from sparsecircuits.errors import UserError
 from sparsecircuits.kernels._jit import kernel
 
 
 class _Guard:
-    """A lock whose holder runs with PyTorch's number of threads."""
+    """A lock whose holder runs with PyTorch's number of threads. A fork waits for it; in the child there is no thread
+    that could run a kernel, so that it would hang or be ended by OpenMP: there it is an error."""
 
     def __init__(self) -> None:
         self._lock = threading.Lock()
+        self._forked = False
+        if hasattr(os, "register_at_fork"):  # not on Windows, where nothing forks
+            os.register_at_fork(
+                before=self._lock.acquire, after_in_parent=self._lock.release, after_in_child=self._become_child
+            )
+
+    def _become_child(self) -> None:
+        self._forked = True
+        self._lock.release()
 
     def __enter__(self) -> None:
+        if self._forked:
+            raise UserError(
+                "a process that was forked from one with kernels cannot run them: start it afresh, as "
+                'multiprocessing.get_context("spawn") does'
+            )
         self._lock.acquire()
         numba.set_num_threads(min(torch.get_num_threads(), numba.config.NUMBA_NUM_THREADS))  # type: ignore[attr-defined]
 
