@@ -43,6 +43,18 @@ def test_abstopk_acts_at_its_sites(model):
     assert (seen["0.attn.y"] != 0).float().mean() > 0.3  # none on the attention's output
 
 
+def test_what_is_recorded_does_not_change_with_the_pass(model):
+    """An intervention that writes into its argument, at each site."""
+    with torch.no_grad(), sc.record(model) as plain:
+        model(IDS)
+    for name in hook_points(model):
+        with torch.no_grad(), sc.record(model) as seen, sc.intervene(model, {name: lambda x: x.zero_()}):
+            changed = model(IDS)
+        assert seen[name].equal(plain[name]), name
+        with torch.no_grad(), sc.intervene(model, {name: torch.zeros_like}):
+            assert model(IDS).equal(changed), name
+
+
 def test_a_pattern_selects_whole_names(model):
     with torch.no_grad(), sc.record(model, r"\d+\.attn\.q") as seen:
         model(IDS)

@@ -32,7 +32,9 @@ def record(model: nn.Module, pattern: str = ".*") -> Iterator[dict[str, Tensor]]
 
     pattern: a regular expression that a whole name must match. Tensors keep their graph (detach them, or
     run under no_grad). A later pass overwrites an earlier one; the second pass of activation checkpointing
-    does not. While open, compiled modules run uncompiled. Raises UserError when nothing matches.
+    does not. What an intervention of the same pass changes in place stays as it was recorded. While open, compiled
+    modules run uncompiled; a hook that is put on a module by hand, with `register_forward_hook`, is ignored by what
+    was compiled before. Raises UserError when nothing matches.
     """
     recorded: dict[str, Tensor] = {}
 
@@ -40,6 +42,8 @@ def record(model: nn.Module, pattern: str = ".*") -> Iterator[dict[str, Tensor]]
         def function(output: Tensor) -> None:
             if not _in_backward():
                 recorded[name] = output
+                if not torch.compiler.is_compiling():
+                    output._is_recorded = True  # type: ignore[attr-defined]
 
         return function
 
@@ -64,6 +68,8 @@ def intervene(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tenso
 
     def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def checked(output: Tensor) -> Tensor:
+            if getattr(output, "_is_recorded", False):
+                output = output.clone()  # the function may write into it
             changed = function(output)
             if changed.shape != output.shape:
                 raise ValueError(f"{name}: the function turned {tuple(output.shape)} into {tuple(changed.shape)}")
