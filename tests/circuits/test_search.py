@@ -186,6 +186,17 @@ def test_workers_end_with_a_parent_that_ends_as_they_start(tmp_path, signal_sent
         process.wait()
 
 
+def test_a_script_without_a_main_guard_is_told_once(tmp_path):
+    program = tmp_path / "pool.py"
+    program.write_text(POOL.replace('if __name__ == "__main__":', "if True:"))
+    command = [sys.executable, str(program), "0"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=120)
+    assert done.returncode == 1
+    assert 'under `if __name__ == "__main__":`' in done.stderr.splitlines()[-1]
+    assert done.stderr.count("Traceback") == 1
+    assert len(done.stderr.splitlines()) < 20
+
+
 def test_wrong_uses_are_told(tmp_path, parts):
     model, task, means = parts
     with pytest.raises(sc.UserError, match="at least 1 trial"):

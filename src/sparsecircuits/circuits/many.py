@@ -12,7 +12,7 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.discovery import prune, training_means
 from sparsecircuits.circuits.faithfulness import faithfulness
 from sparsecircuits.circuits.search import search
-from sparsecircuits.circuits.workers import pool
+from sparsecircuits.circuits.workers import pool, refuse_in_worker
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.files import sweep
 from sparsecircuits.locks import LOCK_NAME, locked
@@ -70,6 +70,7 @@ def prune_tasks(
     workers: how many tasks at a time, each in a process of its own that gets its share of this one's threads; or
     "ray" for the cluster that RAY_ADDRESS names. report(share done, what is going on).
     """
+    refuse_in_worker()
     tell = report or (lambda share, details: None)
     with _held(Path(folder), tasks):
         means = training_means(model) if means is None else means
@@ -109,6 +110,7 @@ def search_tasks(
 ) -> Iterator[tuple[Task, Path | str]]:
     """`search` for each task's circuit, one task after the other, with `workers` prunings at a time; each search is
     kept in folder/<task>/search. Yields as `prune_tasks` does."""
+    refuse_in_worker()
     tell, folder = report or (lambda share, details: None), Path(folder)
     with _held(folder, tasks):
         means = training_means(model)

@@ -19,7 +19,7 @@ import torch
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.curve import pareto_front
 from sparsecircuits.circuits.discovery import prune, require_doable
-from sparsecircuits.circuits.workers import pool
+from sparsecircuits.circuits.workers import pool, refuse_in_worker
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.files import atomic_path, sweep, write_text
 from sparsecircuits.locks import LOCK_NAME, locked
@@ -71,6 +71,7 @@ def search(
     TaskTooHard when the
     whole model misses the target or no trial found a circuit.
     """
+    refuse_in_worker()
     folder, config = Path(folder), config or PruneConfig()
     if trials < 1:
         raise UserError(f"a search needs at least 1 trial, got {trials}")

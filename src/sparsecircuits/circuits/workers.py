@@ -8,6 +8,7 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from typing import Any
 
 import torch
@@ -15,6 +16,7 @@ import torch
 from sparsecircuits.errors import UserError
 
 Run = Callable[[Any], Any]
+_NO_GUARD = 87  # exit status
 Submit = Callable[[Any], "Future[Any]"]
 
 
@@ -24,6 +26,7 @@ def pool(run: Run, workers: int | str, most: int) -> Iterator[tuple[Submit, int]
 
     workers: a number of processes (no more than `most`), or "ray".
     """
+    refuse_in_worker()
     if workers == "ray":
         with _ray_pool(run) as found:
             yield found
@@ -42,14 +45,37 @@ def pool(run: Run, workers: int | str, most: int) -> Iterator[tuple[Submit, int]
         with _without_interrupts():  # a worker, which this starts, inherits that: Ctrl-C is this process's business
             return executor.submit(_call, x)
 
+    started: dict[int, Any] = {}
+
+    def submit_noted(x: Any) -> "Future[Any]":
+        future = submit(x)
+        started.update(executor._processes or {})
+        return future
+
     try:
-        yield submit, size
+        yield submit_noted, size
+    except BrokenProcessPool:
+        for worker in started.values():
+            worker.join(5)
+        if any(worker.exitcode == _NO_GUARD for worker in started.values()):
+            raise UserError(
+                "each worker runs the script that started it again: put what it does, from loading the model on, "
+                'under `if __name__ == "__main__":`, or give workers=1'
+            ) from None
+        raise UserError("a worker was killed: out of memory? try fewer workers") from None
     except BaseException:
         for worker in list((executor._processes or {}).values()):
             worker.kill()  # what they are at is of no use any more
         raise
     finally:
         executor.shutdown(cancel_futures=True)
+
+
+def refuse_in_worker() -> None:
+    """End a worker that runs its parent's script again and so comes to where that starts workers: there is no
+    `if __name__ == "__main__":` in it. The parent tells the user, once."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise SystemExit(_NO_GUARD)
 
 
 @contextlib.contextmanager
