@@ -6,7 +6,6 @@ Writes docs/images/: circuit.png and circuit-dark.png (the picture), node.png (t
 intervention), compare.png (two circuits), error.png (a circuit of another model), 1280x720 at 1.5 pixels.
 """
 
-import json
 import shutil
 import sys
 import tempfile
@@ -34,10 +33,8 @@ def prepare(run: Path, folder: Path) -> list[Path]:
     second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7)).save(
         copy / "circuits" / "other-seed" / "circuit.json"
     )
-    foreign = json.loads(first.read_text(encoding="utf-8")) | {"model_id": "0" * 32, "model_name": "another-model"}
-    third = copy / "circuits" / "foreign" / "circuit.json"
-    third.parent.mkdir()
-    third.write_text(json.dumps(foreign), encoding="utf-8", newline="\n")
+    foreign = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
+    third = foreign.save(copy / "circuits" / "foreign" / "circuit.json")
     return [first, second, third]
 
 

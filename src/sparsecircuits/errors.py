@@ -8,5 +8,9 @@ class UserError(ValueError):
     """
 
 
+class NoSuchNode(UserError):
+    """A name that is no node's, or that of a node that a model lacks."""
+
+
 class TaskTooHard(UserError):
     """The whole model misses the target loss on a task, so that no circuit can hold it."""

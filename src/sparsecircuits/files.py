@@ -4,12 +4,14 @@ import contextlib
 import glob
 import hashlib
 import json
+import math
 import os
 import re
 import shutil
 import tempfile
 import time
 from collections.abc import Iterator
+from itertools import accumulate
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +20,8 @@ from sparsecircuits.locks import lock
 
 ABANDONED_SECONDS = 86_400
 """How old a part must be to count as left behind, where a file system has no locks to tell."""
+DEEPEST = 100
+"""Levels of a JSON file; ours have 6."""
 
 
 @contextlib.contextmanager
@@ -114,19 +118,42 @@ def read_text(path: Path, what: str) -> str:
         raise UserError(f"cannot read {what} at {path}: {error}") from error
 
 
-def read_json(path: Path, what: str) -> Any:
-    """The value in a JSON file. Raises UserError for a file that is missing, no JSON, or ambiguous because an
-    object has a key twice."""
+def read_json(path: Path, what: str, most: int | None = None) -> Any:
+    """The value in a JSON file. most: bytes. Raises UserError for a file that is missing or larger, and as
+    `parse_json` does."""
+    path = Path(path)
+    if most is not None and path.is_file() and path.stat().st_size > most:
+        raise UserError(f"{path} is larger than {most // 1_000_000} MB: no {what} of ours")
     text = read_text(path, what)
     try:
         return parse_json(text)
-    except (ValueError, RecursionError) as error:
-        raise UserError(f"{path} is not valid JSON: {error}") from error
+    except ValueError as error:
+        raise UserError(f"{path} is not a {what}, for it is not valid JSON: {error}") from error
 
 
 def parse_json(text: str) -> Any:
-    """`json.loads` that refuses (ValueError) an object with a key twice."""
-    return json.loads(text, object_pairs_hook=_once)
+    """`json.loads` that refuses (ValueError) what nests more than 100 deep, before anything recurses into it, an
+    object with a key twice, and numbers that are not finite."""
+    if _depth(text) > DEEPEST:
+        raise ValueError(f"it nests more than {DEEPEST} deep")
+    return json.loads(text, object_pairs_hook=_once, parse_float=_finite, parse_constant=_finite)
+
+
+# What is no bracket, or a string, an open one to the end: one pass, whatever the text.
+_NO_BRACKETS = re.compile(r'"[^"\\]*(?:\\.[^"\\]*)*(?:"|\\?\Z)|[^"\[\]{}]+', re.DOTALL)
+
+
+def _depth(text: str) -> int:
+    """How deep lists and objects of a JSON text nest."""
+    brackets = _NO_BRACKETS.sub("", text)
+    return max(accumulate(1 if bracket in "[{" else -1 for bracket in brackets), default=0)
+
+
+def _finite(number: str) -> float:
+    value = float(number)
+    if not math.isfinite(value):
+        raise ValueError(f"{number[:20]} is no finite number")
+    return value
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

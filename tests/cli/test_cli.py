@@ -181,7 +181,7 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
     broken.write_text('{"left"\n')
     stale = tmp_path / "stale.json"
     circuit = json.loads(Path(pruned[1]["circuits"][0]["path"]).read_text())
-    stale.write_text(json.dumps({**circuit, "model_id": "0" * 32}))
+    stale.write_text(json.dumps({**circuit, "model_id": "0" * 32, "checksum": None}))
     cases = {
         "no model at": ("eval", tmp_path / "nowhere"),
         "holds no model": ("eval", tmp_path / "empty"),

@@ -11,6 +11,7 @@ from hypothesis import strategies as st
 import sparsecircuits as sc
 from handmade import quote_model
 from sparsecircuits.data import Tokenizer, validation_batches
+from sparsecircuits.errors import NoSuchNode
 from sparsecircuits.pruning.discretise import Evaluator, Score, drop_needless, top_nodes
 from sparsecircuits.pruning.edges import EdgeGates, edges_between
 from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
@@ -50,7 +51,7 @@ def test_node_names_and_masks_invert_each_other(model):
     space = NodeSpace.of(model.config)
     mask = torch.rand(space.size) < 0.1
     assert space.mask(space.names(mask)).equal(mask)
-    with pytest.raises(IndexError, match="16 channels"):
+    with pytest.raises(NoSuchNode, match="16 channels"):
         space.mask(["0.attn.q.16"])
 
 

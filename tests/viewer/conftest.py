@@ -1,6 +1,5 @@
 """A server of the hand-made model's circuits."""
 
-import json
 import shutil
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
@@ -29,9 +28,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Pat
     names = {node.name for node in kept}
     edges = tuple(edge for edge in circuit.edges if {edge.source, edge.target} <= names)
     circuit.model_copy(update={"nodes": kept, "edges": edges}).save(folder / "circuits" / "second" / "circuit.json")
-    other = json.loads(path.read_text()) | {"model_id": "0" * 32, "model_name": "elsewhere"}
-    (folder / "circuits" / "third").mkdir()
-    (folder / "circuits" / "third" / "circuit.json").write_text(json.dumps(other))
+    other = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "elsewhere"})
+    other.save(folder / "circuits" / "third" / "circuit.json")
     return folder
 
 

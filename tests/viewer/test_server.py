@@ -1,18 +1,28 @@
 """The server: what it answers, and what it refuses."""
 
 import http.client
+import itertools
 import json
 import socket
 import threading
+import urllib.parse
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.interventions import answer_logits, run_with
+from sparsecircuits.circuits.measures.estimate import estimate
+from sparsecircuits.circuits.measures.nulls import nonsense_task, shuffled_labels
+from sparsecircuits.models.names import NODE_SITES
+from sparsecircuits.tasks import SPLITS
+from sparsecircuits.tasks.own import FileTask
 from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
+from sparsecircuits.viewer.requests import RunRequest
 from sparsecircuits.viewer.server import ViewerServer, listening_socket, serve
 
 
@@ -78,10 +88,24 @@ def test_traversal_finds_nothing(viewer: ViewerServer, path: str) -> None:
     assert "root:" not in text
 
 
-@pytest.mark.parametrize("host", ["evil.example", "127.0.0.1", "localhost:1", "", "[::1]"])
+@pytest.mark.parametrize(
+    "host",
+    ["evil.example", "evil.example:80", "localhost.evil.example", "127.0.0.1.evil.example:80", "localhost:", "", "::1",
+     "localhost:123456", "localhost:1@evil.example", "2130706433", "127.0.0.1:80, evil.example", "localhost:\xb2"],
+)  # fmt: skip
 def test_a_foreign_host_is_refused(viewer: ViewerServer, host: str) -> None:
     assert ask(viewer, "/api/circuits", Host=host)[0] in (400, 403)
     assert ask(viewer, "/api/circuits/0/run", {}, Host=host)[0] in (400, 403)
+
+
+@pytest.mark.parametrize(
+    "host", ["localhost", "127.0.0.1", "[::1]", "localhost:9000", "[::1]:8123", "127.0.0.1:80", "LOCALHOST:9000"]
+)
+def test_a_forwarded_port_is_this_machine(viewer: ViewerServer, host: str) -> None:
+    assert ask(viewer, "/api/circuits", Host=host)[0] == 200
+    assert ask(viewer, "/api/circuits/0/run", {}, Host=host, Origin=f"http://{host}")[0] == 200
+    for other in ("http://localhost:9001", "http://evil.example", f"https://{host}", "http://"):
+        assert ask(viewer, "/api/circuits/0/run", {}, Host=host, Origin=other)[0] == 403
 
 
 @pytest.mark.parametrize("origin", ["http://evil.example", "null", "http://127.0.0.1:1", "https://localhost"])
@@ -166,6 +190,62 @@ def test_answers_equal_the_python_api(viewer: ViewerServer, run_dir: Path) -> No
             logits = answer_logits(circuit, wanted, batch.answers, scope)
             for row in (0, 1):
                 assert result["prompts"][row]["after"]["logits"] == pytest.approx(logits[row].tolist(), abs=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    ["0.mlp.post_act.1_0", "0.mlp.post_act.01", "00.mlp.post_act.1", "0.mlp.post_act.%201", "0.mlp.post_act.1%20",
+     "0.mlp.post_act.%EF%BC%95", "%EF%BC%90.mlp.post_act.5", "0.mlp.post_act.%C2%B2", "%C2%B2.mlp.post_act.1",
+     "0.mlp.post_act.+1", "0.mlp.post_act.-1", "0.mlp.post_act.1%0A", "0.mlp.post_act.x", "0.mlp.post_act.", ".1",
+     "__proto__", "0.attn.y.1", "1.mlp.post_act.1", "0.mlp.post_act.32", "0.mlp.post_act." + "9" * 180, "%00"],
+)  # fmt: skip
+def test_a_name_is_written_in_one_way(viewer: ViewerServer, name: str) -> None:
+    status, text, _ = ask(viewer, f"/api/circuits/0/nodes/{name}")
+    assert (status, json.loads(text)["error"].count("\n")) == (422, 0)
+    assert "no node" in text
+    plain = urllib.parse.unquote(name)
+    for request in ({"watch": [plain]}, {"interventions": [{"kind": "zero", "target": plain}]},
+                    {"interventions": [{"kind": "mean", "source": plain, "target": "0.mlp.post_act.5"}]}):  # fmt: skip
+        status, text, _ = ask(viewer, "/api/circuits/0/run", request)
+        assert (status, "no node" in text) == (422, True)
+
+
+def test_an_edge_is_a_weight_or_is_refused(viewer: ViewerServer) -> None:
+    """Between all pairs of sites, with every kind of change, and edges that lack an end."""
+    ends = [f"0.{site}.{1 if site == 'mlp.post_act' else 0}" for site in NODE_SITES] + ["final_resid.4"]
+    found = set()
+    for place, (source, target) in enumerate(itertools.product(ends, ends)):
+        kind = ("mean", "zero", "resample", "scale", "patch")[place % 5]
+        change = {"kind": kind, "source": source, "target": target}
+        status, text, _ = ask(viewer, "/api/circuits/0/run", {"interventions": [change]})
+        assert status in (200, 422), (change, text)
+        assert status == 200 or "no edge" in json.loads(text)["error"]
+        found |= {(source, target)} if status == 200 else set()
+    assert found == {("0.attn.act_in.0", "0.attn.v.0")}
+    for change in (
+        {"source": ""},
+        {"source": 5},
+        {"source": ["0.attn.v.0"]},
+        {"source": {"name": "0.attn.v.0"}},
+        {"source": "0.attn.act_in.0 → 0.attn.v.0"},
+        {"target": ""},
+        {"target": None},
+        {"edge": "a → b"},
+    ):
+        request = {"interventions": [{"kind": "zero", "target": "0.attn.v.0", **change}]}  # fmt: skip
+        status, text, _ = ask(viewer, "/api/circuits/0/run", request)
+        assert (status, json.loads(text)["error"].count("\n")) == (422, 0), change
+
+
+@pytest.mark.parametrize(
+    "body",
+    [b"[" * 100_000, b"[" * 900 + b"]" * 900, b'{"pair": 1e999}', b'{"pair": NaN}', b"\xff", b'{"prompt": "\\ud800"}',
+     b'{"size": 1' + b"0" * 5000 + b"}"],
+)  # fmt: skip
+def test_bodies_that_are_no_request(viewer: ViewerServer, body: bytes) -> None:
+    status, text, _ = ask(viewer, "/api/circuits/0/run", body)
+    assert status in (400, 422)
+    assert text.strip().count("\n") == 0
 
 
 def test_a_node_has_every_weight_and_examples(viewer: ViewerServer, run_dir: Path) -> None:
@@ -261,3 +341,30 @@ def test_show_is_a_page_in_a_frame(run_dir: Path) -> None:
         assert frame.startswith("<iframe srcdoc=")
         assert 'sandbox="allow-scripts allow-downloads"' in frame
         assert "<script" not in frame
+
+
+@pytest.mark.parametrize("n", [1, 2, 5, 12, 13])
+def test_a_task_of_ones_own_with_few_pairs(run_dir: Path, n: int) -> None:
+    """It is shown with as many prompts as there are, and says so."""
+    model, circuit = sc.load_model(run_dir), sc.Circuit.load(circuit_files(run_dir)[0])
+    pool = {split: tuple(sc.get_task(circuit.task).draw(split, n)) for split in SPLITS}
+    shipped = sc.get_task(circuit.task, model.tokenizer)
+    task = FileTask(shipped.name, "", shipped.answers, shipped.sample, shipped.tokenizer, pool)
+    live = LiveCircuit(model, circuit, task, threading.RLock())
+    assert len(live.payload()["prompts"]) == 2 * min(n, 4)
+    changes = (sc.Intervention(kind="resample", target="0.mlp.post_act.5"),)
+    assert live.run(RunRequest(interventions=changes))["loss"]["n_prompts"] == 2 * n
+    assert live.curve()["n_prompts"] == 2 * n
+
+
+def test_a_task_with_few_pairs_has_nulls_and_no_interval_of_one_pair(run_dir: Path) -> None:
+    model = sc.load_model(run_dir)
+    task = sc.get_task("single_double_quote", model.tokenizer)
+    few = FileTask(
+        task.name, "", task.answers, task.sample, task.tokenizer, {s: tuple(task.draw(s, 3)) for s in SPLITS}
+    )
+    for null in (shuffled_labels(few, 0), nonsense_task(few, 0)):
+        assert len(null.batch("train", 32).last) == 6
+    one, two = (estimate(torch.arange(2.0 * n)) for n in (1, 2))
+    assert (one.value, one.low, one.high) == (0.5, None, None)
+    assert two.low < two.value < two.high

@@ -1,5 +1,9 @@
 """Names of sites and nodes. Free of torch, so that what only reads names starts at once."""
 
+import re
+
+from sparsecircuits.errors import NoSuchNode
+
 # Sites whose channels can be nodes of a circuit (method: Gao et al. 2025, section 2.2), in order of
 # computation within a layer. `final_resid` follows the last layer.
 NODE_SITES = (
@@ -13,6 +17,10 @@ NODE_SITES = (
     "mlp.resid_delta",
 )
 FINAL_SITE = "final_resid"
+# One way to write a number: no sign, space, underscore, leading zero or other script's digits, as int() would take.
+_NUMBER = "(?:0|[1-9][0-9]{0,8})"
+_LAYER = re.compile(rf"({_NUMBER})\.(.+)")
+_NODE = re.compile(rf"((?:{_NUMBER}\.(?:{'|'.join(map(re.escape, NODE_SITES))}))|{FINAL_SITE})\.({_NUMBER})")
 
 
 def node_sites(n_layer: int) -> list[str]:
@@ -21,12 +29,14 @@ def node_sites(n_layer: int) -> list[str]:
 
 
 def split_node(name: str) -> tuple[str, int]:
-    """`0.mlp.post_act.863` -> (`0.mlp.post_act`, 863)."""
-    site, _, index = name.rpartition(".")
-    return site, int(index)
+    """`0.mlp.post_act.863` -> (`0.mlp.post_act`, 863). Raises NoSuchNode, a UserError, for any other form."""
+    found = _NODE.fullmatch(name)
+    if found is None:
+        raise NoSuchNode(f"there is no node {name[:80]!r}: nodes are called like 0.mlp.post_act.3 or {FINAL_SITE}.3")
+    return found[1], int(found[2])
 
 
 def split_site(site: str) -> tuple[int | None, str]:
     """`0.mlp.post_act` -> (0, `mlp.post_act`); `final_resid` -> (None, `final_resid`)."""
-    layer, _, rest = site.partition(".")
-    return (int(layer), rest) if layer.isdigit() else (None, site)
+    found = _LAYER.fullmatch(site)
+    return (int(found[1]), found[2]) if found else (None, site)

@@ -6,6 +6,7 @@ from typing import Literal
 from sparsecircuits.errors import UserError
 
 Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
+Ablation = Literal["mean", "zero", "resample"]
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ class PruneConfig:
     """Clean-ups that start from the best set so far with some of the dropped nodes put back."""
     method: Method = "learned"
     """How nodes are ranked: learned gates, or a baseline."""
-    ablation: Literal["mean", "zero", "resample"] = "mean"
+    ablation: Ablation = "mean"
     """What a node outside the circuit carries: its mean over pretraining text, zero, or what it is on the
     pair's other prompt."""
     tied_qk: bool = False

@@ -10,9 +10,10 @@ from torch import Tensor
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.attribution import first_order_rises
 from sparsecircuits.pruning.compact import CompactForward
+from sparsecircuits.pruning.config import Ablation
 from sparsecircuits.pruning.edges import EdgeGates, Edges
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Ablation, Gating
+from sparsecircuits.pruning.gating import Gating
 from sparsecircuits.pruning.objective import (
     Calibration,
     all_candidate_logits,

@@ -12,6 +12,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.data import validation_batches
+from sparsecircuits.errors import NoSuchNode
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import node_sites, split_node, split_site
@@ -52,13 +53,15 @@ class NodeSpace:
         ]
 
     def mask(self, names: list[str]) -> Bool[Tensor, " nodes"]:
-        """The inverse of `names`. Raises KeyError for an unknown site, IndexError for a channel out of range."""
+        """The inverse of `names`. Raises NoSuchNode, a UserError, for a name that is none of the model's nodes."""
         mask = torch.zeros(self.size, dtype=torch.bool)
         for name in names:
             site, index = split_node(name)
-            place = self.slices[site]
-            if not 0 <= index < place.stop - place.start:
-                raise IndexError(f"{name}: {site} has {place.stop - place.start} channels")
+            place = self.slices.get(site)
+            if place is None:
+                raise NoSuchNode(f"the model has no node {name!r}: it has no site {site}")
+            if index >= place.stop - place.start:
+                raise NoSuchNode(f"the model has no node {name!r}: {site} has {place.stop - place.start} channels")
             mask[place.start + index] = True
         return mask
 

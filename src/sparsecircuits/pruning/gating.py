@@ -3,7 +3,7 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import Literal, get_args
+from typing import get_args
 
 import numpy as np
 import torch
@@ -15,11 +15,11 @@ from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_like
+from sparsecircuits.pruning.config import Ablation
 from sparsecircuits.pruning.edges import EdgeGates
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
-Ablation = Literal["mean", "zero", "resample"]
 ABLATIONS: tuple[str, ...] = get_args(Ablation)
 
 

@@ -6,10 +6,11 @@ from pathlib import Path
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import read_json, write_text
 
 GROUPS_SUFFIX = ".groups.json"
 MOST_NODES = 20_000
+LARGEST_FILE = 20_000_000  # bytes
 
 
 class Group(BaseModel):
@@ -38,7 +39,8 @@ class Groups(BaseModel):
     @classmethod
     def load(cls, path: Path) -> "Groups":
         """Read a JSON file. Raises UserError for a missing or a damaged one."""
+        raw = read_json(path, "groups file", LARGEST_FILE)
         try:
-            return cls.model_validate_json(read_text(path, "groups file"))
+            return cls.model_validate(raw)
         except ValidationError as error:
             raise UserError(f"{path} is no groups file: {error.errors()[0]['msg']}") from error

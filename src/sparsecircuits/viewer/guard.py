@@ -1,5 +1,6 @@
 """What every request passes before the application sees it: Host, Origin, size; and headers on the way out."""
 
+import re
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
@@ -8,6 +9,9 @@ Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Message, Receive, Send], Awaitable[None]]
 
+# Names of this machine that no other can take. The port is the browser's: a forwarded one is another than ours, and 80
+# is not said.
+_OWN_HOST = re.compile(r"(?:127\.0\.0\.1|localhost|\[::1\])(?::[0-9]{1,5})?", re.IGNORECASE)
 LARGEST_BODY = 256_000  # bytes
 POLICY = (
     "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; img-src 'self' data: blob:; "
@@ -29,11 +33,6 @@ class Guard:
 
     def __init__(self, app: App) -> None:
         self.app = app
-        self.hosts: frozenset[str] = frozenset()
-
-    def allow(self, port: int) -> None:
-        """Name the port that this machine's own pages come from."""
-        self.hosts = frozenset(f"{name}:{port}" for name in ("127.0.0.1", "localhost"))
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan":
@@ -58,9 +57,10 @@ class Guard:
     def _refusal(self, scope: Message) -> tuple[int, str] | None:
         headers = [(name.lower(), value) for name, value in scope["headers"]]
         values = {name: [v.decode("latin-1") for n, v in headers if n == name] for name in (b"host", b"origin")}
-        if len(values[b"host"]) != 1 or values[b"host"][0] not in self.hosts:
+        if len(values[b"host"]) != 1 or not _OWN_HOST.fullmatch(values[b"host"][0]):
             return 403, "this page is for this machine alone"
-        if any(origin not in {f"http://{host}" for host in self.hosts} for origin in values[b"origin"]):
+        # Other pages of this machine have another port, or another name for it: they count as other sites.
+        if any(origin.lower() != f"http://{values[b'host'][0]}".lower() for origin in values[b"origin"]):
             return 403, "requests of other sites are refused"
         length = dict(headers).get(b"content-length", b"0")
         if not length.isdigit() or int(length) > LARGEST_BODY:

@@ -1,15 +1,14 @@
 """The circuits that `view` is given: found on disk once, loaded when they are asked for."""
 
-import json
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text
 from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
-from sparsecircuits.viewer.peek import file_payload, peek, shown_losses
+from sparsecircuits.viewer.peek import file_payload
 
 if TYPE_CHECKING:
     from sparsecircuits.models.transformer import SparseTransformer
@@ -19,7 +18,6 @@ _PATTERNS = ("circuit.json", "*/circuit.json", "circuits/*/circuit.json", "*/cir
 # Published circuits: viz/<model>/<task>/<sweep>/<k>/viz_data.pt, looked at from any of these folders.
 _PUBLISHED = tuple("*/" * depth + "viz_data.pt" for depth in range(6))
 MOST_CIRCUITS = 500
-LARGEST_CARD = 4_000_000  # bytes
 MODEL_CONFIGS = ("config.json", "beeg_config.json")  # beside a model, as `load_model` knows it
 
 
@@ -31,7 +29,7 @@ def circuit_files(path: Path) -> list[Path]:
         return [path]
     if not path.exists():
         raise UserError(f"nothing at {path}: give a circuit.json, a run directory or a folder of runs")
-    found = sorted({file for pattern in _PATTERNS + _PUBLISHED for file in path.glob(pattern)})
+    found = sorted({file for pattern in _PATTERNS + _PUBLISHED for file in path.glob(pattern) if file.is_file()})
     if not found:
         raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
     return found[:MOST_CIRCUITS]
@@ -43,8 +41,7 @@ class Entry:
 
     id: str
     path: Path
-    circuit: dict[str, Any] | None = field(default=None, repr=False)
-    """The file's JSON."""
+    circuit: CircuitData | None = field(default=None, repr=False)
     problem: str | None = None
     live: "LiveCircuit | None" = field(default=None, repr=False)
     tried: bool = False
@@ -77,9 +74,9 @@ class Library:
         record |= {"run": run.name if run else entry.path.parent.name, "problem": None if circuit else entry.problem}
         if circuit is None:
             return {**record, "task": entry.path.parent.name}
-        payload = {"model": circuit["model_name"], "model_id": circuit["model_id"], "task": circuit["task"]}
-        sizes = {"n_nodes": len(circuit["nodes"]), "n_edges": len(circuit["edges"])}
-        return {**record, **payload, **sizes, "loss": shown_losses(circuit).get("circuit")}
+        payload = {"model": circuit.model_name, "model_id": circuit.model_id, "task": circuit.task}
+        sizes = {"n_nodes": len(circuit.nodes), "n_edges": len(circuit.edges)}
+        return {**record, **payload, **sizes, "loss": circuit.shown_losses.get("circuit")}
 
     def entry(self, identifier: str) -> Entry:
         """An entry by its id. Raises UserError for an unknown one, or when its file cannot be read."""
@@ -117,7 +114,7 @@ class Library:
             except UserError as error:
                 payload |= {"live": False, "problem": str(error)}
         groups = self.groups(identifier).model_dump(mode="json")
-        return {**payload, "id": identifier, "groups": groups, "card": self.card(identifier)}
+        return {**payload, "id": identifier, "groups": groups, **({} if quick else self.card(identifier))}
 
     def offline(self, identifier: str) -> dict[str, Any]:
         """The payload of the one-file page: with every node's weights and examples, and the curve."""
@@ -128,16 +125,22 @@ class Library:
             payload |= {"details": live.details(), "curve": live.curve()}
         return payload
 
-    def card(self, identifier: str) -> dict[str, Any] | None:
-        """The faithfulness card beside the circuit, if one was saved."""
-        path = self.entry(identifier).path.with_name("report.json")
-        if not path.is_file() or path.stat().st_size > LARGEST_CARD:
-            return None
+    def card(self, identifier: str) -> dict[str, Any]:
+        """The faithfulness card beside the circuit as "card": None where none was saved, or where it cannot be shown,
+        with the reason in "card_problem"."""
+        from sparsecircuits.circuits.card.schema import Report
+
+        entry = self.entry(identifier)
+        assert entry.circuit is not None
+        path = entry.path.with_name("report.json")
+        if not path.is_file():
+            return {"card": None}
         try:
-            card = json.loads(read_text(path, "report"))
-        except ValueError:
-            return None
-        return card if isinstance(card, dict) else None
+            card = Report.load(path)
+            card.check_circuit(entry.circuit)
+        except UserError as error:
+            return {"card": None, "card_problem": str(error)}
+        return {"card": card.model_dump(mode="json")}
 
     def groups(self, identifier: str) -> Groups:
         """Saved names and groups; empty where there are none, or where the file is damaged."""
@@ -170,13 +173,13 @@ class Library:
         return LiveCircuit(model, circuit, task_of_circuit(circuit.task, entry.path.parent, model.tokenizer), lock)
 
 
-def _read(path: Path) -> dict[str, Any]:
-    """The JSON of a circuit file; a published one (`viz_data.pt`) is translated, which takes torch."""
+def _read(path: Path) -> CircuitData:
+    """A circuit file; a published one (`viz_data.pt`) is translated, which takes torch."""
     if path.suffix != ".pt":
-        return peek(path)
+        return CircuitData.load(path)
     from sparsecircuits.interop.published import read_published
 
-    return read_published(path).model_dump(mode="json")
+    return read_published(path)
 
 
 def _run_of(circuit: Path) -> Path | None:

@@ -1,5 +1,6 @@
 """A circuit with its model at hand: what the page asks for while a person touches it."""
 
+import math
 import threading
 import time
 from functools import cached_property
@@ -14,6 +15,7 @@ from sparsecircuits.circuits.interventions import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.data import Tokenizer, prepare_tokens
 from sparsecircuits.errors import UserError
+from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import Calibration, correct_of, task_loss
@@ -62,15 +64,15 @@ class LiveCircuit:
     @cached_property
     def loss_batches(self) -> list[PairBatch]:
         """Held-out pairs for the loss beside an intervention, in batches of similar length: little is padding,
-        and "resample" draws from prompts of similar length."""
-        pairs = sorted(self.task.pairs("held_out", LOSS_PAIRS, 0), key=lambda pair: len(pair.left))
-        size = LOSS_PAIRS // LOSS_BATCHES
-        return [self.task.encode(pairs[start : start + size]) for start in range(0, LOSS_PAIRS, size)]
+        and "resample" draws from prompts of similar length. A task of one's own may have few."""
+        pairs = sorted(self.task.draw("held_out", LOSS_PAIRS, 0), key=lambda pair: len(pair.left))
+        size = math.ceil(len(pairs) / LOSS_BATCHES)
+        return [self.task.encode(pairs[start : start + size]) for start in range(0, len(pairs), size)]
 
     @cached_property
     def size_batch(self) -> PairBatch:
         """Validation pairs for the curve: its calibration is chosen on them."""
-        return self.task.batch("validation", CURVE_PAIRS, 0)
+        return self.task.encode(self.task.draw("validation", CURVE_PAIRS, 0))
 
     def payload(self) -> dict[str, Any]:
         """What the picture shows (see `picture_payload`)."""
@@ -104,6 +106,7 @@ class LiveCircuit:
             )
             losses = [self._loss(request, nodes, calibration, i) for i in ((), request.interventions)]
         lengths = (batch.last + 1).tolist()
+        n_prompts = sum(len(part.last) for part in self.loss_batches)
         return {
             "prompts": [
                 {
@@ -119,7 +122,7 @@ class LiveCircuit:
                 }
                 for row, length in enumerate(lengths)
             ],
-            "loss": {"before": losses[0], "after": losses[1], "n_prompts": 2 * LOSS_PAIRS, "split": "held-out"},
+            "loss": {"before": losses[0], "after": losses[1], "n_prompts": n_prompts, "split": "held-out"},
             "activations": {
                 name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)
             },
@@ -191,20 +194,13 @@ class LiveCircuit:
         return list(dict.fromkeys((*kept, *request.watch)))
 
     def _watched(self, request: RunRequest) -> str | None:
-        self._check_names(request.watch)
+        self.space.mask(list(request.watch))
         for layer, head in request.heads:
             if not (0 <= layer < self.model.config.n_layer and 0 <= head < self.model.config.heads):
                 raise UserError(f"the model has no head {head} in layer {layer}")
-        sites = {name.rpartition(".")[0] for name in self._recorded_names(request)}
+        sites = {split_node(name)[0] for name in self._recorded_names(request)}
         sites |= {f"{layer}.attn.{site}" for layer, _ in request.heads for site in "qk"}
         return "|".join(site.replace(".", r"\.") for site in sorted(sites)) or None
-
-    def _check_names(self, names: tuple[str, ...]) -> None:
-        for name in names:
-            try:
-                self.space.mask([name])
-            except (KeyError, IndexError, ValueError) as error:
-                raise UserError(f"the model has no node {name[:80]!r}") from error
 
     # ------------------------------------------------------------------ size
 
@@ -221,7 +217,8 @@ class LiveCircuit:
             with self.lock:
                 score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, size)
             points.append({"size": size, "loss": score.loss})
-        return {"order": self.order, "points": points, "split": "validation", "n_prompts": 2 * CURVE_PAIRS}
+        n_prompts = len(self.size_batch.last)
+        return {"order": self.order, "points": points, "split": "validation", "n_prompts": n_prompts}
 
     def curve(self) -> dict[str, Any]:
         """Loss vs size of the nested circuits: {order, points: [{size, loss}], split, n_prompts}."""
@@ -234,7 +231,7 @@ class LiveCircuit:
 
         "text" is None, with the reason in "text_problem", where no pretraining text can be had.
         """
-        self._check_names((name,))
+        self.space.mask([name])
         with self.lock:
             weights = node_weights(self.model, name)
         found: dict[str, Any] = {"name": name, "mean": self._mean(name), "weights": weights, "text": None}

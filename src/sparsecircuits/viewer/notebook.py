@@ -41,7 +41,7 @@ def show(
     Raises UserError when the circuit belongs to another model.
     """
     if model is None:
-        return Shown(render_html(file_payload(circuit.model_dump(mode="json"))), height)
+        return Shown(render_html(file_payload(circuit)), height)
     from sparsecircuits.tasks import get_task
     from sparsecircuits.viewer.live import LiveCircuit
 

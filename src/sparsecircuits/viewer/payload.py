@@ -34,7 +34,7 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
     tokenizer = task.tokenizer
     assert tokenizer is not None
     return {
-        **file_payload(circuit.model_dump(mode="json")),
+        **file_payload(circuit),
         "description": task.description,
         "model": _model(model, circuit),
         "answers": [{"text": text, "id": token} for text, token in zip(task.answers, task.answer_ids, strict=True)],
@@ -61,8 +61,9 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
 
 def shown_pairs(task: Task) -> PairBatch:
     """The shortest of some held-out pairs: what a person can read at a glance."""
-    pairs = sorted(task.pairs("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
-    return task.encode(pairs[4 : 4 + SHOWN_PAIRS] or pairs[:SHOWN_PAIRS])
+    pairs = sorted(task.draw("held_out", 48), key=lambda pair: (len(pair.left), pair.left))
+    first = max(0, min(4, len(pairs) - SHOWN_PAIRS))
+    return task.encode(pairs[first : first + SHOWN_PAIRS])
 
 
 def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:

@@ -23,7 +23,6 @@ class ViewerServer:
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/"
         app = build_app(library)
-        app.allow(self.port)
         config = uvicorn.Config(
             app,  # type: ignore[arg-type]
             log_level="error",

@@ -6,7 +6,6 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sparsecircuits.circuits.circuit import Losses
 from sparsecircuits.circuits.measures.constants import Constants
 from sparsecircuits.circuits.measures.context import ConstantQuery, Tried
 from sparsecircuits.circuits.measures.corpus import Transfer
@@ -17,9 +16,11 @@ from sparsecircuits.circuits.measures.likeness import Internals, Outputs
 from sparsecircuits.circuits.measures.necessity import Completeness, Minimality, Necessity
 from sparsecircuits.circuits.measures.nulls import Nulls
 from sparsecircuits.circuits.measures.sufficiency import Sufficiency
+from sparsecircuits.circuits.schema import CircuitData, Losses
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import read_json, write_text
 
+LARGEST_FILE = 20_000_000  # bytes
 Verdict = Literal["distinguishable from null", "not distinguishable from null", "null controls not run"]
 
 
@@ -102,7 +103,14 @@ class Report(BaseModel):
     @classmethod
     def load(cls, path: str | Path) -> "Report":
         """Read the JSON. Raises UserError when it is no card of this version."""
+        raw = read_json(Path(path), "card", LARGEST_FILE)
         try:
-            return cls.model_validate_json(read_text(Path(path), "report"))
+            return cls.model_validate(raw)
         except ValidationError as error:
             raise UserError(f"{path} is not a card of this version: run `sparsecircuits report` again") from error
+
+    def check_circuit(self, circuit: CircuitData) -> None:
+        """Raise UserError when the card was made of another circuit than the one it lies beside."""
+        of = (circuit.model_id, circuit.task, circuit.ablation, len(circuit.nodes), len(circuit.edges))
+        if of != (self.model_id, self.task, self.ablation, self.n_nodes, self.n_edges):
+            raise UserError("the card beside this circuit is another circuit's: run `sparsecircuits report` again")

@@ -15,7 +15,8 @@ _COVERED = (2.5, 97.5)
 class Estimate(BaseModel):
     """A value, and the 95% percentile-bootstrap interval of it over pairs of prompts (Efron 1979).
 
-    The two prompts of a pair are drawn together, since they differ in few tokens. None: not defined here.
+    The two prompts of a pair are drawn together, since they differ in few tokens. None: not defined here, as the
+    interval is of a single pair.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
@@ -44,7 +45,7 @@ def estimate(
         value = float(of(*(np.asarray(x.mean()) for x in pairs)))
         samples = np.asarray(of(*(weights @ x for x in pairs)), dtype=float)
     samples = samples[np.isfinite(samples)]
-    if not math.isfinite(value) or not len(samples):
+    if len(pairs[0]) < 2 or not math.isfinite(value) or not len(samples):
         return Estimate(value=finite(value))
     low, high = np.percentile(samples, _COVERED)
     return Estimate(value=value, low=float(low), high=float(high))

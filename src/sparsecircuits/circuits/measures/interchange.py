@@ -14,7 +14,7 @@ from sparsecircuits.circuits.measures.likeness import correlation
 from sparsecircuits.circuits.measures.runs import Changes, Matched, answers_of, chunks, final_logits, losses_of
 from sparsecircuits.circuits.measures.sufficiency import share
 from sparsecircuits.models.hooks import record
-from sparsecircuits.models.names import split_node, split_site
+from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gating import Donors, Gating
 from sparsecircuits.pruning.objective import correct_of
@@ -166,7 +166,7 @@ def inputs_of(circuit: Circuit) -> list[str]:
     written: set[int] = set()
     found = []
     for node in circuit.nodes:  # in order of computation
-        reads = split_site(node.name.rpartition(".")[0])[1] in ("attn.act_in", "mlp.act_in", "final_resid")
+        reads = node.site in ("attn.act_in", "mlp.act_in", "final_resid")
         if reads and node.index not in written:
             found.append(node.name)
         if node.site.endswith("resid_delta"):

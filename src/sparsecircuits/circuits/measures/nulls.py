@@ -22,11 +22,10 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.runs import chunks
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
-from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.config import Ablation, PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edges import edges_between
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Ablation
 from sparsecircuits.pruning.optimise import learn_gates
 from sparsecircuits.tasks import Pair, PairBatch, Task
 
@@ -61,6 +60,11 @@ class ChangedTask(Task):
         """The original's pairs."""
         assert self.original is not None
         return self.original.draw(split, most, seed)
+
+    def pairs(self, split: str = "train", n: int = 64, seed: int = 0) -> list[Pair]:
+        """The original's pairs, all of them where it is a task of one's own that has fewer."""
+        assert self.original is not None
+        return self.original.pairs(split, n, seed)
 
     def encode(self, pairs: list[Pair]) -> PairBatch:
         """The original's tokens, changed."""

@@ -13,7 +13,8 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gating import Ablation, Donors, Gating
+from sparsecircuits.pruning.config import Ablation
+from sparsecircuits.pruning.gating import Donors, Gating
 from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of, length_order
 from sparsecircuits.tasks import PairBatch
 

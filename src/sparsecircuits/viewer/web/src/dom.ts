@@ -87,7 +87,7 @@ const KINDS: Record<string, [string, string]> = {
 };
 
 export function kindOf(node: { site: string }): { title: string; words: string } {
-  const [title, words] = KINDS[node.site] ?? [node.site, ""];
+  const [title, words] = Object.hasOwn(KINDS, node.site) ? KINDS[node.site] : [node.site, ""];
   return { title, words };
 }
 
@@ -97,8 +97,8 @@ export function whereOf(node: { layer: number | null }): string {
 
 /** `0.attn.q.12` as the parts of a node; for nodes that are not in the circuit. */
 export function parseNode(name: string, dHead = 0): CircuitNode | null {
-  const found = /^(?:(\d+)\.)?((?:attn|mlp)\.[a-z_]+|final_resid)\.(\d+)$/.exec(name);
-  if (!found || !(found[2] in KINDS)) return null;
+  const found = /^(?:(0|[1-9]\d{0,8})\.)?((?:attn|mlp)\.[a-z_]+|final_resid)\.(0|[1-9]\d{0,8})$/.exec(name);
+  if (!found || !Object.hasOwn(KINDS, found[2])) return null;
   const index = Number(found[3]);
   const head = /^attn\.[qkv]$/.test(found[2]) && dHead ? Math.floor(index / dHead) : null;
   return { name, layer: found[1] === undefined ? null : Number(found[1]), site: found[2], index, head, mean: null, importance: null };

@@ -45,6 +45,7 @@ export interface Payload {
   attention?: HeadPatterns[];
   groups?: Groups;
   card?: Record<string, unknown> | null;
+  card_problem?: string;
   details?: Record<string, NodeDetails>;
   curve?: Curve;
 }

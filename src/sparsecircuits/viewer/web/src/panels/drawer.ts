@@ -71,6 +71,8 @@ function table(entries: [string, unknown][]): HTMLElement {
 /** Everything that the saved card holds: the losses as bars, warnings first, the rest as it stands. */
 function cardPanel(app: App): HTMLElement[] {
   const card = app.payload?.card;
+  if (!card && app.payload?.live === null) return [html("p", { class: "words" }, "The card comes with the model.")];
+  if (!card && app.payload?.card_problem) return [html("p", { class: "warning", role: "note" }, app.payload.card_problem)];
   if (!card) {
     return [html("p", { class: "words" }, "No card was saved beside this circuit. Make one with:"), html("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, "sparsecircuits report circuit.json"),
       html("p", { class: "words" }, "A small circuit proves little by itself: pruning finds small “circuits” for nonsense too. The card says how sufficient and how necessary this one is.")];

@@ -1,0 +1,200 @@
+"""What a circuit's file holds: one JSON with a versioned schema, and the one reader that checks it. Free of torch, so
+that a picture can stand before the model is loaded."""
+
+import base64
+import hashlib
+import json
+import math
+import struct
+from pathlib import Path
+from typing import Annotated, Any, Literal, Self
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import read_json, write_text
+from sparsecircuits.models.names import split_node, split_site
+from sparsecircuits.pruning.config import Ablation
+
+LARGEST_FILE = 200_000_000  # bytes
+_HEADED = ("attn.q", "attn.k", "attn.v")
+
+
+class _Strict(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
+
+
+# Of JSON's numbers alone: no text, no truth value.
+Whole = Annotated[int, Field(strict=True, ge=0, lt=10**9)]
+Real = Annotated[float, Field(strict=True)]
+Name = Annotated[str, Field(max_length=200)]
+
+
+class Node(_Strict):
+    """One channel of one site."""
+
+    name: Name
+    """`{layer}.{site}.{index}`, or `final_resid.{index}`."""
+    layer: Whole | None
+    site: Name
+    index: Whole
+    head: Whole | None = None
+    """Attention head of a q, k or v channel."""
+    mean: Real | None
+    """Mean activation over pretraining text; None where a published file does not say it."""
+    importance: Real | None = None
+    """Rise of the circuit's loss in nats when this node alone is frozen."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """The name is a node's, and says the same as the fields beside it."""
+        site, index = split_node(self.name)
+        if (*split_site(site), index) != (self.layer, self.site, self.index):
+            place = self.site if self.layer is None else f"{self.layer}.{self.site}"
+            raise ValueError(f"the node {self.name!r} is described as channel {self.index} of {place}")
+        if self.head is not None and (self.site not in _HEADED or self.head > self.index):
+            raise ValueError(f"the node {self.name!r} cannot lie in head {self.head}")
+        return self
+
+
+class Edge(_Strict):
+    """A nonzero weight between two kept nodes that runs; others between them carry the source's ablation value."""
+
+    source: Name
+    target: Name
+    weight: Real | None
+    """None where a published file does not hold it."""
+    importance: Real | None = None
+    """Rise of the circuit's loss in nats when this edge alone is ablated."""
+
+
+UNKNOWN_MODEL = "unknown"
+"""The model id of a published circuit that was read without its model."""
+
+
+class Losses(_Strict):
+    """Task losses in nats on one split; chance is ln 2."""
+
+    split: Name
+    n_pairs: Annotated[Whole, Field(ge=1)]
+    seed: Annotated[int, Field(strict=True)]
+    circuit: Real
+    """All nodes and edges outside ablated (sufficiency)."""
+    full: Real
+    """The whole model."""
+    empty: Real
+    """Every node frozen."""
+    ablated: Real
+    """Only the circuit's nodes frozen (necessity)."""
+    accuracy: Real
+    accuracy_full: Real
+
+
+class CircuitData(_Strict):
+    """A circuit as data. `load` and `save` are one JSON file; unknown fields are refused."""
+
+    schema_version: Literal[1] = 1
+    task: Name
+    answers: tuple[Name, Name]
+    model_name: Annotated[str, Field(max_length=1000)]
+    model_id: Name
+    """Content hash of the model that it belongs to."""
+    ablation: Ablation = "mean"
+    """What nodes outside carry (see `Gating`)."""
+    target_loss: Real
+    nodes: tuple[Node, ...]
+    edges: tuple[Edge, ...]
+    scale: Real = 1.0
+    shift: tuple[Real, Real] = (0.0, 0.0)
+    """Calibration: candidate logits become scale * logits + shift."""
+    losses: Losses | None = None
+    frozen: dict[str, str]
+    """What nodes outside are frozen at: per site, base64 of little-endian float32, one per channel."""
+    found_by: dict[str, Any] = Field(default_factory=dict)
+    """How it was found: method, hyperparameters, seconds."""
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        """Edges lie between nodes, nothing is there twice, and what is written down twice agrees."""
+        names = {node.name for node in self.nodes}
+        ends = {(edge.source, edge.target) for edge in self.edges}
+        if len(names) < len(self.nodes) or len(ends) < len(self.edges):
+            raise ValueError("a node or an edge is there twice")
+        loose = next((name for pair in ends for name in pair if name not in names), None)
+        if loose is not None:
+            raise ValueError(f"an edge ends at {loose!r}, which is no node of the circuit")
+        _check_plain(self.found_by)
+        published = self.found_by.get("published_losses", {})
+        if not isinstance(published, dict) or any(isinstance(x, bool | str | list | dict) for x in published.values()):
+            raise ValueError("found_by: published_losses holds something else than losses")
+        self._check_frozen()
+        return self
+
+    def _check_frozen(self) -> None:
+        """Ablation values can be read, and under mean ablation they are what the kept nodes say as their means."""
+        values = {}
+        for site, text in self.frozen.items():
+            try:
+                values[site] = base64.b64decode(text, validate=True)
+            except ValueError as error:
+                raise ValueError(f"the ablation values of {site[:40]} are damaged: {error}") from error
+        for node in self.nodes if self.ablation == "mean" else ():
+            raw = values.get(split_node(node.name)[0], b"")
+            if node.mean is None or len(raw) < 4 * node.index + 4:
+                continue  # what a site lacks is told where the model's widths are known
+            [frozen] = struct.unpack_from("<f", raw, 4 * node.index)
+            if not abs(frozen - node.mean) <= 1e-5 * (1 + abs(node.mean)):
+                raise ValueError(f"the mean of {node.name} is {node.mean:g}, but it is ablated at {frozen:g}")
+
+    @property
+    def node_names(self) -> list[str]:
+        """Names of the kept nodes, in order of computation."""
+        return [node.name for node in self.nodes]
+
+    @property
+    def shown_losses(self) -> dict[str, Any]:
+        """The losses that were measured, or those that a published file says of itself; else nothing."""
+        return self.losses.model_dump() if self.losses else self.found_by.get("published_losses", {})
+
+    def checksum(self) -> str:
+        """Hash of the content. What a later version adds does not count while it has its default."""
+        content = self.model_dump(mode="json", exclude_defaults=True)
+        return hashlib.sha256(json.dumps(content, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+
+    def save(self, path: str | Path) -> Path:
+        """Write the JSON file, with a checksum of its content, atomically and return its path."""
+        content = {**self.model_dump(mode="json"), "checksum": self.checksum()}
+        return write_text(Path(path), json.dumps(content, indent=1, allow_nan=False) + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a JSON file. Raises UserError that names what is wrong with it, or says that it is not what was saved
+        (a file without a checksum is taken as it is)."""
+        raw = read_json(Path(path), "circuit", LARGEST_FILE)
+        if not isinstance(raw, dict):
+            raise UserError(f"{path} is not a circuit: it holds no object")
+        checksum = raw.pop("checksum", None)
+        try:
+            circuit = cls.model_validate(raw)
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"]) or "the file"
+            raise UserError(f"{path} is not a circuit: {where}: {first['msg']}") from error
+        if checksum is not None and checksum != circuit.checksum():
+            raise UserError(f"{path} was changed after it was saved: its content does not have its checksum")
+        return circuit
+
+
+def _check_plain(value: Any) -> None:
+    """Raise ValueError for what JSON does not hold: other types, keys that are no text, numbers that are not finite."""
+    waiting = [value]
+    while waiting:
+        found = waiting.pop()
+        if isinstance(found, dict):
+            waiting += [*found, *found.values()]
+            if not all(isinstance(key, str) for key in found):
+                raise ValueError("found_by has a key that is no text")
+        elif isinstance(found, list | tuple):
+            waiting += found
+        elif not isinstance(found, str | int | float | None) or (isinstance(found, float) and not math.isfinite(found)):
+            raise ValueError(f"found_by holds {str(found)[:40]}, which is no plain value")
