@@ -36,7 +36,7 @@ def _put(x, factor, out, b, first, width):
 
 @kernel
 def _scores(left, i, turned, out, row, n):
-    """out[row : row + 4, :n] = left[i : i + 4] @ turned[:, :n], n a multiple of 16."""
+    """out[row : row + ROWS, :n] = left[i : i + ROWS] @ turned[:, :n], n a multiple of 16."""
     wide, stride = left.shape[1], out.shape[1]
     for j in range(0, n, COLUMNS):
         tile(out, row * stride + j, stride, left, i * wide, wide, 1, turned, j, turned.shape[1], wide, False)  # type: ignore[call-arg]
@@ -44,7 +44,7 @@ def _scores(left, i, turned, out, row, n):
 
 @kernel
 def _mix(weights, row, n, right, out, i):
-    """out[i : i + 4] = weights[row : row + 4, :n] @ right[:n]."""
+    """out[i : i + ROWS] = weights[row : row + ROWS, :n] @ right[:n]."""
     wide, stride = right.shape[1], weights.shape[1]
     for c in range(0, wide, COLUMNS):
         tile(out, i * wide + c, wide, weights, row * stride, stride, 1, right, c, wide, n, False)  # type: ignore[call-arg]
@@ -52,7 +52,7 @@ def _mix(weights, row, n, right, out, i):
 
 @kernel
 def _spread(weights, n, left, i, out):
-    """out[:n] += weights[:, :n]ᵀ @ left[i : i + rows of weights], n a multiple of 4."""
+    """out[:n] += weights[:, :n]ᵀ @ left[i : i + rows of weights], n a multiple of ROWS."""
     wide, stride, rows = out.shape[1], weights.shape[1], weights.shape[0]
     for j in range(0, n, ROWS):
         for c in range(0, wide, COLUMNS):

@@ -1,13 +1,14 @@
 """Building blocks in LLVM's portable vectors, which Numba's own vectoriser does not find.
 
 Arrays are flat float32, or int32 for `compare_8`, with offsets in entries. LLVM lowers the vectors to what the
-CPU has (AVX, SSE, NEON).
-Nothing here checks bounds.
+CPU has (AVX-512, AVX, SSE, NEON): products are 16 wide where registers are, all else is 8 wide. Nothing here checks
+bounds.
 """
 
 from typing import Any
 
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
@@ -15,11 +16,13 @@ from numba.extending import intrinsic
 from sparsecircuits.kernels._jit import kernel
 
 LANES = 8
-ROWS, COLUMNS = 4, 16  # of a `tile`: eight registers of sums
-WIDTH = 64  # entries that `accumulate` works on: as many as stay in eight registers of eight
+WIDE = 16 if get_host_cpu_features().get("avx512f", False) else 8  # lanes of the products
+ROWS, COLUMNS = WIDE // 2, 16  # of a `tile`: eight registers of sums
+WIDTH = 64  # entries that `accumulate` works on: they stay in registers
 
 i64 = ir.IntType(64)
 vector = ir.VectorType(ir.FloatType(), LANES)
+wide = ir.VectorType(ir.FloatType(), WIDE)
 
 
 def data_of(context: Any, builder: Any, kind: Any, array: Any) -> Any:
@@ -27,21 +30,21 @@ def data_of(context: Any, builder: Any, kind: Any, array: Any) -> Any:
     return context.make_array(kind)(context, builder, array).data
 
 
-def at(builder: Any, data: Any, offset: Any) -> Any:
-    """Pointer to eight entries from an offset on."""
-    return builder.bitcast(builder.gep(data, [offset]), vector.as_pointer())
+def at(builder: Any, data: Any, offset: Any, kind: Any = vector) -> Any:
+    """Pointer to a vector's entries (eight, if no kind is given) from an offset on."""
+    return builder.bitcast(builder.gep(data, [offset]), kind.as_pointer())
 
 
-def constant(value: float) -> Any:
+def constant(value: float, kind: Any = vector) -> Any:
     """A vector with one known number in all its lanes."""
-    return ir.Constant(vector, [value] * LANES)
+    return ir.Constant(kind, [value] * kind.count)
 
 
 def everywhere(builder: Any, value: Any, kind: Any) -> Any:
     """A vector of type `kind` with one number in all its lanes."""
     first = builder.insert_element(ir.Constant(kind, ir.Undefined), value, ir.Constant(ir.IntType(32), 0))
     return builder.shuffle_vector(
-        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), LANES), [0] * LANES)
+        first, ir.Constant(kind, ir.Undefined), ir.Constant(ir.VectorType(ir.IntType(32), kind.count), [0] * kind.count)
     )
 
 
@@ -53,11 +56,11 @@ def call(builder: Any, name: str, kind: Any, *arguments: Any) -> Any:
 
 def multiply_add(builder: Any, a: Any, b: Any, c: Any) -> Any:
     """a * b + c, fused where the CPU can."""
-    return call(builder, f"llvm.fmuladd.v{LANES}f32", vector, a, b, c)
+    return call(builder, f"llvm.fmuladd.v{a.type.count}f32", a.type, a, b, c)
 
 
 def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
-    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), LANES), lanes))
+    return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
 def _turned(builder: Any, rows: list[Any]) -> list[Any]:
@@ -131,16 +134,16 @@ def accumulate(typingctx, out, o, values, indices, first, last, rows, start, str
         write = data_of(context, builder, kinds[0], out)
         factors, places = data_of(context, builder, kinds[2], values), data_of(context, builder, kinds[3], indices)
         read = data_of(context, builder, kinds[6], rows)
-        targets = [at(builder, write, builder.add(o, ir.Constant(i64, LANES * k))) for k in range(WIDTH // LANES)]
+        targets = [at(builder, write, builder.add(o, ir.Constant(i64, WIDE * k)), wide) for k in range(WIDTH // WIDE)]
         sums = [cgutils.alloca_once_value(builder, builder.load(target, align=4)) for target in targets]
         with cgutils.for_range(builder, builder.sub(last, first)) as loop:
             p = builder.add(first, loop.index)
             factor = builder.load(builder.gep(factors, [p]))
-            factor = everywhere(builder, factor, vector)
+            factor = everywhere(builder, factor, wide)
             place = builder.sext(builder.load(builder.gep(places, [p])), i64)
             base = builder.add(start, builder.mul(stride, place))
             for k, held in enumerate(sums):
-                entry = builder.load(at(builder, read, builder.add(base, ir.Constant(i64, LANES * k))), align=4)
+                entry = builder.load(at(builder, read, builder.add(base, ir.Constant(i64, WIDE * k)), wide), align=4)
                 builder.store(multiply_add(builder, factor, entry, builder.load(held)), held)
         for target, held in zip(targets, sums, strict=True):
             builder.store(builder.load(held), target, align=4)
@@ -162,20 +165,18 @@ def sampled_dots(typingctx, out, indices, first, last, left, start, right, strid
         write, places, factors, read = (
             data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 1, 4, 6)
         )
-        parts = [ir.Constant(i64, LANES * k) for k in range(WIDTH // LANES)]
-        kept = [builder.load(at(builder, factors, builder.add(start, part)), align=4) for part in parts]
+        parts = [ir.Constant(i64, WIDE * k) for k in range(WIDTH // WIDE)]
+        kept = [builder.load(at(builder, factors, builder.add(start, part), wide), align=4) for part in parts]
         with cgutils.for_range(builder, builder.sub(last, first)) as loop:
             p = builder.add(first, loop.index)
             base = builder.mul(stride, builder.sext(builder.load(builder.gep(places, [p])), i64))
-            entries = [builder.load(at(builder, read, builder.add(base, part)), align=4) for part in parts]
+            entries = [builder.load(at(builder, read, builder.add(base, part), wide), align=4) for part in parts]
             sums = [builder.fmul(kept[k], entries[k]) for k in (0, 1)]  # two chains: a multiply-add takes four cycles
             for k in range(2, len(parts)):
                 sums[k % 2] = multiply_add(builder, kept[k], entries[k], sums[k % 2])
             total = builder.fadd(*sums)
-            for width in (4, 2, 1):
-                total = builder.fadd(
-                    total, _shuffle(builder, total, total, [(k + width) % LANES for k in range(LANES)])
-                )
+            for width in (8, 4, 2, 1)[-(WIDE - 1).bit_length() :]:
+                total = builder.fadd(total, _shuffle(builder, total, total, [(k + width) % WIDE for k in range(WIDE)]))
             target = builder.gep(write, [p])
             dot = builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
             builder.store(builder.fadd(builder.load(target), dot), target)
@@ -186,7 +187,7 @@ def sampled_dots(typingctx, out, indices, first, last, left, start, right, strid
 
 @intrinsic
 def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step, n, add):  # type: ignore[no-untyped-def]
-    """out[r, c] = (add: out[r, c] +) Σ_p a[r, p] b[p, c] for 4 rows and 16 columns; p < n.
+    """out[r, c] = (add: out[r, c] +) Σ_p a[r, p] b[p, c] for ROWS rows and 16 columns; p < n.
 
     out[r, c] is out[o + r * o_row + c], a[r, p] is a[a_start + r * a_row + p * a_step], and b[p, c] is
     b[b_start + p * b_step + c].
@@ -201,9 +202,9 @@ def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step
             there = builder.add(first, builder.mul(step, ir.Constant(i64, k)))
             return builder.add(there, ir.Constant(i64, more)) if more else there
 
-        parts = range(COLUMNS // LANES)
-        targets = [at(builder, write, place(o, o_row, r, LANES * k)) for r in range(ROWS) for k in parts]
-        sums = [cgutils.alloca_once_value(builder, constant(0.0)) for _ in targets]
+        parts = range(COLUMNS // WIDE)
+        targets = [at(builder, write, place(o, o_row, r, WIDE * k), wide) for r in range(ROWS) for k in parts]
+        sums = [cgutils.alloca_once_value(builder, constant(0.0, wide)) for _ in targets]
         with builder.if_then(add):
             for target, held in zip(targets, sums, strict=True):
                 builder.store(builder.load(target, align=4), held)
@@ -211,12 +212,12 @@ def tile(typingctx, out, o, o_row, a, a_start, a_row, a_step, b, b_start, b_step
         with cgutils.for_range(builder, n) as loop:
             there = builder.add(b_start, builder.mul(b_step, loop.index))
             entries = [
-                builder.load(at(builder, right, builder.add(there, ir.Constant(i64, LANES * k))), align=4)
+                builder.load(at(builder, right, builder.add(there, ir.Constant(i64, WIDE * k)), wide), align=4)
                 for k in parts
             ]
             step = builder.mul(a_step, loop.index)
             for r, start in enumerate(starts):
-                factor = everywhere(builder, builder.load(builder.gep(left, [builder.add(start, step)])), vector)
+                factor = everywhere(builder, builder.load(builder.gep(left, [builder.add(start, step)])), wide)
                 for k in parts:
                     held = sums[r * len(parts) + k]
                     builder.store(multiply_add(builder, factor, entries[k], builder.load(held)), held)
@@ -232,11 +233,12 @@ def turn(source, start, stride, rows, columns, target, target_start, target_stri
     """target[target_start + c * target_stride + r] = source[start + r * stride + c] for all r, c: whole 8x8 tiles in
     registers, what is left over one by one."""
     whole_rows, whole_columns = rows - rows % LANES, columns - columns % LANES
-    for c in range(0, whole_columns, LANES):
+    for line in range(0, whole_columns, 2 * LANES):  # a cache line of a row at a time: rows may fall on one another
         for r in range(0, whole_rows, LANES):
-            _turn_8x8(  # type: ignore[call-arg]
-                source, start + r * stride + c, stride, target, target_start + c * target_stride + r, target_stride
-            )
+            for c in range(line, min(line + 2 * LANES, whole_columns), LANES):
+                _turn_8x8(  # type: ignore[call-arg]
+                    source, start + r * stride + c, stride, target, target_start + c * target_stride + r, target_stride
+                )
     for r in range(rows):
         for c in range(whole_columns if r < whole_rows else 0, columns):
             target[target_start + c * target_stride + r] = source[start + r * stride + c]
