@@ -64,7 +64,7 @@ def run(variant: str, seed: int, steps: int) -> dict[str, Any]:
             return {"variant": variant, "seed": seed, "steps": steps, "val_loss": None, "words": str(error)}
         lines = [
             json.loads(line)
-            for line in (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+            for line in (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
         ]
     losses = [line["val_loss"] for line in lines if "val_loss" in line]
     return {

@@ -111,7 +111,7 @@ def write_text(target: Path, text: str) -> Path:
 def read_text(path: Path, what: str) -> str:
     """The text of a file, or a UserError that names `what` was looked for."""
     try:
-        return Path(path).read_text(encoding="utf-8")
+        return Path(path).read_text(encoding="utf-8-sig")  # editors on Windows put a byte order mark first
     except FileNotFoundError as error:
         raise UserError(f"no {what} at {path}") from error
     except (OSError, UnicodeDecodeError) as error:
@@ -157,11 +157,20 @@ def _finite(number: str) -> float:
 
 
 def _once(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) < len(pairs):
-        twice = next(key for place, (key, _) in enumerate(pairs) if key in dict(pairs[:place]))
-        raise ValueError(f"the key {twice!r} is there twice")
+    found: dict[str, Any] = {}
+    for key, value in pairs:
+        if key in found:
+            raise ValueError(f"the key {key!r} is there twice")
+        found[key] = value
     return found
+
+
+def json_lines(text: str) -> Iterator[tuple[int, str]]:
+    """(number from 1, line) of each line that is not blank. Only a line feed, with or without a carriage return
+    before it, ends a line: JSON may hold the other ends that `str.splitlines` knows (U+2028, U+2029, U+0085)."""
+    for number, line in enumerate(text.removeprefix("\ufeff").split("\n"), 1):
+        if line.strip():
+            yield number, line.removesuffix("\r")
 
 
 def sha256(path: Path) -> str:

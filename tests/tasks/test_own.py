@@ -71,6 +71,31 @@ def test_what_is_wrong_is_told_with_its_line(tmp_path, words):
         sc.own_task(write(tmp_path / "own.jsonl", BROKEN[words]))
 
 
+def test_only_line_feeds_end_lines(tmp_path):
+    marks = "\u2028\u2029\x85\x1c\x0c"
+    pairs = [{**row, "left": f"# {marks}\n{row['left']}", "right": f"# {marks}\n{row['right']}"} for row in rows()]
+    text = "".join(json.dumps(row, ensure_ascii=False).replace("\\u001c", "\x1c") + "\n" for row in [HEAD, *pairs])
+    text = text.replace("\x1c", "").replace("\\f", "")  # control characters that JSON must escape
+    plain, windows = tmp_path / "plain.jsonl", tmp_path / "windows.jsonl"
+    plain.write_text(text, encoding="utf-8", newline="\n")
+    windows.write_text("\ufeff" + text, encoding="utf-8", newline="\r\n")
+    tasks = [load_task_file(path) for path in (plain, windows)]
+    assert tasks[0].pool == tasks[1].pool
+    assert "\u2028\u2029\x85" in tasks[0].pairs("train", 1)[0].left
+    windows.write_text("\ufeff" + text + "{", encoding="utf-8", newline="\r\n")
+    with pytest.raises(sc.UserError, match="line 12: no JSON"):
+        load_task_file(windows)
+
+
+def test_numbers_too_long_and_brackets_too_deep_are_told_with_their_line(tmp_path):
+    for value in ("9" * 5000, "[" * 100_000 + "]" * 100_000, '{"a":' * 50_000 + "1" + "}" * 50_000):
+        line = json.dumps(rows()[0])[:-1] + f', "left_rest": {value}}}'
+        with pytest.raises(sc.UserError, match="line 2: no JSON"):
+            sc.own_task(write(tmp_path / "own.jsonl", [HEAD, line]))
+    with pytest.raises(sc.UserError, match="line 2: no JSON: the key 'left' is there twice"):
+        sc.own_task(write(tmp_path / "own.jsonl", [HEAD, '{"left": "a", "left": "b", "right": "c"}']))
+
+
 def test_other_files_are_refused(tmp_path):
     with pytest.raises(sc.UserError, match="no task file at"):
         sc.own_task(tmp_path / "none.jsonl")

@@ -27,6 +27,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import accuracy, correct_of
+from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 
 SMALL_PAIRS = 64
@@ -55,6 +56,7 @@ def faithfulness(
 
     Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
     """
+    checked_seed(seed)
     circuit.check_model(model)
     tell = report or (lambda share, details: None)
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)

@@ -23,6 +23,7 @@ from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_like
 from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch
 
 
@@ -61,6 +62,7 @@ def run_with(
 
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
+    checked_seed(seed)
     space = NodeSpace.of(model.config)
     frozen = circuit.frozen_values(space)
     check_targets(model, space, interventions)

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.seeds import checked_seed
 
 Batch = tuple[np.ndarray, np.ndarray]
 
@@ -41,7 +42,7 @@ class BatchSampler:
         self.tokens = tokens
         self.n_ctx = n_ctx
         self.batch_size = batch_size
-        self.seed = seed
+        self.seed = checked_seed(seed)
         self._start_epoch(0)
 
     def _start_epoch(self, epoch: int) -> None:

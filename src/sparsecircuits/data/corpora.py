@@ -20,6 +20,7 @@ from sparsecircuits.data.reading import DUPLICATE, LeftOut
 from sparsecircuits.data.source import Reading, SourceFile
 from sparsecircuits.data.spec import ALLOWED, Part, parse_spec
 from sparsecircuits.errors import UserError
+from sparsecircuits.seeds import checked_seed
 
 __all__ = [
     "DEFAULT_SPEC",
@@ -97,6 +98,7 @@ def load_sources(spec: str, *, seed: int = 0) -> dict[str, Reading]:
 
     Raises UserError for an unknown source.
     """
+    checked_seed(seed)
     parts = [part for part in parse_spec(spec) if not part.streamed]
     sources: dict[str, Reading] = {}
     for part in parts:

@@ -1,5 +1,6 @@
 """Sampling text with a key-value cache."""
 
+import math
 from collections.abc import Iterator
 
 import torch
@@ -8,17 +9,19 @@ from torch import Tensor
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import KVCache, SparseTransformer
+from sparsecircuits.seeds import checked_seed
 
 
 def pick(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
     """One token id per row of logits [B, V]: greedy at temperature 0, else sampled from the top_k."""
     if temperature == 0:
         return logits.argmax(dim=-1)
-    logits = logits.float() / temperature
+    # In double precision and below zero, so that the smallest temperature there is divides without overflow.
+    logits = (logits.double() - logits.amax(dim=-1, keepdim=True)) / temperature
     if top_k is not None and top_k < logits.shape[-1]:
         smallest = logits.topk(top_k, dim=-1).values[..., -1:]
         logits = logits.masked_fill(logits < smallest, -torch.inf)
-    return torch.multinomial(logits.softmax(dim=-1), 1, generator=generator).squeeze(-1)
+    return torch.multinomial(logits.softmax(dim=-1).float(), 1, generator=generator).squeeze(-1)
 
 
 @torch.inference_mode()
@@ -36,10 +39,16 @@ def stream(
     When the context is full, the older half of it is forgotten and the rest is read again. Raises
     UserError for a prompt that is empty or longer than the context, or for settings out of range.
     """
-    if temperature < 0 or (top_k is not None and top_k < 1):
-        raise UserError("temperature must not be negative and top_k must be at least 1")
+    if not 0 <= temperature < math.inf:
+        raise UserError(f"temperature must be a number of at least 0, got {temperature}")
+    if (top_k is not None and top_k < 1) or max_new_tokens < 0:
+        raise UserError("top_k must be at least 1 and max_new_tokens not negative")
+    if input_ids.shape[1] > model.config.n_ctx:
+        raise UserError(
+            f"{input_ids.shape[1]} tokens do not fit the model's context of {model.config.n_ctx}: shorten the prompt"
+        )
     n_ctx = model.config.n_ctx
-    generator = None if seed is None else torch.Generator(model.device).manual_seed(seed)
+    generator = None if seed is None else torch.Generator(model.device).manual_seed(checked_seed(seed))
     seen, fresh, cache = input_ids, input_ids, KVCache.empty(model.config.n_layer)
     for _ in range(max_new_tokens):
         if cache.length + fresh.shape[1] > n_ctx and cache.length:

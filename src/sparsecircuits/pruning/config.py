@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.seeds import checked_seed
 
 Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
 Ablation = Literal["mean", "zero", "resample"]
@@ -48,6 +49,7 @@ class PruneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        checked_seed(self.seed)
         for name in (
             "lr",
             "one_minus_beta2",

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.seeds import checked_seed
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
@@ -93,6 +94,7 @@ class Task:
         """
         if split not in SPLITS:
             raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+        checked_seed(seed)
         if n < 1:
             raise UserError(f"n must be at least 1, got {n}")
         found = self.draw(split, n, seed)

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_text, write_text
+from sparsecircuits.files import json_lines, parse_json, read_text, write_text
 from sparsecircuits.tasks.base import SPLITS, Pair, Task
 
 if TYPE_CHECKING:
@@ -102,9 +102,8 @@ def _python_task(path: Path) -> Task:
 def parse_task(text: str, source: str, default_name: str) -> FileTask:
     """A task from the text of a JSONL task file (see `load_task_file`)."""
     reader = _Reader(source, default_name)
-    for number, line in enumerate(text.splitlines(), 1):
-        if line.strip():
-            reader.read(number, line)
+    for number, line in json_lines(text):
+        reader.read(number, line)
     return reader.task()
 
 
@@ -126,8 +125,8 @@ class _Reader:
     def read(self, number: int, line: str) -> None:
         """One line: the head (first, may be left out) or a pair."""
         try:
-            row = json.loads(line)
-        except json.JSONDecodeError as error:
+            row = parse_json(line)
+        except (ValueError, RecursionError) as error:  # also numbers too long, and brackets too deep, to be read
             raise self._wrong(number, f"no JSON: {error}") from error
         if not isinstance(row, dict):
             raise self._wrong(number, "must be a JSON object")

@@ -6,6 +6,7 @@ from typing import Any, Literal
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.config import ModelConfig, from_fields
+from sparsecircuits.seeds import checked_seed
 from sparsecircuits.sparsity.schedules import SparsityConfig
 
 
@@ -83,6 +84,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
         object.__setattr__(self, "sparsity", self.sparsity.for_width(self.model.d_model))
+        checked_seed(self.seed)
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")

@@ -20,6 +20,7 @@ from sparsecircuits.kernels import warm_up
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.seeds import derived_seed
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.training.bigram import bigram_log_frequencies
@@ -201,7 +202,7 @@ class _Run:
         settings = self.config.optimizer
         inputs, targets = self.sampler.next()  # the whole batch: all processes draw the same one
         if self.gates is not None:
-            self.gates.prepare(seed=(self.config.seed << 32) + self.step)
+            self.gates.prepare(derived_seed(self.config.seed, self.step))
         held = self.held if self.step % self.config.sparsity.regrow_every else None
         if self.held is not None and held is None:
             self.held.release()

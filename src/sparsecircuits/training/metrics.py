@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import write_text
+from sparsecircuits.files import json_lines, read_text, write_text
 
 METRICS_NAME = "metrics.jsonl"
 
@@ -50,13 +50,17 @@ class MetricsLog:
 
 
 def read_metrics(path: Path) -> list[dict[str, Any]]:
-    """All whole lines of a metrics file (a line cut short by a kill is left out); [] if there is none."""
+    """All whole lines of a metrics file: objects with a step. A line cut short by a kill is left out, and what is no
+    such object; [] if there is no file. Raises UserError for a file that cannot be read."""
     if not Path(path).exists():
         return []
-    lines = []
-    for line in Path(path).read_text(encoding="utf-8").splitlines():
-        try:
-            lines.append(json.loads(line))
-        except json.JSONDecodeError:
-            continue
-    return lines
+    return [found for _, line in json_lines(read_text(path, "metrics")) if (found := _parsed(line)) is not None]
+
+
+def _parsed(line: str) -> dict[str, Any] | None:
+    try:
+        found = json.loads(line)
+    except (ValueError, RecursionError):
+        return None
+    step = found.get("step") if isinstance(found, dict) else None
+    return found if isinstance(step, int | float) and not isinstance(step, bool) else None
