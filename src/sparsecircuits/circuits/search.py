@@ -126,7 +126,9 @@ def _open_study(folder: Path, identity: dict[str, Any], config: PruneConfig) -> 
     _mend(folder / JOURNAL)
     backend = JournalFileBackend(str(folder / JOURNAL), _NoLock())  # type: ignore[arg-type]
     storage = optuna.storages.JournalStorage(backend)
-    sampler = optuna.samplers.TPESampler(seed=config.seed % 2**32, constant_liar=True, n_startup_trials=8)
+    with warnings.catch_warnings():  # Optuna 4 calls constant_liar an experiment
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        sampler = optuna.samplers.TPESampler(seed=config.seed % 2**32, constant_liar=True, n_startup_trials=8)
     study = optuna.create_study(study_name="prune", storage=storage, sampler=sampler, load_if_exists=True)
     known = study.user_attrs.get("identity")
     if known is None:
