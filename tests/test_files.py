@@ -79,7 +79,7 @@ def test_files_are_synced_by_the_rule_of_windows(tmp_path, monkeypatch):
     with atomic_path(tmp_path / "tensors") as temporary:
         save_file({"x": torch.zeros(3)}, temporary)
     (tmp_path / "source").write_bytes(b"abc")
-    download.download(f"file://{tmp_path / 'source'}", tmp_path / "cache" / "got")
+    download.download(f"file://{tmp_path / 'source'}", tmp_path / "cache" / "got", check=Path.read_bytes)
     assert len(synced) == 7  # checksum, record and version are files too
     assert (tmp_path / "text").read_bytes() == b"one\ntwo\n"
 

@@ -57,6 +57,35 @@ def atomic_path(target: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+@contextlib.contextmanager
+def atomic_folder(target: Path) -> Iterator[Path]:
+    """Yield a temporary folder beside `target`, which is absent or empty; on a clean exit rename it to `target`.
+
+    After an exception `target` is as it was and nothing else is left, so that whatever failed can be tried again.
+    Raises UserError for what the system refuses.
+    """
+    target = Path(target)
+    try:
+        target.parent.mkdir(parents=True, exist_ok=True)
+        sweep(target.parent, target.name)
+        temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
+    except OSError as error:
+        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        if target.is_dir():
+            target.rmdir()  # Windows renames over no folder, not even an empty one
+        os.replace(temporary, target)
+    except Exception as error:
+        reason = refusal(error)
+        if reason is None:
+            raise
+        raise UserError(f"cannot write {target}: {reason}") from error
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def fsync(path: Path) -> None:
     """Wait until a file's bytes are on the disk. Windows does that for a descriptor that may write alone."""
     with open(path, "r+b") as file:

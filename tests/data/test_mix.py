@@ -230,16 +230,37 @@ def test_a_state_of_another_stream_is_refused(head):
             sampler(head, **more).load_state_dict(state)
 
 
-@pytest.mark.parametrize("ending", ["parquet", "jsonl"])
+@pytest.mark.parametrize("ending", ["parquet", "jsonl", "json", "csv"])
 def test_single_files_and_columns(tmp_path, ending):
     from datasets import Dataset
 
     rows = Dataset.from_dict({"code": TEXTS[:8], "license": ["mit"] * 8})
     path = tmp_path / f"data.{ending}"
-    rows.to_parquet(path) if ending == "parquet" else rows.to_json(path)
-    assert len(read_head(f"hf:{path}", TOKENIZER).train) == 7
+    {"parquet": rows.to_parquet, "csv": rows.to_csv}.get(ending, rows.to_json)(path)
+    head = read_head(f"hf:{path}", TOKENIZER)
+    assert sorted(head.train + head.val) == sorted(TEXTS[:8])
+    stream, settings = sampler(head, block_tokens=500), {"block_tokens": 500}
+    for _ in range(20):
+        stream.next()
+    resumed = sampler(head, **settings)
+    resumed.load_state_dict(json.loads(json.dumps(stream.state_dict())))
+    assert np.array_equal(stream.next()[0], resumed.next()[0])
     with pytest.raises(UserError, match="no column 'body'; it has code, license"):
         read_head(f"hf:{path}#body", TOKENIZER)
+    assert len(read_head(f"hf:{path}#code", TOKENIZER).train) == len(head.train)
+
+
+def test_a_text_file_is_a_document_a_line(tmp_path):
+    path = tmp_path / "lines.txt"
+    path.write_text("\n".join(f"x_{i} = {i}" for i in range(50)) + "\n")
+    head = read_head(f"hf:{path}", TOKENIZER)
+    assert len(head.train + head.val) == 50
+    path.write_text("")
+    with pytest.raises(UserError):
+        read_head(f"hf:{path}", TOKENIZER)
+
+
+def test_a_column_that_is_not_sure_is_asked_for(tmp_path):
     ambiguous = tmp_path / "ambiguous.jsonl"
     ambiguous.write_text('{"a": "x", "b": "y"}\n')
     with pytest.raises(UserError, match=r"which column .* #COLUMN \(a, b\)|which column .*#COLUMN"):

@@ -82,6 +82,7 @@ def assert_refused(kind, folder, quotes):
     assert said
     assert "\n" not in said, said
     assert len(said) < 600, said
+    assert "weights_only" not in said  # torch's advice on how to run what a file contains
     assert not (folder.parent / SENTINEL).exists()
 
 

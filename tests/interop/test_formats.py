@@ -118,6 +118,26 @@ def test_what_a_format_cannot_say_is_refused(tmp_path):
         save_model(random_model(config), tmp_path / "full", "native")
 
 
+def test_what_failed_can_be_tried_again(tmp_path, monkeypatch):
+    """A disk that fills up in the middle leaves nothing, also in a folder that was there and empty."""
+    model = random_model(sc.ModelConfig(vocab_size=2048, n_ctx=12, n_layer=1, d_model=8, d_head=4, bigram="none"))
+    model.tokenizer = Tokenizer.default()
+    (tmp_path / "hf").mkdir()
+
+    def full(*_, **__):
+        raise OSError(28, "No space left on device")
+
+    for form in ("native", "openai", "hf"):
+        with monkeypatch.context() as patch:
+            for place in ("safetensors.torch.save_file", "sparsecircuits.models.storage.save_file", "torch.save"):
+                patch.setattr(place, full)
+            with pytest.raises(sc.UserError, match="No space left on device"):
+                save_model(model, tmp_path / form, form)
+        assert [path.name for path in tmp_path.iterdir() if path.name.startswith(".")] == []
+        save_model(model, tmp_path / form, form)
+        assert_same(sc.load_model(tmp_path / form), model)
+
+
 def test_the_command(tmp_path, capsys):
     with pytest.raises(SystemExit) as done:
         main(["convert", str(GOLDEN / "plain"), str(tmp_path / "out"), "--to", "native", "--json"])

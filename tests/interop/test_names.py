@@ -4,6 +4,7 @@ import base64
 import hashlib
 import json
 import threading
+from concurrent.futures import ThreadPoolExecutor
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
@@ -12,6 +13,7 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.interop import download, names
+from sparsecircuits.models.storage import content_hash
 
 GOLDEN = Path(__file__).parents[1] / "golden" / "openai_checkpoints" / "plain"
 PREFIX = "/circuit-sparsity/models/csp_yolo2/"
@@ -150,6 +152,41 @@ def test_a_server_without_ranges_serves_too(server):
     server.ranges = False
     sc.load_model("csp_yolo2")
     assert cached().read_bytes() == (GOLDEN / "final_model.pt").read_bytes()
+
+
+@pytest.mark.parametrize("file", ["final_model.pt", "beeg_config.json"])
+def test_what_is_no_model_is_discarded(server, file):
+    """A web page with the right checksum, as a proxy sends it, is not kept; the next try gets the model."""
+    good = server.files[PREFIX + file]
+    server.files[PREFIX + file] = b"<html>please log in</html>"
+    with pytest.raises(sc.UserError, match=r"is not what it should be, and was discarded"):
+        sc.load_model("csp_yolo2")
+    assert not [path.name for path in cached().parent.glob(f"*{file}*")]
+    server.files[PREFIX + file] = good
+    assert sc.load_model("csp_yolo2").name == "csp_yolo2"
+
+
+def test_what_was_kept_without_having_been_read_is_got_again(server):
+    sc.load_model("csp_yolo2")
+    page = b"<html>please log in</html>"
+    cached().write_bytes(page)
+    record = json.loads(cached("final_model.pt.json").read_text())
+    del record["checked"]
+    record |= {"size": len(page), "sha256": hashlib.sha256(page).hexdigest()}
+    cached("final_model.pt.json").write_text(json.dumps(record))
+    assert sc.load_model("csp_yolo2").name == "csp_yolo2"
+
+
+@pytest.mark.filterwarnings("ignore:waiting")
+def test_several_at_once_on_an_empty_cache_all_load_and_one_downloads(server):
+    with ThreadPoolExecutor(4) as pool:
+        models = [future.result() for future in [pool.submit(sc.load_model, "csp_yolo2") for _ in range(4)]]
+    assert len({content_hash(model) for model in models}) == 1
+    first = [
+        path for kind, path, asked in server.requests if asked and asked.startswith("bytes=0-") and asked != "bytes=0-0"
+    ]
+    assert len(first) == len(set(first)) == 2
+    assert not list(cached().parent.glob("*lock*"))
 
 
 def test_no_connection_and_no_such_name(server, monkeypatch):

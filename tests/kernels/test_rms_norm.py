@@ -7,13 +7,14 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sparsecircuits.kernels import RMSNorm, rms_norm
+from sparsecircuits.kernels.rms_norm import EPSILON
 
 
 @settings(deadline=None, max_examples=60)
 @given(
     st.lists(st.integers(1, 5), min_size=0, max_size=2),
     st.integers(1, 70),
-    st.sampled_from([None, 0.0, 1e-5]),
+    st.sampled_from([EPSILON, 0.0, 1e-5]),
     st.integers(0, 10**6),
 )
 def test_values_and_gradients(rows, width, eps, seed):
@@ -30,7 +31,7 @@ def test_values_and_gradients(rows, width, eps, seed):
 
 
 def test_nothing_nan_and_other_types():
-    norm, theirs = RMSNorm(8), torch.nn.RMSNorm(8)
+    norm, theirs = RMSNorm(8), torch.nn.RMSNorm(8, eps=EPSILON)
     assert torch.equal(norm(torch.zeros(2, 8)), torch.zeros(2, 8))
     assert norm(torch.zeros(0, 8)).shape == (0, 8)
     x = torch.randn(3, 8)

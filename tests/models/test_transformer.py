@@ -97,6 +97,11 @@ def test_bad_input_is_told_in_a_line():
         model(torch.zeros(1, 17, dtype=torch.long))
     with pytest.raises(sc.UserError, match=r"outside 0\.\.39"):
         model(torch.tensor([[40]]))
+    for ids, kind in (([[1, 2]], "list"), (torch.ones(1, 2).short(), "torch.int16"), (torch.ones(1, 2), "float32")):
+        for use in (model, lambda ids: model.loss(ids, ids), lambda ids: next(stream(model, ids, 1))):
+            with pytest.raises(sc.UserError, match=f"a tensor of int64 or int32, got .*{kind}"):
+                use(ids)
+    assert torch.equal(model(torch.tensor([[1, 2]]).int()), model(torch.tensor([[1, 2]])))
     with pytest.raises(sc.UserError, match="batch, sequence"):
         model(torch.tensor([1, 2]))
     for fields, words in (
@@ -104,7 +109,10 @@ def test_bad_input_is_told_in_a_line():
         ({"afrac": 0.0}, "afrac"),
         ({"positions": "concat"}, "needs d_pos_emb"),
         ({"abstopk": ("attn_y",)}, "attn_y"),
+        ({"positions": "concat", "d_pos_emb": -2}, "needs d_pos_emb"),
         ({"n_layer": 0}, "n_layer"),
+        ({"n_head": 0}, "n_head must be at least 1"),
+        ({"d_mlp": -4}, "d_mlp must be at least 1"),
     ):
         with pytest.raises(sc.UserError, match=words):
             dataclasses.replace(BASE, **fields)
@@ -112,6 +120,16 @@ def test_bad_input_is_told_in_a_line():
         ModelConfig.from_dict({"width": 3})
     with pytest.raises(sc.UserError, match="n_layer has the value '2'"):
         ModelConfig.from_dict({"n_layer": "2"})
+
+
+def test_float64_computes_what_float32_does(model):
+    """RMSNorm's epsilon is a number, not the type's: logits of small activations once differed by 0.7."""
+    with torch.no_grad():
+        model.wte.weight.mul_(1e-5)
+        ids = torch.randint(0, 40, (3, 10))
+        single, double = model(ids), model.double()(ids)
+    assert double.dtype == torch.float64
+    torch.testing.assert_close(single, double.float(), atol=2e-3, rtol=1e-3)
 
 
 def test_generation_goes_on_beyond_the_context():

@@ -139,6 +139,30 @@ def test_resume_without_a_run_is_refused(tmp_path):
     assert refusal("--out", tmp_path / "none", "--resume").startswith("no model config at")
 
 
+def test_files_that_are_no_checkpoints_are_left_alone(tmp_path):
+    save_checkpoint(tmp_path, 1, {"x": torch.zeros(2)}, keep=2)
+    folder = tmp_path / "checkpoints"
+    strangers = [folder / name for name in ("step-foo.pt", "step-.pt", "step-1-2.pt", "step-9 copy.pt", "step-٣.pt")]
+    for path in strangers:
+        path.write_text("mine")
+    save_checkpoint(tmp_path, 2, {"x": torch.ones(2)}, keep=1)
+    assert checkpoint_steps(tmp_path) == [2]
+    assert load_checkpoint(tmp_path)[0] == 2
+    assert all(path.exists() for path in strangers)
+
+
+def test_a_checkpoint_with_code_is_refused_in_a_line(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return print, ("executed",)
+
+    path = save_checkpoint(tmp_path, 1, {"x": Bomb()}, keep=1)
+    with pytest.raises(sc.UserError, match="contains code") as refused:
+        load_checkpoint(tmp_path)
+    assert str(path) in str(refused.value)
+    assert "\n" not in str(refused.value)
+
+
 def test_damaged_checkpoints_fall_back(tmp_path):
     for step in (1, 2, 3):
         save_checkpoint(tmp_path, step, {"x": torch.tensor([step])}, keep=2)

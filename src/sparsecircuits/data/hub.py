@@ -105,9 +105,10 @@ def open_dataset(source: HubSource, revision: str | None) -> tuple[Any, str]:
         if "train" not in found and len(found) > 1:
             raise UserError(f"{source.name} has the splits {', '.join(found)}, none of them called train")
         dataset = found["train" if "train" in found else next(iter(found))]
-        column = source.column or _text_column(source, dataset)
-        if column not in (dataset.column_names or ()):
-            raise UserError(f"{source.name} has no column {column!r}; it has {', '.join(dataset.column_names or ())}")
+        columns = _columns(dataset)
+        column = source.column or _text_column(source, columns)
+        if column not in columns:
+            raise UserError(f"{source.name} has no column {column!r}; it has {', '.join(columns)}")
         return dataset.select_columns([column]), column
     except UserError:
         raise
@@ -115,13 +116,28 @@ def open_dataset(source: HubSource, revision: str | None) -> tuple[Any, str]:
         raise UserError(f"cannot open the dataset {source.name!r}: {_first_line(error)}") from error
 
 
-def _text_column(source: HubSource, dataset: Any) -> str:
-    names = dataset.column_names or []
-    known = [name for name in COLUMNS if name in names]
-    strings = [name for name in names if getattr((dataset.features or {}).get(name), "dtype", "") == "string"]
+def _columns(dataset: Any) -> dict[str, bool]:
+    """The names of the columns, each with whether it is text. Where the library says them only after reading (CSV,
+    text, for versions before 4.7 JSON lines too), those of the first row that has text."""
+    if dataset.column_names is not None and dataset.features is not None:
+        return {name: getattr(dataset.features[name], "dtype", "") == "string" for name in dataset.column_names}
+    columns: dict[str, bool] = {}
+    for row in dataset.take(100):
+        for name, value in row.items():
+            columns[name] = columns.get(name, False) or isinstance(value, str)
+        if any(columns.values()):
+            break
+    return columns
+
+
+def _text_column(source: HubSource, columns: dict[str, bool]) -> str:
+    known = [name for name in COLUMNS if name in columns]
+    strings = [name for name, is_text in columns.items() if is_text]
     if known or len(strings) == 1:
         return (known or strings)[0]
-    raise UserError(f"which column of {source.name} is the text? Say it: hf:{source.name}#COLUMN ({', '.join(names)})")
+    raise UserError(
+        f"which column of {source.name} is the text? Say it: hf:{source.name}#COLUMN ({', '.join(columns)})"
+    )
 
 
 def _first_line(error: BaseException) -> str:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import atomic_folder
 from sparsecircuits.interop.loading import load_model
 
 if TYPE_CHECKING:
@@ -27,6 +28,11 @@ def save_model(model: "SparseTransformer", directory: str | Path, to: Format) ->
     directory = Path(directory)
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory} is not empty: give a new folder")
+    with atomic_folder(directory.resolve()) as temporary:  # whole or not there: what failed can be tried again
+        _write(model, temporary, to)
+
+
+def _write(model: "SparseTransformer", directory: Path, to: Format) -> None:
     if to == "native":
         from sparsecircuits.models.storage import save_native
 

@@ -1,31 +1,44 @@
 """Downloading a file once: resumed where it broke off, checked, and whole or absent in the cache.
 
-Beside each file `F` lies `F.json` with its address, size and SHA-256 as they were when it arrived. A later use
-checks the file against it, so that a cache that went bad is noticed and mended.
+Beside each file `F` lies `F.json` with its address, size and SHA-256 as they were when it arrived and had been read
+once. A later use checks the file against it, so that a cache that went bad is noticed and mended.
 """
 
 import base64
 import hashlib
 import json
 import os
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import fsync, sha256, write_text
+from sparsecircuits.locks import locked
 
 CHUNK = 8 << 20
 ATTEMPTS = 4
 
 
-def download(url: str, target: Path) -> Path:
+def download(url: str, target: Path, check: Callable[[Path], object]) -> Path:
     """The local copy of a file on a server that fsspec reads (http, s3, az, …).
 
-    A file in the cache is used without asking the server, after its checksum. Raises UserError when the
-    server lacks the file, cannot be reached, or sends something else than it announced.
+    check: reads the file as its user will, and raises UserError when it is not what it should be (a web page, say):
+    then it is discarded. A file in the cache is used without asking the server, after its checksum. Of several
+    processes one downloads, and the others wait for it. Raises UserError when the server lacks the file, cannot be
+    reached, or sends something else than it announced.
     """
     if _is_intact(url, target):
         return target
+    lock = target.with_name(f".{target.name}.lock")
+    with locked(lock, f"downloading {url}", wait=lambda holder: warnings.warn(f"waiting: {holder}", stacklevel=4)):
+        if not _is_intact(url, target):  # another process may have got it meanwhile
+            _download(url, target, check)
+    return target
+
+
+def _download(url: str, target: Path, check: Callable[[Path], object]) -> None:
     filesystem, path = _filesystem(url)
     try:
         info = filesystem.info(path)
@@ -39,12 +52,17 @@ def download(url: str, target: Path) -> Path:
             f"cannot download {url} ({reason}): check the connection and try again; what has arrived is kept"
         ) from error
     _check_against_server(partial, info, url)
-    record = {"url": url, "size": partial.stat().st_size, "sha256": sha256(partial)}
+    try:
+        check(partial)
+    except UserError as error:
+        partial.unlink()
+        _version_path(target).unlink(missing_ok=True)
+        raise UserError(f"{url} is not what it should be, and was discarded: {error}") from error
+    record = {"url": url, "size": partial.stat().st_size, "sha256": sha256(partial), "checked": True}
     fsync(partial)
     os.replace(partial, target)
     write_text(_record_path(target), json.dumps(record) + "\n")
     _version_path(target).unlink(missing_ok=True)
-    return target
 
 
 def _filesystem(url: str) -> tuple[Any, str]:
@@ -67,7 +85,7 @@ def _version_path(target: Path) -> Path:
 def _is_intact(url: str, target: Path) -> bool:
     try:
         record = json.loads(_record_path(target).read_text(encoding="utf-8"))
-        same = record["url"] == url and record["size"] == target.stat().st_size
+        same = record["checked"] and record["url"] == url and record["size"] == target.stat().st_size
         return same and record["sha256"] == sha256(target)
     except (OSError, ValueError, KeyError, TypeError):
         return False

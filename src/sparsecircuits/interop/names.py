@@ -46,8 +46,11 @@ def _released(name: str) -> Path:
 
     base = os.environ.get(URL_VARIABLE, RELEASED_URL).rstrip("/")
     directory = cache_directory() / name
-    for file in (released.CONFIG_NAME, released.WEIGHTS_NAME):
-        download(f"{base}/models/{name}/{file}", directory / file)
+    for file, check in (
+        (released.CONFIG_NAME, released.read_config),
+        (released.WEIGHTS_NAME, released.load_pt_tensors),
+    ):
+        download(f"{base}/models/{name}/{file}", directory / file, check)
     return directory
 
 

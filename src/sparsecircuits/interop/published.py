@@ -19,10 +19,11 @@ from sparsecircuits.circuits.circuit import UNKNOWN_MODEL, Circuit, Edge, Node, 
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.plain_values import DamagedValue, integers, numbers, plain, scalar, unmasked
-from sparsecircuits.interop.released import config_from_released, load_pt
+from sparsecircuits.interop.released import config_from_released
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import FINAL_SITE, NODE_SITES, node_sites, split_site
 from sparsecircuits.models.storage import content_hash
+from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.tasks import list_tasks
@@ -62,7 +63,7 @@ def read_published(
     the model lacks.
     """
     path = Path(path)
-    content = _object(load_pt(path), "the file", path)
+    content = _object(load_plain(path, "circuit"), "the file", path)
     importances = _object(content.get("importances", {}), "importances", path)
     config = model.config if model is not None else _config(importances, path)
     try:

@@ -2,7 +2,6 @@
 
 import json
 import warnings
-import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, read_json, write_text
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import build
+from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.models.transformer import SparseTransformer
 
 CONFIG_NAME, WEIGHTS_NAME = "beeg_config.json", "final_model.pt"
@@ -167,13 +167,18 @@ def state_to_released(model: SparseTransformer) -> dict[str, Tensor]:
     return state
 
 
+def read_config(path: Path) -> dict[str, Any]:
+    """The JSON object in a released config. Raises UserError for anything else."""
+    raw = read_json(path, "released config")
+    if not isinstance(raw, dict):
+        raise UserError(f"{path} does not hold an object")
+    return raw
+
+
 def load_released(directory: Path) -> SparseTransformer:
     """Load a released model directory. Never executes code (`weights_only`); raises UserError for anything
     missing, damaged, of a wrong shape, or not finite."""
-    raw = read_json(directory / CONFIG_NAME, "released config")
-    if not isinstance(raw, dict):
-        raise UserError(f"{directory / CONFIG_NAME} does not hold an object")
-    config = config_from_released(raw)
+    config = config_from_released(read_config(directory / CONFIG_NAME))
     state = load_pt_tensors(directory / WEIGHTS_NAME)
     model = build(*_fit(config, state), str(directory / WEIGHTS_NAME))
     model.name = directory.resolve().name
@@ -212,36 +217,9 @@ def save_released(model: SparseTransformer, directory: Path) -> None:
     write_text(directory / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
 
 
-def load_pt(path: Path) -> Any:
-    """What a `.pt` file of plain data holds. Never executes code; raises UserError for a missing file and for
-    anything but plain data."""
-    try:
-        _check_crc(path)
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # what the loader thinks of a file's protocol is no news for a user
-            return torch.load(path, map_location="cpu", weights_only=True)
-    except FileNotFoundError as error:
-        raise UserError(f"no weights at {path}") from error
-    except MemoryError as error:
-        raise UserError(f"{path} asks for more memory than there is") from error
-    except Exception as error:  # hostile bytes make the unpickler raise nearly anything
-        first = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise UserError(f"{path} is damaged or not a plain weights file ({first})") from error
-
-
-def _check_crc(path: Path) -> None:
-    """Compare the checksums that the archive holds, which PyTorch's own reader does not. Files older than the
-    zip format have none."""
-    if zipfile.is_zipfile(path):
-        with zipfile.ZipFile(path) as archive:
-            broken = archive.testzip()
-        if broken is not None:
-            raise ValueError(f"the checksum of {broken} is wrong")
-
-
 def load_pt_tensors(path: Path) -> dict[str, Tensor]:
-    """The state dict in a `.pt` file. Raises UserError as `load_pt` does, and for anything else in it."""
-    state = load_pt(path)
+    """The state dict in a `.pt` file. Raises UserError as `load_plain` does, and for anything else in it."""
+    state = load_plain(path)
     if not isinstance(state, dict) or not all(isinstance(k, str) and isinstance(v, Tensor) for k, v in state.items()):
         raise UserError(f"{path} does not hold a state dict of tensors")
     return dict(state)

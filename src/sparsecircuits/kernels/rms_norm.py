@@ -7,6 +7,9 @@ from torch import Tensor, nn
 
 from sparsecircuits.kernels._views import parameter_array
 
+EPSILON = torch.finfo(torch.float32).eps
+"""One number for all types, so that a model in float64 computes what it does in float32."""
+
 
 @torch.library.custom_op("sparsecircuits::rms_norm", mutates_args=())
 def _rms_norm(x: Tensor, weight: Tensor, eps: float) -> tuple[Tensor, Tensor]:
@@ -73,18 +76,21 @@ def _backward(ctx, grad, _grad_scales):
 _rms_norm.register_autograd(_backward, setup_context=_setup)
 
 
-def rms_norm(
-    x: Float[Tensor, "... n"], weight: Float[Tensor, " n"], eps: float | None = None
-) -> Float[Tensor, "... n"]:
-    """x / √(mean x² + eps) · weight along the last dimension; eps None is the dtype's own. Differentiable once in
-    x and weight; on other devices and types PyTorch's own function."""
+def rms_norm(x: Float[Tensor, "... n"], weight: Float[Tensor, " n"], eps: float = EPSILON) -> Float[Tensor, "... n"]:
+    """x / √(mean x² + eps) · weight along the last dimension. Differentiable once in x and weight; on other devices
+    and types PyTorch's own function."""
     if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel():
-        return _rms_norm(x, weight, torch.finfo(torch.float32).eps if eps is None else eps)[0]
+        return _rms_norm(x, weight, eps)[0]
     return F.rms_norm(x, (x.shape[-1],), weight, eps)
 
 
 class RMSNorm(nn.RMSNorm):
     """nn.RMSNorm over the last dimension by `rms_norm`. Same parameters, same result to float32 rounding."""
+
+    eps: float
+
+    def __init__(self, width: int, eps: float = EPSILON) -> None:
+        super().__init__(width, eps=eps)
 
     def forward(self, x: Float[Tensor, "... n"]) -> Float[Tensor, "... n"]:
         """x: [..., n], same shape out."""

@@ -61,8 +61,8 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "abstopk", tuple(self.abstopk))
-        for name in ("vocab_size", "n_ctx", "n_layer", "d_model", "d_head"):
-            if getattr(self, name) < 1:
+        for name in ("vocab_size", "n_ctx", "n_layer", "d_model", "d_head", "n_head", "d_mlp"):
+            if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
         if self.n_head is None and self.d_model % self.d_head:
             raise UserError(
@@ -74,8 +74,8 @@ class ModelConfig:
         unknown = set(self.abstopk) - set(ABSTOPK_SITES)
         if unknown:
             raise UserError(f"model.abstopk: unknown {sorted(unknown)}; known are {sorted(ABSTOPK_SITES)}")
-        if self.concatenates_positions and not self.d_pos_emb:
-            raise UserError(f"model.positions {self.positions!r} needs d_pos_emb")
+        if self.concatenates_positions and (self.d_pos_emb or 0) < 1:
+            raise UserError(f"model.positions {self.positions!r} needs d_pos_emb, at least 1")
 
     @property
     def heads(self) -> int:

@@ -43,10 +43,7 @@ def stream(
         raise UserError(f"temperature must be a number of at least 0, got {temperature}")
     if (top_k is not None and top_k < 1) or max_new_tokens < 0:
         raise UserError("top_k must be at least 1 and max_new_tokens not negative")
-    if input_ids.shape[1] > model.config.n_ctx:
-        raise UserError(
-            f"{input_ids.shape[1]} tokens do not fit the model's context of {model.config.n_ctx}: shorten the prompt"
-        )
+    model.check_ids(input_ids)
     n_ctx = model.config.n_ctx
     generator = None if seed is None else torch.Generator(model.device).manual_seed(checked_seed(seed))
     seen, fresh, cache = input_ids, input_ids, KVCache.empty(model.config.n_layer)

@@ -109,7 +109,7 @@ class MLP(nn.Module):
 
 def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
     if kind == "rms":
-        return RMSNorm(width, eps=None)  # dtype's own epsilon: zero keeps its meaning
+        return RMSNorm(width)
     return nn.LayerNorm(width, bias=config.norm_bias)
 
 
@@ -273,7 +273,7 @@ class SparseTransformer(nn.Module):
     def embed(self, input_ids: Int[Tensor, "B T"], start: int = 0) -> tuple[Float[Tensor, "B T D"], Tensor | None]:
         """The residual stream before the first layer, and the raw position channels [T, P] where the blocks read
         them beside it. start: position of the first token."""
-        self._check(input_ids, start)
+        self.check_ids(input_ids, start)
         x, positions = self.wte(input_ids), None
         if self.wpe is not None:
             row = self.wpe.weight[start : start + input_ids.shape[1]]
@@ -293,7 +293,11 @@ class SparseTransformer(nn.Module):
             hidden, self.lm_head.weight, self.logit_bias, targets.flatten(), table, ids, self.lm_head.held
         )
 
-    def _check(self, input_ids: Tensor, start: int) -> None:
+    def check_ids(self, input_ids: Tensor, start: int = 0) -> None:
+        """Raise UserError for token ids that the model cannot read. start: position of the first one."""
+        if not isinstance(input_ids, Tensor) or input_ids.dtype not in (torch.int64, torch.int32):
+            kind = input_ids.dtype if isinstance(input_ids, Tensor) else type(input_ids).__name__
+            raise UserError(f"input_ids must be a tensor of int64 or int32, got {kind}: torch.tensor(ids).long()")
         if input_ids.dim() != 2 or input_ids.shape[1] == 0:
             raise UserError(f"input_ids must be [batch, sequence], got shape {tuple(input_ids.shape)}")
         if start + input_ids.shape[1] > self.config.n_ctx:

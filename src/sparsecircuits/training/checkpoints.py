@@ -7,7 +7,7 @@ the rest of the state. Either is read by any number of processes. Loading never 
 
 import json
 import os
-import pickle
+import re
 import shutil
 import warnings
 from pathlib import Path
@@ -19,10 +19,12 @@ from torch import Tensor
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, read_text, sha256, write_text
+from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.training.distributed import World
 
 DIRECTORY = "checkpoints"
 MANIFEST = "checkpoint.json"
+_NAME = re.compile(r"step-([0-9]{1,18})(\.pt)?")
 
 
 def _path(run: Path, step: int) -> Path:
@@ -89,8 +91,9 @@ def save_shards(
 
 def _checkpoints(run: Path) -> list[tuple[int, Path]]:
     """(step, file or folder), ascending."""
-    found = [p for p in (Path(run) / DIRECTORY).glob("step-*") if p.suffix in ("", ".pt")]
-    return sorted((int(path.stem.split("-")[1]), path) for path in found)
+    folder = Path(run) / DIRECTORY
+    found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*")]  # others' files are left alone
+    return sorted((int(name[1]), path) for name, path in found if name is not None)
 
 
 def _drop_old(run: Path, keep: int) -> None:
@@ -137,10 +140,7 @@ def _verify(path: Path) -> None:
 
 def load_file(path: Path) -> dict[str, Any]:
     """The state in a `step-N.pt`, on the CPU."""
-    try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except (OSError, RuntimeError, pickle.UnpicklingError, EOFError, ValueError) as error:
-        raise UserError(f"checkpoint {path} cannot be read: {error}") from error
+    return load_plain(path, "checkpoint")
 
 
 def load_shards(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
@@ -153,7 +153,7 @@ def load_shards(path: Path, tensors: dict[str, Tensor]) -> dict[str, Any]:
             warnings.filterwarnings("ignore", message="torch.distributed is disabled")
             load(tensors, storage_reader=HuggingFaceStorageReader(str(path)), no_dist=not dist.is_initialized())
     except (CheckpointException, OSError, RuntimeError, ValueError) as error:
-        raise UserError(f"checkpoint {path} does not fit this run: {error}") from error
+        raise UserError(f"checkpoint {path} does not fit this run: {str(error).splitlines()[0]}") from error
     return json.loads((path / MANIFEST).read_text(encoding="utf-8"))["state"]
 
 

@@ -23,6 +23,8 @@ from .configuration_sparsecircuits import CACHE_NAMES, SparseCircuitsConfig
 # What the installed transformers calls the cache in an output: `cache` from 5.24 on, `past_key_values` before.
 CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast.__dataclass_fields__)
 
+EPSILON = torch.finfo(torch.float32).eps  # of RMSNorm, in every type
+
 
 def sinusoidal_table(n_ctx: int, width: int) -> Tensor:
     """[n_ctx, width]: fixed sines and cosines of geometrically spaced frequencies (Vaswani et al. 2017)."""
@@ -50,7 +52,7 @@ class Site(nn.Module):
 
 
 def _norm(width: int, kind: str, bias: bool) -> nn.Module:
-    return nn.RMSNorm(width, eps=None) if kind == "rms" else nn.LayerNorm(width, bias=bias)
+    return nn.RMSNorm(width, eps=EPSILON) if kind == "rms" else nn.LayerNorm(width, bias=bias)
 
 
 class Attention(nn.Module):
