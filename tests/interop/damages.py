@@ -625,6 +625,7 @@ NANS = struct.pack("<16f", *[float("nan")] * 16)
 def on_circuit(name: str, change: Callable[[dict[str, Any]], Any]) -> None:
     def apply(folder: Path) -> None:
         raw = json.loads((folder / "circuit.json").read_text())
+        raw.pop("checksum")  # what is damaged is found without it
         changed = change(raw)
         (folder / "circuit.json").write_text(json.dumps(raw if changed is None else changed))
 
@@ -659,6 +660,10 @@ on_circuit("node_twice", lambda c: c["nodes"].append(c["nodes"][0]))
 on_circuit("edge_twice", lambda c: c["edges"].append(c["edges"][0]))
 on_circuit("edge_to_no_node", lambda c: c["edges"][0].update(target="0.mlp.post_act.31"))
 on_circuit("edge_without_weight_in_the_model", lambda c: c["edges"][0].update(target="0.mlp.post_act.5"))
+on_circuit("edge_of_another_weight", lambda c: c["edges"][0].update(weight=c["edges"][0]["weight"] + 0.01))
+on_circuit("mean_that_is_not_the_frozen_value", node(mean=0.5))
+on_circuit("wrong_checksum", lambda c: c.update(checksum="0" * 64))
+on_circuit("head_elsewhere", node(name="0.attn.v.5", site="attn.v", index=5, head=0))
 on_circuit("frozen_values_missing", lambda c: quiet(c["frozen"].pop("0.attn.q")))
 on_circuit("frozen_values_too_few", lambda c: c["frozen"].update({"0.attn.q": "AAAAAA=="}))
 on_circuit("frozen_values_no_base64", lambda c: c["frozen"].update({"0.attn.q": "*" * 88}))
