@@ -2,6 +2,8 @@
 
 import json
 import os
+import subprocess
+import sys
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
@@ -172,6 +174,22 @@ def test_what_the_model_and_the_file_itself_contradict(
     except sc.UserError as error:
         found = str(error)
     assert words in found
+
+
+QUICK = """
+import sys
+from pathlib import Path
+from sparsecircuits.viewer.library import Library
+library = Library([Path(sys.argv[1])])
+assert library.payload("0", quick=True)["nodes"] and library.list()[0]["problem"] is None
+assert "torch" not in sys.modules
+"""
+
+
+def test_a_file_is_checked_and_shown_without_torch(run_dir: Path) -> None:
+    command = [sys.executable, "-c", QUICK, str(circuit_files(run_dir)[0])]
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    assert done.returncode == 0, done.stderr
 
 
 def test_a_circuit_keeps_its_checksum(run_dir: Path, tmp_path: Path) -> None:
