@@ -202,6 +202,22 @@ def json_lines(text: str) -> Iterator[tuple[int, str]]:
             yield number, line.removesuffix("\r")
 
 
+def expanded(path: str | Path) -> Path:
+    """The path with a leading ~ or ~user replaced by that home; as it is where there is no such user."""
+    return Path(os.path.expanduser(path))
+
+
+def require_writable(folder: Path) -> None:
+    """Raise UserError if files cannot be put into a folder (that need not exist yet): for checks before long work."""
+    place = Path(folder).absolute()
+    while not place.exists() and place.parent != place:
+        place = place.parent
+    if not place.is_dir():
+        raise UserError(f"cannot write into {folder}: {place} is no folder")
+    if not os.access(place, os.W_OK | os.X_OK):
+        raise UserError(f"cannot write into {folder}: no permission in {place}")
+
+
 def sha256(path: Path) -> str:
     """Hex SHA-256 of a file's bytes."""
     with open(path, "rb") as file:

@@ -22,6 +22,7 @@ from sparsecircuits.circuits.measures.estimate import estimate
 from sparsecircuits.circuits.measures.nulls import BUDGET, null_controls
 from sparsecircuits.circuits.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
 from sparsecircuits.circuits.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.data.corpora import require_folder
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
@@ -57,6 +58,8 @@ def faithfulness(
     Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
     """
     checked_seed(seed)
+    if corpus is not None:
+        require_folder(corpus)
     circuit.check_model(model)
     tell = report or (lambda share, details: None)
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)

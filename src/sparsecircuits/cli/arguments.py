@@ -4,12 +4,13 @@ import dataclasses
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Annotated, ClassVar, Literal
+from typing import Annotated, ClassVar, Literal, NoReturn
 
 import tyro
 
 from sparsecircuits import __version__
 from sparsecircuits.cli.resuming import option_value, require_agreement, saved_config_of
+from sparsecircuits.errors import no_such
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, preset
 
@@ -138,6 +139,7 @@ class Report(Common):
 
     function: ClassVar[str] = "report"
     circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Each a circuit.json, a run directory (all its circuits), or a folder of runs."""
     model: Path | None = None
     """The model; by default the run directory that the circuit lies in."""
     full: Annotated[bool, Flag] = False
@@ -236,9 +238,11 @@ def parse(argv: list[str]) -> Common:
         _say(f"sparsecircuits {__version__}")
         raise SystemExit(0)
     if argv[0] not in COMMANDS:
-        sys.stderr.write(f"error: no command {argv[0]!r}; there are {', '.join(COMMANDS)} (--help)\n")
-        raise SystemExit(2)
+        _refuse(no_such("no command", argv[0], COMMANDS) + " (--help)")
     kind, rest = COMMANDS[argv[0]], argv[1:]
+    named = option_value(rest, "preset") if kind is Train else None
+    if named is not None and named not in PRESETS:
+        _refuse(no_such("no preset", named, PRESETS))
     saved = saved_config_of(rest) if kind is Train and "resume" in _given(rest) else None
     default = {"default": _train_default(rest, saved)} if kind is Train else {}
     command = tyro.cli(kind, args=rest, prog=f"sparsecircuits {argv[0]}", **default)  # type: ignore[call-overload]
@@ -261,6 +265,11 @@ def overview() -> str:
     return "\n".join(lines)
 
 
+def _refuse(message: str) -> NoReturn:
+    sys.stderr.write(f"error: {message}\n")
+    raise SystemExit(2)
+
+
 def _say(text: str) -> None:
     sys.stdout.write(text + "\n")
 
@@ -273,7 +282,7 @@ def _given(rest: list[str]) -> set[str]:
 def _train_default(rest: list[str], saved: TrainConfig | None) -> Train:
     """Defaults of `train`: those of the preset that the arguments name, or what a resumed run was started with."""
     given, name = _given(rest), option_value(rest, "preset") or "nano"
-    config = preset(name) if name in PRESETS else TrainConfig()
+    config = preset(name)
     if saved is not None and "preset" not in given:
         config = saved
     if given & set(LENGTHS):

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
+from sparsecircuits.cli.checks import check_paths
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.errors import UserError
 from sparsecircuits.training.status import Status, duration
@@ -98,6 +99,7 @@ def evaluate(command: args.Eval) -> None:
     from sparsecircuits.interop.loading import load_model
     from sparsecircuits.models.statistics import model_statistics
 
+    check_paths(models=[command.model], data=command.data)
     model = load_model(command.model)
     data = command.data or model.corpus
     if data is None:
@@ -144,6 +146,7 @@ def tasks(command: args.Tasks) -> None:
         raise UserError(f"name a task or give --task-file, not both ({command.name}, {command.task_file})")
     if command.corpus is not None and command.model is None:
         raise UserError("--corpus needs --model")
+    check_paths(models=[command.model], corpus=command.corpus, task_file=command.task_file)
     if command.model is not None:
         _score(command)
         return
@@ -229,6 +232,7 @@ def prune(command: args.Prune) -> None:
         raise SystemExit(2)
     models = (command.model, *command.beside)
     folders = _circuit_folders(command, models)
+    check_paths(models=models, task_file=command.task_file, out=folders.values())
     found: list[dict[str, Any]] = []
     for path, folder in folders.items():
         found += [{"model": str(path), **record} for record in _prune_model(path, folder, command)]
@@ -338,10 +342,13 @@ def report(command: args.Report) -> None:
     from sparsecircuits.circuits.faithfulness import faithfulness
     from sparsecircuits.interop.published import load_circuit
     from sparsecircuits.tasks import task_of_circuit
+    from sparsecircuits.viewer.library import circuit_files
 
+    files = [file for path in command.circuits for file in (circuit_files(path) if path.is_dir() else [path])]
+    check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in files])
+    circuits = [load_circuit(path) for path in files]
     reports = []
-    for path in command.circuits:
-        circuit = load_circuit(path)
+    for path, circuit in zip(files, circuits, strict=True):
         model = _model_of(path, command.model)
         task = task_of_circuit(circuit.task, path.parent, model.tokenizer)
         with progress(f"card of {circuit.task}") as update:
@@ -380,6 +387,7 @@ def view(command: args.View) -> None:
     from sparsecircuits.viewer.library import circuit_files
     from sparsecircuits.viewer.server import serve
 
+    check_paths(models=[command.model])
     found = circuit_files(command.path)
     server = serve(found, command.port, command.model)
     if command.json:
@@ -399,6 +407,7 @@ def convert(command: args.Convert) -> None:
     from sparsecircuits.interop.released import WEIGHTS_NAME
 
     if is_published(command.source) and Path(command.source).name != WEIGHTS_NAME:
+        check_paths(models=[command.model], data=command.data)
         circuit = convert_circuit(command.source, command.destination, command.to, command.model, command.data)
         sizes = {"n_nodes": len(circuit.nodes), "n_edges": len(circuit.edges)}
         if command.json:

@@ -12,6 +12,7 @@ from typing import Any
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn
 from rich.table import Table
+from rich.text import Text
 
 STDERR = Console(stderr=True, highlight=False)
 # In a file or a pipe there is room: 80 columns, Rich's guess, fold the names of tasks.
@@ -52,7 +53,7 @@ def print_text(text: str) -> None:
 
 def print_table(title: str, columns: list[str], rows: list[list[Any]], right: tuple[int, ...] = ()) -> None:
     """A table on stdout; `right` names the columns to align right."""
-    table = Table(title=title or None, title_justify="left", header_style="bold")
+    table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
     for place, column in enumerate(columns):
         table.add_column(column, justify="right" if place in right else "left", overflow="fold")
     for row in rows:
@@ -63,7 +64,7 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], right: tu
 def _cell(value: Any) -> str:
     if value is None:
         return "-"
-    return f"{value:.4g}" if isinstance(value, float) else str(value).replace("[", r"\[")
+    return f"{value:.4g}" if isinstance(value, float) else str(value)
 
 
 @contextlib.contextmanager

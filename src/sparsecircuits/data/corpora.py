@@ -20,6 +20,7 @@ from sparsecircuits.data.reading import DUPLICATE, LeftOut
 from sparsecircuits.data.source import Reading, SourceFile
 from sparsecircuits.data.spec import ALLOWED, Part, parse_spec
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import expanded
 from sparsecircuits.seeds import checked_seed
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "load_sources",
     "read_folder",
     "read_stdlib",
+    "require_folder",
 ]
 
 LOG = logging.getLogger(__name__)
@@ -61,15 +63,21 @@ def read_stdlib() -> Reading:
     return _read(stdlib.walk(stdlib.stdlib_root(), tests=False), "stdlib", "the standard library")
 
 
+def require_folder(path: str | Path) -> Path:
+    """The folder. Raises UserError if there is none: for checks before long work."""
+    root = expanded(path)
+    if not root.is_dir():
+        raise UserError(f"no folder at {path}; {ALLOWED}")
+    return root
+
+
 def read_folder(path: str | Path) -> Reading:
     """Every Python file under a folder, tests included, sorted by name, without tables and duplicates.
 
     Regular files of at most 1 MB are read, in UTF-8 or the encoding that they declare. Raises UserError if the
     folder is missing or holds no Python that parses.
     """
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        raise UserError(f"no folder at {path}; {ALLOWED}")
+    root = require_folder(path)
     reading = _read(stdlib.walk(root, tests=True), root.resolve().name or "root", str(path))
     if not reading.files:
         raise UserError(f"no Python files that parse under {path} ({reading.describe('it')}); name another folder")
@@ -147,8 +155,8 @@ def corpus_fingerprint(spec: str, *, seed: int = 0) -> str:
         elif part.streamed:
             rows += fingerprint_rows(HubSource.parse(part.source))
         elif not part.generated:
-            rows += [str(Path(part.source).expanduser().resolve())]
-            rows += _listing(stdlib.walk(Path(part.source).expanduser(), tests=True))
+            rows += [str(expanded(part.source).resolve())]
+            rows += _listing(stdlib.walk(expanded(part.source), tests=True))
     code = Path(__file__).parent
     for source in sorted([*code.glob("tinypython/*.py"), *code.glob("*.py")]):
         rows.append(hashlib.sha256(source.read_bytes()).hexdigest())

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import expanded
 
 COLUMNS = ("content", "text", "code", "source", "whole_func_string", "func_code_string")
 """Where text is looked for, in this order."""
@@ -38,7 +39,7 @@ class HubSource:
     @property
     def path(self) -> Path | None:
         """Where it is on disk, or None for a dataset of the Hub."""
-        path = Path(self.name).expanduser()
+        path = expanded(self.name)
         return path if path.exists() else None
 
 

@@ -9,9 +9,9 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass
-from pathlib import Path
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.files import expanded
 
 ALLOWED = (
     'a corpus is "stdlib", "tinypython", "tinypython:N", a folder, "hf:NAME", or several joined by "+", '
@@ -43,7 +43,7 @@ def parse_spec(spec: str) -> list[Part]:
     Raises UserError for an unknown source, a weight that is no positive number, weights on some sources
     only, a source named twice, or an unlimited source in a mix without weights.
     """
-    if spec not in ("stdlib", "tinypython") and spec and Path(spec).expanduser().is_dir():
+    if spec not in ("stdlib", "tinypython") and spec and expanded(spec).is_dir():
         return [Part(spec)]
     parts = [_part(text.strip()) for text in spec.split("+")]
     if len({part.source for part in parts}) < len(parts):
@@ -62,7 +62,7 @@ def _part(text: str) -> Part:
     """A source with its weight as written."""
     weight = None
     head, star, rest = text.partition("*")
-    if star and not Path(text).expanduser().is_dir():
+    if star and not expanded(text).is_dir():
         try:
             weight = float(head)
         except ValueError:
@@ -84,5 +84,5 @@ def _check_source(text: str) -> None:
     elif head == "hf" and colon:
         if not count:
             raise UserError('"hf:" names no dataset: write hf:NAME or hf:PATH')
-    elif not text or not Path(text).expanduser().is_dir():
+    elif not text or not expanded(text).is_dir():
         raise UserError(f'unknown corpus "{text}" (no such folder either): {ALLOWED}')

@@ -4,7 +4,7 @@ published circuits into our JSON."""
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import atomic_folder
 from sparsecircuits.interop.loading import load_model
 
@@ -24,7 +24,7 @@ def save_model(model: "SparseTransformer", directory: str | Path, to: Format) ->
     the format cannot express.
     """
     if to not in get_args(Format):
-        raise UserError(f"no format {to!r}; there are {', '.join(get_args(Format))}")
+        raise UserError(no_such("no format", to, get_args(Format)))
     directory = Path(directory)
     if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
         raise UserError(f"{directory} is not empty: give a new folder")

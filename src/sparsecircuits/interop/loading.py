@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_json
+from sparsecircuits.files import expanded, read_json
 from sparsecircuits.interop import data_gym, released
 from sparsecircuits.interop.huggingface_files import is_hf, load_hf
 from sparsecircuits.interop.names import fetch, is_name
@@ -15,6 +15,12 @@ if TYPE_CHECKING:
     from sparsecircuits.models.transformer import SparseTransformer
 
 
+def require_model(path: str | Path) -> None:
+    """Raise UserError if a path is neither on disk nor a name that could be downloaded: for checks before long work."""
+    if not expanded(path).exists() and not is_name(str(path)):
+        raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
+
+
 def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
     """Load a model for inference: a run directory of ours, a released checkpoint directory, a Hugging Face
     directory that `convert` made, a released name (`csp_yolo2`), or `hf:OWNER/NAME` on the Hugging Face Hub.
@@ -23,10 +29,9 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
     `model.tokenizer`. Raises UserError when nothing that can be loaded is there, or when it is damaged.
     Loading never executes code.
     """
-    directory = Path(path).expanduser()
+    require_model(path)
+    directory = expanded(path)
     if not directory.exists():
-        if not is_name(str(path)):
-            raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
         directory = fetch(str(path))
     if directory.is_file():
         directory = directory.parent

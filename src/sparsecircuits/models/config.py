@@ -5,7 +5,7 @@ import math
 from dataclasses import dataclass
 from typing import Any, Literal
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 
 # Where AbsTopK may act, by the paper's location names, and the site that it belongs to.
 ABSTOPK_SITES = {
@@ -148,7 +148,7 @@ def from_fields(cls: type, fields: Any, what: str) -> Any:
     known = {field.name: field for field in dataclasses.fields(cls)}
     unknown = sorted(set(fields) - set(known))
     if unknown:
-        raise UserError(f"{what}: unknown key {unknown[0]!r}; known keys are {', '.join(known)}")
+        raise UserError(f"{what}: {no_such('unknown key', unknown[0], known, 'known keys are')}")
     import typing
 
     hints = typing.get_type_hints(cls)

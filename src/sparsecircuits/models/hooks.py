@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterator, Mapping
 import torch
 from torch import Tensor, nn
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 
 # What torch.compile, DDP and checkpoint wrappers put into module names, and the list that the layers are in.
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.)")
@@ -64,7 +64,7 @@ def intervene(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tenso
     points = hook_points(model)
     unknown = [name for name in functions if name not in points]
     if unknown:
-        raise UserError(f"no hook point {unknown[0]!r}; the model has {', '.join(points)}")
+        raise UserError(no_such("no hook point", unknown[0], points, "the model has"))
 
     def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def checked(output: Tensor) -> Tensor:
@@ -88,7 +88,7 @@ def _matching(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
     except re.error as error:
         raise UserError(f"{pattern!r} is not a regular expression: {error}") from error
     if not found:
-        raise UserError(f"no hook point matches {pattern!r}; the model has {', '.join(points)}")
+        raise UserError(no_such("no hook point matches", pattern, points, "the model has"))
     return found
 
 

@@ -2,7 +2,7 @@
 
 import re
 
-from sparsecircuits.errors import NoSuchNode
+from sparsecircuits.errors import NoSuchNode, near
 
 # Sites whose channels can be nodes of a circuit (method: Gao et al. 2025, section 2.2), in order of
 # computation within a layer. `final_resid` follows the last layer.
@@ -32,7 +32,13 @@ def split_node(name: str) -> tuple[str, int]:
     """`0.mlp.post_act.863` -> (`0.mlp.post_act`, 863). Raises NoSuchNode, a UserError, for any other form."""
     found = _NODE.fullmatch(name)
     if found is None:
-        raise NoSuchNode(f"there is no node {name[:80]!r}: nodes are called like 0.mlp.post_act.3 or {FINAL_SITE}.3")
+        layer, index = name[:80].partition(".")[0], name[:80].rpartition(".")[2]
+        likely = [*(f"{layer}.{site}.{index}" for site in NODE_SITES), f"{FINAL_SITE}.{index}"]
+        likely = [other for other in likely if _NODE.fullmatch(other)]
+        raise NoSuchNode(
+            f"there is no node {name[:80]!r}{near(name, likely)}: nodes are called like 0.mlp.post_act.3 "
+            f"or {FINAL_SITE}.3, with the kinds {', '.join(NODE_SITES)}"
+        )
     return found[1], int(found[2])
 
 

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import atomic_path, write_text
 from sparsecircuits.plots.curves import AXES, Curve, Panel, Run, panels, read_runs
 from sparsecircuits.plots.page import render_page
@@ -27,7 +27,7 @@ def plot_runs(paths: Sequence[str | Path], out: str | Path, *, axis: str = "step
     """
     out = Path(out)
     if axis not in AXES:
-        raise UserError(f"no axis {axis!r}; there are {', '.join(AXES)}")
+        raise UserError(no_such("no axis", axis, AXES))
     if out.suffix.lower() not in (".png", ".html"):
         raise UserError(f"cannot write {out}: a plot ends in .png or .html")
     if not paths:

@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_site
@@ -99,7 +99,7 @@ def _after_attention(site: str) -> str:
 def ablation_values(ablation: str, means: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
     """The constants of an ablation (those of `resample` are not used). Raises UserError for an unknown one."""
     if ablation not in ABLATIONS:
-        raise UserError(f"no ablation {ablation!r}; there are {', '.join(ABLATIONS)}")
+        raise UserError(no_such("no ablation", ablation, ABLATIONS))
     return means if ablation == "mean" else torch.zeros_like(means)
 
 

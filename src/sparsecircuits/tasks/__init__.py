@@ -5,7 +5,7 @@ One module per family; `get_task` finds a task by name and checks it against a t
 
 from typing import TYPE_CHECKING
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.tasks.accumulators import SET_OR_STRING, SET_OR_STRING_FIXEDVARNAME
 from sparsecircuits.tasks.base import SPLITS, Pair, PairBatch, Task
 from sparsecircuits.tasks.brackets import BRACKET_BRACE, BRACKET_COUNTING
@@ -80,7 +80,7 @@ def get_task(name: str, tokenizer: "Tokenizer | None" = None) -> Task:
     Raises UserError for an unknown name, or when an answer is not one token of the tokenizer.
     """
     if name not in _TASKS:
-        raise UserError(f"no task {name!r}; there are {', '.join(_TASKS)}")
+        raise UserError(no_such("no task", name, _TASKS))
     return _TASKS[name].bind(tokenizer or _default_tokenizer())
 
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.seeds import checked_seed
 
 if TYPE_CHECKING:
@@ -93,7 +93,7 @@ class Task:
         Raises UserError for an unknown split, or when the split has fewer than n different pairs.
         """
         if split not in SPLITS:
-            raise UserError(f"no split {split!r}; there are {', '.join(SPLITS)}")
+            raise UserError(no_such("no split", split, SPLITS))
         checked_seed(seed)
         if n < 1:
             raise UserError(f"n must be at least 1, got {n}")

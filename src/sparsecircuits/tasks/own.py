@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import json_lines, parse_json, read_text, write_text
 from sparsecircuits.tasks.base import SPLITS, Pair, Task
 
@@ -134,7 +134,7 @@ class _Reader:
         known = _HEAD if is_head else _PAIR
         for key, value in row.items():
             if key not in known:
-                raise self._wrong(number, f"unknown field {key!r}; there are {', '.join(known)}")
+                raise self._wrong(number, no_such("unknown field", key, known))
             if key != "answers" and not isinstance(value, str):
                 raise self._wrong(number, f"{key} must be text")
         if "answers" in row:
@@ -164,7 +164,7 @@ class _Reader:
             raise self._wrong(number, "left and right are the same prompt")
         split = row.get("split", _PARTS[len(self.lines) % len(_PARTS)])
         if split not in SPLITS:
-            raise self._wrong(number, f"no split {split!r}; there are {', '.join(SPLITS)}")
+            raise self._wrong(number, no_such("no split", split, SPLITS))
         for side in ("left", "right"):
             earlier = self.seen.setdefault(row[side], number)
             if earlier != number:

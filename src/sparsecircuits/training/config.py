@@ -4,7 +4,7 @@ import dataclasses
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.models.config import ModelConfig, from_fields
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.sparsity.schedules import SparsityConfig
@@ -182,7 +182,7 @@ PRESETS = {"nano": nano, "micro": micro, "small": small, "paper": paper}
 def preset(name: str) -> TrainConfig:
     """A preset by name. Raises UserError that lists them."""
     if name not in PRESETS:
-        raise UserError(f"no preset {name!r}; there are {', '.join(PRESETS)}")
+        raise UserError(no_such("no preset", name, PRESETS))
     return PRESETS[name]()
 
 

@@ -26,6 +26,10 @@ def circuit_files(path: Path) -> list[Path]:
     Raises UserError when there is none."""
     path = Path(path)
     if path.is_file():
+        try:
+            _read(path)
+        except UserError as error:
+            raise UserError(f"{path} is no circuit that can be read: {error}") from error
         return [path]
     if not path.exists():
         raise UserError(f"nothing at {path}: give a circuit.json, a run directory or a folder of runs")

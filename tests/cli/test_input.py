@@ -1,0 +1,109 @@
+"""What is typed wrong is told in one line before any work: names, paths, files that are something else."""
+
+import json
+
+import pytest
+
+import sparsecircuits as sc
+from faults import circuit_of
+from handmade import QUOTE_NODES, quote_model
+from sparsecircuits.cli import main
+from sparsecircuits.cli.show import print_table
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.errors import near
+from sparsecircuits.models.storage import save_native
+from sparsecircuits.pruning.gates import NodeSpace
+
+
+@pytest.fixture(scope="module")
+def run_with_circuits(tmp_path_factory):
+    """A run directory with the circuit of the hand-made quote model, twice."""
+    run = tmp_path_factory.mktemp("runs") / "quotes"
+    model = quote_model(Tokenizer.default())
+    save_native(model, run, {})
+    circuit = circuit_of(sc.load_model(run), sc.get_task("single_double_quote"), QUOTE_NODES)
+    for name in ("one", "two"):
+        circuit.save(run / "circuits" / name / "circuit.json")
+    return run
+
+
+def fails(capsys, *arguments, code=1):
+    """The one line that a command ends with."""
+    with pytest.raises(SystemExit) as ended:
+        main([str(word) for word in arguments])
+    assert ended.value.code == code
+    lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 1
+    return lines[0]
+
+
+def test_wrong_names_say_the_nearest(capsys, run_with_circuits):
+    assert near("if_equal", ["if_equals", "var_if", "x"]) == " (did you mean if_equals?)"
+    assert near("q" * 10**6, ["if_equals"]) == ""
+    assert "no task 'if_equal' (did you mean if_equals?); there are" in fails(capsys, "tasks", "if_equal")
+    assert "no command 'trian' (did you mean train?)" in fails(capsys, "trian", code=2)
+    for option in (["--preset", "huge"], ["--preset=nanno"]):
+        line = fails(capsys, "train", *option, "--out", "never", code=2)
+        assert "there are nano, micro, small, paper" in line
+    assert "'nanno' (did you mean nano?)" in line
+    model = sc.load_model(run_with_circuits)
+    for name, wanted in (("0.mlp.post_acts.3", "0.mlp.post_act.3"), ("final_residue.2", "final_resid.2")):
+        with pytest.raises(sc.UserError, match=rf"there is no node .*did you mean {wanted}"):
+            NodeSpace.of(model.config).mask([name])
+    with pytest.raises(sc.UserError, match=r"did you mean 0\.attn\.q"), sc.record(model, "0.attn.qq"):
+        pass
+
+
+def test_paths_are_checked_before_any_work(capsys, run_with_circuits, tmp_path, monkeypatch):
+    from sparsecircuits.interop import loading
+
+    monkeypatch.setattr(loading, "load_model", lambda *_a, **_k: pytest.fail("a model was loaded first"))
+    circuit, file = run_with_circuits / "circuits" / "one" / "circuit.json", tmp_path / "file"
+    file.write_text("")
+    for words, arguments in {
+        "no folder at /nope/corpus": ("report", circuit, "--corpus", "/nope/corpus"),
+        "no model at /nope/model": ("report", circuit, "--model", "/nope/model"),
+        "no circuit at /nope/c.json": ("report", circuit, "/nope/c.json"),
+        "no folder at /nope/code": ("tasks", "--model", run_with_circuits, "--corpus", "/nope/code"),
+        "no task file at /nope/t.jsonl": ("prune", run_with_circuits, "--task-file", "/nope/t.jsonl"),
+        "no model at /nope/other": ("prune", run_with_circuits, "if_equals", "--beside", "/nope/other"),
+        f"{file} is no folder": ("prune", run_with_circuits, "if_equals", "--out", file / "x"),
+        "unknown corpus": ("eval", run_with_circuits, "--data", "/nope/data"),
+        "no model at ~nosuchuser/x": ("eval", "~nosuchuser/x"),
+        'unknown corpus "~nosuchuser/x"': ("train", "--data", "~nosuchuser/x", "--steps", 1, "--out", tmp_path / "t"),
+        "no model at /nope/view": ("view", run_with_circuits, "--model", "/nope/view"),
+    }.items():
+        assert words in fails(capsys, *arguments)
+
+
+def test_view_takes_circuits_alone(capsys, run_with_circuits):
+    for name in ("model.safetensors", "config.json"):
+        line = fails(capsys, "view", run_with_circuits / name, "--no-open")
+        assert f"{name} is no circuit that can be read" in line
+
+
+def test_report_takes_a_run_directory(capsys, run_with_circuits, monkeypatch):
+    from sparsecircuits.circuits import faithfulness
+
+    class Card:
+        def save(self, path):
+            return path
+
+        def model_dump(self, mode):
+            return {}
+
+    monkeypatch.setattr(faithfulness, "faithfulness", lambda *_a, **_k: Card())
+    with pytest.raises(SystemExit) as ended:
+        main(["report", str(run_with_circuits), "--json"])
+    assert not ended.value.code
+    reports = json.loads(capsys.readouterr().out)["reports"]
+    folder = run_with_circuits / "circuits"
+    assert [report["path"] for report in reports] == [str(folder / n / "report.json") for n in ("one", "two")]
+
+
+def test_tables_show_brackets_as_they_are(capsys):
+    print_table("[bold]title[/bold]", ["a [b]"], [["x = [[1], [2]]"], ["[red]"], ["[/]"], ["\\["]])
+    shown = capsys.readouterr().out
+    for text in ("[bold]title[/bold]", "a [b]", "x = [[1], [2]]", "[red]", "[/]"):
+        assert text in shown
+    assert shown.count("\\") == 1
