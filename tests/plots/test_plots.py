@@ -139,3 +139,24 @@ def test_the_page_draws_offline_hides_runs_and_reads_values(tmp_path, browser):
     assert serious_faults(page) == []
     assert not faults
     context.close()
+
+
+@pytest.mark.browser
+def test_the_page_reads_no_run_beyond_its_end_and_stands_still(tmp_path, browser):
+    plot_runs([write_run(tmp_path / "short", steps=30), write_run(tmp_path / "long", steps=1500)], tmp_path / "p.html")
+    page = browser.new_page()
+    page.goto((tmp_path / "p.html").as_uri())
+    readout, picture = page.locator(".readout").first, page.locator("svg[role=img]").first
+    before, box = page.evaluate("document.body.scrollHeight"), picture.bounding_box()
+    for share, steps in ((0.9, "k"), (0.116, "")):
+        picture.hover(position={"x": box["width"] * share, "y": 80})
+        assert steps in readout.locator(".at").inner_text()
+        shown = [text for text in readout.locator("span").all_inner_texts() if "training" in text]
+        assert [text.endswith("–") for text in shown] == [steps == "k", False]
+        assert page.evaluate("document.body.scrollHeight") == before
+    page.close()
+
+
+def test_a_dollar_in_a_run_s_name_is_no_formula(tmp_path):
+    plot_runs([write_run(tmp_path / "a$b$"), write_run(tmp_path / "x$\\frac$")], tmp_path / "p.png")
+    assert (tmp_path / "p.png").stat().st_size > 1000

@@ -59,7 +59,7 @@ def _write_png(runs: Sequence[Run], drawn: Sequence[Panel], out: Path, axis: str
     handles = [
         Line2D([], [], color=look(place)[0], linestyle=_dash(look(place)[2]), linewidth=2) for place in range(len(runs))
     ]
-    names = [run.name for run in runs]
+    names = [run.name.replace("$", r"\$") for run in runs]  # two dollars would begin a formula
     figure.legend(handles, names, loc="outside upper left", ncols=min(5, len(runs)), frameon=False, fontsize=10)
     with atomic_path(out) as temporary:
         figure.savefig(temporary, format="png")

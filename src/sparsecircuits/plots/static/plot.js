@@ -102,20 +102,26 @@
   };
 
   const views = [];
-  // Pointing at one panel reads all of them at the same place.
+  // A run that is not there at a place, because it ended before or began later, has no value there.
+  const reading = (curve, value) => {
+    const xs = curve.x[state.axis], ys = curve.smooth || curve.y, [low, high] = extent(xs);
+    if (value === null) return short(ys[ys.length - 1]);
+    const room = 1e-6 * Math.abs(high) + (xs.length > 1 ? 0 : Math.abs(high) / 50);
+    return value < low - room || value > high + room ? "–" : short(ys[nearest(xs, value)]);
+  };
+  // Pointing at one panel reads all of them at the same place; else they show their ends, so that nothing moves.
   const point = (value) => {
     for (const view of views) {
       view.readout.replaceChildren();
       view.cross.setAttribute("visibility", value === null ? "hidden" : "visible");
-      if (value === null) continue;
-      view.cross.setAttribute("x1", view.s.x(value));
-      view.cross.setAttribute("x2", view.s.x(value));
+      if (value !== null) for (const end of ["x1", "x2"]) view.cross.setAttribute(end, view.s.x(value));
+      html("span", value === null ? "end" : short(value), view.readout).className = "at";
       for (const curve of view.curves) {
-        const i = nearest(curve.x[state.axis], value);
         const name = [data.runs.length > 1 ? data.runs[curve.run].name : "", curve.label].filter(Boolean).join(" ");
         const entry = html("span", undefined, view.readout);
         html("i", undefined, entry).style.background = color(curve.run); // as letters some colours are too faint
-        entry.append(`${name} ${short((curve.smooth || curve.y)[i])}`.trim());
+        entry.append(name ? `${name} ` : "");
+        html("b", reading(curve, value), entry);
       }
     }
   };
@@ -141,6 +147,7 @@
       });
       root.addEventListener("pointerleave", () => point(null));
     }
+    point(null);
   };
 
   const buttons = () => {
