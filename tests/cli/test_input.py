@@ -7,7 +7,7 @@ import pytest
 import sparsecircuits as sc
 from faults import circuit_of
 from handmade import QUOTE_NODES, quote_model
-from sparsecircuits.cli import main
+from sparsecircuits.cli import arguments, main
 from sparsecircuits.cli.show import print_table
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import near
@@ -27,10 +27,10 @@ def run_with_circuits(tmp_path_factory):
     return run
 
 
-def fails(capsys, *arguments, code=1):
+def fails(capsys, *typed, code=1):
     """The one line that a command ends with."""
     with pytest.raises(SystemExit) as ended:
-        main([str(word) for word in arguments])
+        main([str(word) for word in typed])
     assert ended.value.code == code
     lines = [line for line in capsys.readouterr().err.splitlines() if line.startswith("error: ")]
     assert len(lines) == 1
@@ -54,13 +54,22 @@ def test_wrong_names_say_the_nearest(capsys, run_with_circuits):
         pass
 
 
+def test_help_does_not_depend_on_how_python_keeps_docstrings(monkeypatch):
+    import inspect
+
+    before = arguments.overview()
+    for kind in arguments.COMMANDS.values():
+        monkeypatch.setattr(kind, "__doc__", inspect.cleandoc(kind.__doc__))  # as the compiler does from 3.13 on
+    assert arguments.overview() == before
+
+
 def test_paths_are_checked_before_any_work(capsys, run_with_circuits, tmp_path, monkeypatch):
     from sparsecircuits.interop import loading
 
     monkeypatch.setattr(loading, "load_model", lambda *_a, **_k: pytest.fail("a model was loaded first"))
     circuit, file = run_with_circuits / "circuits" / "one" / "circuit.json", tmp_path / "file"
     file.write_text("")
-    for words, arguments in {
+    for words, typed in {
         "no folder at /nope/corpus": ("report", circuit, "--corpus", "/nope/corpus"),
         "no model at /nope/model": ("report", circuit, "--model", "/nope/model"),
         "no circuit at /nope/c.json": ("report", circuit, "/nope/c.json"),
@@ -73,7 +82,7 @@ def test_paths_are_checked_before_any_work(capsys, run_with_circuits, tmp_path, 
         'unknown corpus "~nosuchuser/x"': ("train", "--data", "~nosuchuser/x", "--steps", 1, "--out", tmp_path / "t"),
         "no model at /nope/view": ("view", run_with_circuits, "--model", "/nope/view"),
     }.items():
-        assert words in fails(capsys, *arguments)
+        assert words in fails(capsys, *typed)
 
 
 def test_view_takes_circuits_alone(capsys, run_with_circuits):

@@ -1,6 +1,7 @@
 """What each command takes, as dataclasses that tyro turns into a parser. Imports no torch."""
 
 import dataclasses
+import inspect
 import sys
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -256,7 +257,9 @@ def overview() -> str:
     width = max(map(len, COMMANDS))
     lines = [DESCRIPTION, "", "usage: sparsecircuits COMMAND [OPTIONS]", "", "commands:"]
     for name, kind in COMMANDS.items():
-        lines.append(f"  {name:<{width}}  {(kind.__doc__ or '').strip()}")
+        # Cleaned, because Python strips the indentation of docstrings itself from 3.13 on.
+        words = inspect.cleandoc(kind.__doc__ or "").replace("\n", "\n" + " " * (width + 4))
+        lines.append(f"  {name:<{width}}  {words}")
     lines += [
         "",
         "Begin with `sparsecircuits quickstart`. Each command explains itself with --help, prints one JSON",
