@@ -15,6 +15,15 @@ class NoSuchNode(UserError):
     """A name that is no node's, or that of a node that a model lacks."""
 
 
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM came, and what was done so far is saved; the message says how to go on."""
+
+    def __init__(self, message: str, number: int) -> None:
+        super().__init__(message)
+        self.number = number
+        """The signal's."""
+
+
 class TaskTooHard(UserError):
     """The whole model misses the target loss on a task, so that no circuit can hold it."""
 

@@ -86,6 +86,36 @@ def atomic_folder(target: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
+def replace_folder(target: Path, finished: Path) -> None:
+    """Put the folder `finished`, which lies beside `target`, in its place. What was there is deleted last, and put
+    back if that fails; after a kill in between `recover_folder` puts it back.
+
+    Raises UserError that says where the finished one still is.
+    """
+    aside = _aside(target)
+    try:
+        if target.exists():
+            target.rename(aside)
+        finished.rename(target)
+    except OSError as error:
+        recover_folder(target)
+        raise UserError(f"cannot replace {target} ({error.strerror or error}): what was made is {finished}") from error
+    shutil.rmtree(aside, ignore_errors=True)
+
+
+def recover_folder(target: Path) -> None:
+    """Put back what `replace_folder` had put aside, if nothing took its place."""
+    aside = _aside(target)
+    if target.exists():
+        shutil.rmtree(aside, ignore_errors=True)
+    elif aside.exists():
+        aside.rename(target)
+
+
+def _aside(target: Path) -> Path:
+    return target.with_name(f".{target.name}.old")
+
+
 def fsync(path: Path) -> None:
     """Wait until a file's bytes are on the disk. Windows does that for a descriptor that may write alone."""
     with open(path, "r+b") as file:

@@ -1,5 +1,6 @@
 """Runs that are killed, damaged, and gone on with."""
 
+import dataclasses
 import json
 import random
 import signal
@@ -12,6 +13,7 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.cli.arguments import parse
+from sparsecircuits.errors import Interrupted
 from sparsecircuits.models.storage import load_tensors
 from sparsecircuits.training.checkpoints import checkpoint_steps, load_checkpoint, save_checkpoint
 from sparsecircuits.training.metrics import read_metrics
@@ -47,6 +49,21 @@ def assert_same_run(killed, whole):
     assert len(checkpoint_steps(killed)) == 3
 
 
+KILL_WHILE_SAVING = """
+import os, signal, sys
+from sparsecircuits.cli import main
+from sparsecircuits.training import checkpoints
+
+def kill_between_checksum_and_checkpoint(path, text, real=checkpoints.write_text):
+    real(path, text)
+    if "00000025" in path.name:
+        os.kill(os.getpid(), signal.SIGKILL)
+
+checkpoints.write_text = kill_between_checksum_and_checkpoint
+main(sys.argv[1:])
+"""
+
+
 def test_killed_again_and_again_ends_bit_equal(corpus, whole, tmp_path):
     killed, moment = tmp_path / "killed", random.Random(5)
     for step in (5, 20, 40):
@@ -69,30 +86,48 @@ def test_a_folder_in_use_is_refused_to_a_second_run_and_to_a_resume(corpus, whol
     while first.poll() is None and max(checkpoint_steps(out), default=0) < 5:
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)
-    for line in (command(out, corpus), resume(out)):
-        second = subprocess.run(line, capture_output=True, text=True)
-        refused = [text for text in second.stderr.splitlines() if text.startswith("error: ")]
-        assert second.returncode == 1
-        assert refused == [f"error: a training into {out} is going on in process {first.pid}: wait for it, or end it"]
+    config = parse(command(out, corpus)[3:]).config
+    for again in (False, True):
+        with pytest.raises(sc.UserError) as error:
+            sc.train(config, out, resume=again, tokens=lambda: pytest.fail("it prepared the corpus"))
+        assert str(error.value) == f"a training into {out} is going on in process {first.pid}: wait for it, or end it"
     first.send_signal(signal.SIGCONT)
     assert first.wait() == 0
     assert_same_run(out, whole)
     assert not (out / ".lock").exists()
 
 
-KILL_WHILE_SAVING = """
-import os, signal, sys
-from sparsecircuits.cli import main
-from sparsecircuits.training import checkpoints
+def test_ctrl_c_saves_and_says_how_to_go_on(corpus, whole, tmp_path):
+    out = tmp_path / "a run"
+    line = [sys.executable, "-c", KILL_WHILE_SAVING.replace("SIGKILL", "SIGINT"), *command(out, corpus)[3:]]
+    done = subprocess.run(line, capture_output=True, text=True)
+    assert done.returncode == 128 + signal.SIGINT
+    how = f"go on with `sparsecircuits train --out '{out}' --resume`"
+    assert done.stderr.splitlines()[-1] == f"error: interrupted, the checkpoint of step 26 is saved: {how}"
+    assert "Traceback" not in done.stderr
+    assert checkpoint_steps(out)[-1] == 26
+    subprocess.run(resume(out), check=True, capture_output=True)
+    assert_same_run(out, whole)
 
-def kill_between_checksum_and_checkpoint(path, text, real=checkpoints.write_text):
-    real(path, text)
-    if "00000025" in path.name:
-        os.kill(os.getpid(), signal.SIGKILL)
 
-checkpoints.write_text = kill_between_checksum_and_checkpoint
-main(sys.argv[1:])
-"""
+@pytest.mark.parametrize("every", [1, 7])
+def test_sigterm_saves_where_weights_are_not_held(corpus, tmp_path, every):
+    """Between two dense gradients weights are held; a checkpoint there would change the end of the run."""
+    config = parse([*command(tmp_path, corpus)[3:], "--sparsity.regrow-every", str(every)]).config
+    config = dataclasses.replace(config, steps=30, checkpoint_every=1000)
+    expected = sc.train(config, tmp_path / "whole").state_dict()
+
+    def stop(status):
+        if status.step == 12:
+            signal.raise_signal(signal.SIGTERM)
+
+    before = signal.getsignal(signal.SIGTERM)
+    with pytest.raises(Interrupted, match="--resume"):
+        sc.train(config, tmp_path / "run", report=stop)
+    assert signal.getsignal(signal.SIGTERM) == before
+    assert checkpoint_steps(tmp_path / "run") == [13 if every == 1 else 14]
+    resumed = sc.train(config, tmp_path / "run", resume=True).state_dict()
+    assert all(torch.equal(expected[name], resumed[name]) for name in expected)
 
 
 def test_killed_while_saving_ends_bit_equal(corpus, whole, tmp_path):

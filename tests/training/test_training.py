@@ -4,6 +4,7 @@ import dataclasses
 import json
 import os
 import time
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -163,6 +164,28 @@ def test_a_gradient_that_is_not_finite_is_never_checkpointed(tokens, tmp_path, m
     with pytest.raises(sc.UserError, match=r"the gradient is inf at step 20; the checkpoint of step 10 is kept"):
         sc.train(TINY, tmp_path / "run", tokens=tokens)
     assert load_checkpoint(tmp_path / "run")[0] == 10
+
+
+def test_a_validation_split_that_is_too_small_is_refused_before_the_first_step(tokens, tmp_path):
+    short = dataclasses.replace(tokens, val=tokens.val[:32])
+    with pytest.raises(sc.UserError, match=r"validation split of .* has 32 tokens, too few for a context of 32"):
+        sc.train(TINY, tmp_path / "run", tokens=short)
+    assert not (tmp_path / "run").exists()
+
+
+def test_an_evaluation_that_fails_loses_no_steps(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop, "validate", lambda *_: 1 / 0)
+    config = dataclasses.replace(TINY, eval_every=7)
+    with pytest.raises(ZeroDivisionError):
+        sc.train(config, tmp_path / "run", tokens=tokens)
+    assert load_checkpoint(tmp_path / "run")[0] == 7
+
+
+def test_a_disk_without_room_is_refused_before_the_first_step(tokens, tmp_path, monkeypatch):
+    monkeypatch.setattr(loop.shutil, "disk_usage", lambda _: SimpleNamespace(free=10_000))
+    with pytest.raises(sc.UserError, match=r"training needs \d+ MB for checkpoints in .*, whose disk has 0 MB free"):
+        sc.train(TINY, tmp_path / "run", tokens=lambda: pytest.fail("it prepared the corpus"))
+    assert not (tmp_path / "run").exists()
 
 
 @pytest.mark.parametrize(("mode", "expected"), [("normalise", 1.0), ("clip", 1.0), ("none", 5.0)])

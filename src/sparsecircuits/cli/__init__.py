@@ -3,21 +3,26 @@
 Exit codes: 0; 2 for a wrong use; 1 for a failure, told in one line (a traceback only with --debug).
 """
 
+import io
+import os
 import sys
 import warnings
 
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import Interrupted, UserError
 
 
 def main(argv: list[str] | None = None) -> None:
     """Run one command and exit with its code."""
     argv = sys.argv[1:] if argv is None else argv
     debug = "--debug" in argv
+    _make_streams_write()
     warnings.showwarning = _show_warning  # type: ignore[assignment]
     try:
         sys.exit(_run(argv))
     except UserError as error:
         _fail(str(error), debug)
+    except Interrupted as error:
+        _fail(str(error), debug, code=128 + error.number)
     except KeyboardInterrupt:
         _fail("interrupted", debug, code=130)
     except BrokenPipeError:
@@ -39,6 +44,16 @@ def _run(argv: list[str]) -> int:
 
     show.listen()
     return getattr(commands, command.function)(command) or 0
+
+
+def _make_streams_write() -> None:
+    """A closed stdout or stderr swallows what is written, one that lacks a letter shows its number."""
+    for name in ("stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:
+            setattr(sys, name, open(os.devnull, "w", encoding="utf-8", newline="\n"))  # noqa: SIM115 (to the end)
+        elif isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _fail(message: str, debug: bool, code: int = 1) -> None:

@@ -61,6 +61,7 @@ class ModelConfig:
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "abstopk", tuple(self.abstopk))
+        require_finite(self, "model.")
         for name in ("vocab_size", "n_ctx", "n_layer", "d_model", "d_head", "n_head", "d_mlp"):
             if getattr(self, name) is not None and getattr(self, name) < 1:
                 raise UserError(f"model.{name} must be at least 1, got {getattr(self, name)}")
@@ -139,6 +140,14 @@ class ModelConfig:
     def from_dict(cls, fields: dict[str, Any]) -> "ModelConfig":
         """The inverse of `to_dict`; an unknown key or a value of a wrong type is a UserError."""
         return from_fields(cls, fields, "model config")
+
+
+def require_finite(config: Any, where: str) -> None:
+    """Raise UserError for a number in a flat dataclass that is not finite."""
+    for field in dataclasses.fields(config):
+        value = getattr(config, field.name)
+        if isinstance(value, float) and not math.isfinite(value):
+            raise UserError(f"{where}{field.name} must be a finite number, got {value}")
 
 
 def from_fields(cls: type, fields: Any, what: str) -> Any:

@@ -4,6 +4,7 @@ from dataclasses import dataclass
 from typing import Literal
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.models.config import require_finite
 from sparsecircuits.seeds import checked_seed
 
 Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
@@ -49,6 +50,7 @@ class PruneConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        require_finite(self, "prune.")
         checked_seed(self.seed)
         for name in (
             "lr",

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from typing import Literal
 
 from sparsecircuits.errors import UserError
+from sparsecircuits.models.config import require_finite
 
 BASE_WIDTH = 256  # the d_model whose expansion factor is 1
 
@@ -43,6 +44,7 @@ class SparsityConfig:
     sparser than 12% keep their support, and the step costs what the nonzeros cost. 1: every step, the paper's way."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "sparsity.")
         for name in ("density", "embed_density"):
             value = getattr(self, name)
             if value is not None and not 0 < value <= 1:

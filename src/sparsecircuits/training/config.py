@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from sparsecircuits.errors import UserError, no_such
-from sparsecircuits.models.config import ModelConfig, from_fields
+from sparsecircuits.models.config import ModelConfig, from_fields, require_finite
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.sparsity.schedules import SparsityConfig
 
@@ -29,6 +29,7 @@ class OptimizerConfig:
     """Divide the gradient by its global root-mean-square, clip that to 1, or leave it."""
 
     def __post_init__(self) -> None:
+        require_finite(self, "optimizer.")
         if self.lr <= 0 or self.eps <= 0 or not 0 <= self.beta1 < 1 or not 0 <= self.beta2 < 1:
             raise UserError("optimizer: lr and eps must be positive, betas in [0, 1)")
         if not 0 <= self.warmup < 1 or self.weight_decay < 0:
@@ -84,6 +85,7 @@ class TrainConfig:
     def __post_init__(self) -> None:
         object.__setattr__(self, "logger", tuple(self.logger))  # JSON has lists alone
         object.__setattr__(self, "sparsity", self.sparsity.for_width(self.model.d_model))
+        require_finite(self, "")
         checked_seed(self.seed)
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
@@ -92,7 +94,8 @@ class TrainConfig:
             if getattr(self, name) <= 0:
                 raise UserError(f"{name} must be positive, got {getattr(self, name)}")
         for name in (
-            *("batch_size", "accumulate", "shuffle_tokens", "log_every", "eval_every", "checkpoint_every"),
+            *("batch_size", "accumulate", "shuffle_tokens", "log_every", "eval_every", "eval_tokens"),
+            "checkpoint_every",
             "keep_checkpoints",
         ):
             if getattr(self, name) < 1:

@@ -3,18 +3,21 @@
 import contextlib
 import dataclasses
 import math
+import shlex
+import shutil
+import signal
 import time
 import zlib
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.locks import LOCK_NAME, locked
@@ -31,6 +34,7 @@ from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
 from sparsecircuits.training.held import HeldWeights
+from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, gradient_rms, scale_gradients_
@@ -77,7 +81,29 @@ def _checked_config(config: TrainConfig, out: Path, resume: bool, held: contextl
     elif (out / CONFIG_NAME).exists():
         raise UserError(f"{out} already holds a run: choose another --out, or go on with --resume")
     require_loggers(config.logger)
+    require_room(config, out, resume)
     return config
+
+
+def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
+    """Raise UserError if the disk of `out` has no room for the checkpoints and the model of a run, or for the one
+    more checkpoint that a resumed one needs."""
+    with torch.device("meta"):
+        model = SparseTransformer(config.model)
+    stored = sum(p.numel() for p in model.parameters())
+    moments = sum(2 * p.numel() for p in model.parameters() if p.requires_grad)
+    planned = (config.total_steps or math.inf) // config.checkpoint_every + 1
+    checkpoints = (
+        1 if resume else min(config.keep_checkpoints + 1, planned)
+    )  # a new one is there before an old one goes
+    needed = 4 * int(checkpoints * (stored + moments))
+    place = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
+    free = shutil.disk_usage(place).free
+    if free < needed:
+        raise UserError(
+            f"training needs {needed / 1e6:,.0f} MB for checkpoints in {out}, whose disk has {free / 1e6:,.0f} MB "
+            "free: make room, or lower keep_checkpoints"
+        )
 
 
 def saved_config(out: Path) -> TrainConfig:
@@ -106,6 +132,11 @@ class _Run:
             )
         if config.total_steps is None and config.minutes is None:
             raise UserError("how long? give steps, tokens or minutes")
+        if len(tokens.val) <= config.model.n_ctx:
+            raise UserError(
+                f"the validation split of {config.data} has {len(tokens.val)} tokens, too few for a context of "
+                f"{config.model.n_ctx} (it takes {config.model.n_ctx + 1}): use more data or a shorter context"
+            )
         self.out, self.device, self.tokens, self.world = out, device, tokens, world
         self.parts = world.parts(config.batch_size, config.accumulate)
         torch.manual_seed(config.seed)
@@ -146,25 +177,9 @@ class _Run:
         self.world.first(lambda: self._open_files(self.step if restored else None))
         warm_up()
         self.world.wait()
-        began, before = time.perf_counter(), self.seconds
         try:
-            while (progress := self._progress()) < 1:
-                started = time.perf_counter()
-                loss, rms, rate = self._take_step(progress)
-                if not math.isfinite(loss) or not math.isfinite(rms):
-                    self._diverged(loss, rms)
-                self.step += 1
-                speed = self.config.tokens_per_step / (time.perf_counter() - started)
-                if self.step % self.config.eval_every == 0:
-                    self._evaluate()
-                self._read_clock(before + time.perf_counter() - began)
-                status = self._status(progress, loss, speed)
-                if self.step % self.config.log_every == 0 or self.step == 1:
-                    self._write(**self._line(status, rms, rate))
-                if report is not None and self.world.is_first:
-                    report(status)
-                if self.step % self.config.checkpoint_every == 0:
-                    self._checkpoint()
+            with Interrupts(patient=self.world.size > 1) as interrupts:
+                self._loop(interrupts, report)
             self._settle()
             self._evaluate(done=True)
         finally:
@@ -174,6 +189,32 @@ class _Run:
         model = self.engine.finished().eval()
         self.world.first(lambda: save_native(model, self.out, self._about()))
         return model
+
+    def _loop(self, interrupts: Interrupts, report: Callable[[Status], None] | None) -> None:
+        """Take all steps, or those until a signal asks to stop."""
+        began, before = time.perf_counter(), self.seconds
+        while (progress := self._progress()) < 1:
+            started = time.perf_counter()
+            loss, rms, rate = self._take_step(progress)
+            if not math.isfinite(loss) or not math.isfinite(rms):
+                self._diverged(loss, rms)
+            self.step += 1
+            speed = self.config.tokens_per_step / (time.perf_counter() - started)
+            if self.step % self.config.eval_every == 0:
+                self._evaluate_or_keep()
+            asked = self._read_clock(before + time.perf_counter() - began, interrupts.asked)
+            status = self._status(progress, loss, speed)
+            if self.step % self.config.log_every == 0 or self.step == 1:
+                self._write(**self._line(status, rms, rate))
+            if report is not None and self.world.is_first:
+                report(status)
+            # Where weights are held between dense gradients, a checkpoint holds them anew: an unplanned one waits
+            # until they would be, so that it changes nothing.
+            stop = asked and self.step % self.config.sparsity.regrow_every == 0
+            if stop or self.step % self.config.checkpoint_every == 0:
+                self._checkpoint()
+            if stop:
+                self._stop(asked)
 
     def _open_files(self, resume_step: int | None) -> None:
         write_config(self.config.model, self.out, self._about())
@@ -186,9 +227,21 @@ class _Run:
         if self.log is not None:
             self.log.write(**values)
 
-    def _read_clock(self, seconds: float) -> None:
-        """Set the seconds of training. The first process's clock decides, so that all stop at one step."""
-        self.seconds = self.world.total(seconds if self.world.is_first else 0.0)[0]
+    def _read_clock(self, seconds: float, asked: int) -> int:
+        """Set the seconds of training; the signal that asked any process to stop, or 0. The first process's clock
+        decides, so that all stop at one step."""
+        self.seconds, numbers = self.world.total(seconds if self.world.is_first else 0.0, float(asked))
+        return asked or (signal.SIGTERM if numbers else 0)
+
+    def _stop(self, asked: int) -> NoReturn:
+        """End at the wish of a signal, after a checkpoint."""
+        if not self.world.is_first:
+            raise SystemExit(128 + asked)
+        raise Interrupted(
+            f"interrupted, the checkpoint of step {self.step} is saved: go on with "
+            f"`sparsecircuits train --out {shlex.quote(str(self.out))} --resume`",
+            asked,
+        )
 
     def _progress(self) -> float:
         """Share of the run that is done, at the start of a step."""
@@ -275,6 +328,15 @@ class _Run:
         self.val_loss = measured["val_loss"]
         tokens = self.step * self.config.tokens_per_step
         self._write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
+
+    def _evaluate_or_keep(self) -> None:
+        """Evaluate; should that fail, keep what was learned."""
+        try:
+            self._evaluate()
+        except Exception:
+            if self.world.size == 1:
+                self._checkpoint()
+            raise
 
     def _status(self, progress: float, loss: float, speed: float) -> Status:
         done = self._progress()
