@@ -92,6 +92,7 @@ def main() -> None:
             corpus.mkdir()
             for place, file in enumerate(generate_files(60, seed=5)):
                 (corpus / f"file_{place}.py").write_text(file.text, encoding="utf-8", newline="\n")
+            assert start(folder / "first", corpus).wait() == 0  # kernels and corpus come from their caches from here on
             whole = folder / "whole"
             process = start(whole, corpus)
             while not (whole / "config.json").exists():

@@ -32,7 +32,7 @@ def refused(capsys, monkeypatch):
 @pytest.mark.parametrize(
     ("options", "words"),
     [
-        (("--seed", "-1"), "a seed is a whole number from 0 to 2^64 - 1, got -1"),
+        (("--seed", "-1"), "a seed is a whole number from 0 to 2^64 - 1, not -1"),
         (("--seed", str(1 << 64)), "a seed is a whole number"),
         (("--optimizer.lr", "nan"), "optimizer.lr must be a finite number, got nan"),
         (("--optimizer.weight-decay", "inf"), "optimizer.weight_decay must be a finite number"),
