@@ -136,6 +136,18 @@ def test_the_cache_has_the_name_of_the_installed_version(name, monkeypatch):
     assert set(CACHE_NAMES) <= set(model.config.keys_to_ignore_at_inference)
 
 
+def test_more_than_the_context_is_refused_before_any_pass(exported, monkeypatch):
+    model = AutoModelForCausalLM.from_pretrained(exported[1])
+    n_ctx = model.config.n_ctx
+    ids, mask = torch.ones(1, n_ctx, dtype=torch.int64), torch.ones(1, n_ctx, dtype=torch.int64)
+    mask[:, :-4] = 0  # padding on the left takes no room
+    assert model.generate(ids, attention_mask=mask, max_new_tokens=2, do_sample=False).shape[1] == n_ctx + 2
+    monkeypatch.setattr(type(model), "forward", lambda *_a, **_k: pytest.fail("a pass was made"))
+    for more in ({"max_new_tokens": 2}, {"attention_mask": mask, "max_new_tokens": n_ctx - 2}):
+        with pytest.raises(ValueError, match="do not fit the model's context"):
+            model.generate(ids, **more)
+
+
 def test_the_card_says_what_it_was_tested_with(exported):
     said = (exported[1] / "README.md").read_text()
     assert "Tested with transformers 5.0.0, " in said

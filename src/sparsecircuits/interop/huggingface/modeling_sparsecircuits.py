@@ -275,6 +275,20 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         )
         return output if return_dict else output.to_tuple()
 
+    def generate(self, inputs: Tensor | None = None, *args: Any, **kwargs: Any) -> Any:
+        """Generate as transformers does. Raises ValueError at once, not when the context is full, if the longest
+        prompt (without padding) and max_new_tokens do not fit it."""
+        ids = kwargs.get("input_ids") if inputs is None else inputs
+        fresh, mask = kwargs.get("max_new_tokens"), kwargs.get("attention_mask")
+        if isinstance(ids, Tensor) and isinstance(fresh, int):
+            prompt = ids.shape[1] if mask is None else int(mask.sum(dim=-1).max())
+            if prompt + fresh - 1 > self.config.n_ctx:  # the last new token is not read
+                raise ValueError(
+                    f"{prompt} tokens and {fresh} new ones do not fit the model's context of {self.config.n_ctx}: "
+                    "shorten the prompt or max_new_tokens"
+                )
+        return super().generate(inputs, *args, **kwargs)
+
     def _positions(self, ids: Tensor, mask: Tensor | None, position_ids: Tensor | None, past: int) -> Tensor:
         """[B or 1, T]: each token's place among those that are not padding."""
         if position_ids is None:
