@@ -101,6 +101,9 @@ class Tasks(Common):
     """Score this model: loss and accuracy."""
     corpus: Path | None = None
     """With --model: score it on real code under this folder (single_double_quote)."""
+    shortcuts: Annotated[bool, Flag] = False
+    """What rules without understanding reach on held-out prompts: one token's presence or count, the last tokens, a
+    bag of tokens (up to --n pairs, by default 512)."""
     split: Literal["train", "validation", "held_out"] = "held_out"
     n: int | None = None
     """Pairs: by default 4 to show, 256 to score."""

@@ -147,6 +147,11 @@ def tasks(command: args.Tasks) -> None:
     if command.corpus is not None and command.model is None:
         raise UserError("--corpus needs --model")
     check_paths(models=[command.model], corpus=command.corpus, task_file=command.task_file)
+    if command.shortcuts:
+        if command.model is not None:
+            raise UserError("--shortcuts is about the prompts alone: leave --model out")
+        _shortcuts(command)
+        return
     if command.model is not None:
         _score(command)
         return
@@ -173,6 +178,33 @@ def tasks(command: args.Tasks) -> None:
     else:
         rows = [[r["name"], r["description"], " · ".join(map(repr, r["answers"]))] for r in records]
         print_table("", ["task", "what to predict", "answers"], rows)
+
+
+def _shortcuts(command: args.Tasks) -> None:
+    from sparsecircuits.tasks import get_task, list_tasks, own_task
+    from sparsecircuits.tasks.shortcuts import SCORED_PAIRS, mean_of, shortcuts
+
+    if command.task_file:
+        chosen = [own_task(command.task_file)]
+    else:
+        chosen = [get_task(name) for name in ([command.name] if command.name else [t.name for t in list_tasks()])]
+    with progress("shortcuts") as update:
+        found = []
+        for place, task in enumerate(chosen):
+            update(place / len(chosen), task.name)
+            found.append(shortcuts(task, SCORED_PAIRS if command.n is None else command.n, command.seed))
+    means = mean_of(found) if len(found) > 1 else {}
+    if command.json:
+        print_json({"tasks": [s.record() for s in found], **({"mean_of_best": means} if means else {})})
+        return
+    columns = ["task", "pairs", "one token", "which", "count", "last 1", "last 2", "last 3", "bag", "by definition"]
+    rows = [
+        [s.name, s.pairs, s.token, repr(s.by_token), s.count, *s.last, s.bag, "yes" if s.by_definition else ""]
+        for s in found
+    ]
+    print_table("accuracy of shortcuts on held-out prompts", columns, rows, (1, 2, 4, 5, 6, 7, 8))
+    for which, value in means.items():
+        print_text(f"mean of the best shortcut, {which.replace('_', ' ')}: {value:.3f}")
 
 
 def _score(command: args.Tasks) -> None:
