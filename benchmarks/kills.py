@@ -111,6 +111,7 @@ def main() -> None:
                     if step is not None:
                         steps.append(step)
                         equal += same(out, whole)
+                        print(f"{equal} of {len(steps)} bit-equal", end="\r", flush=True)
                 what = "two runs a folder, one refused each time" if both else "one run a folder"
                 print(
                     f"{what}: {equal} of {rounds} ends bit-equal; killed after checkpoints {sorted(steps)}", flush=True
