@@ -136,7 +136,7 @@ def nano() -> TrainConfig:
     """2 layers, d_model 256, 2% of the weights: minutes on two CPU cores."""
     return TrainConfig(
         model=ModelConfig(n_layer=2, d_model=256, n_ctx=128),
-        sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02),
+        sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02, regrow_every=8),
         optimizer=OptimizerConfig(lr=8e-2),
         bigram_init="counts",
         batch_size=16,
@@ -151,7 +151,7 @@ def micro() -> TrainConfig:
     """4 layers, d_model 512, 1% of the weights: a night on a laptop, minutes on a GPU."""
     return TrainConfig(
         model=ModelConfig(n_layer=4, d_model=512, n_ctx=256),
-        sparsity=SparsityConfig(density=0.01, anneal="log"),
+        sparsity=SparsityConfig(density=0.01, anneal="log", regrow_every=8),
         optimizer=OptimizerConfig(lr=3e-2),
         bigram_init="counts",
         batch_size=32,
