@@ -104,6 +104,8 @@ def test_the_true_circuit_passes_everything(card):
     assert card.interchange.flips_all.value == 1
     assert card.transfer.result.accuracy_circuit == 1.0
     assert card.transfer.places == (40, 40)
+    assert (card.transfer.cue, card.transfer.cue_accuracy) == ("('", 1.0)
+    assert 'The presence of one token, "(\'", says 100% of the answers there' in card.to_markdown()
     assert [row.name for row in card.splits] == ["train", "validation", "held_out"]
     assert card.losses.ablated > 0.9 * math.log(2) > 0.2 > max(card.necessity_test.random)
 

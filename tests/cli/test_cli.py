@@ -126,9 +126,19 @@ def test_prune_all_makes_a_table_and_a_plot(handmade_run, tmp_path):
 
 def test_real_code_is_scored(pruned, corpus):
     scored = json.loads(run("tasks", "--model", pruned[0], "--corpus", corpus, "--json").stdout)
-    assert scored["single_quotes"] > 100
-    assert scored["double_quotes"] > 100
-    assert 0 <= scored["balanced_accuracy"] <= 1
+    rows = {row["name"]: row for row in scored["tasks"]}
+    assert len(rows) == 20
+    assert min(rows["single_double_quote"]["places"]) > 100
+    assert sum("skipped" not in row for row in rows.values()) >= 10
+    for row in rows.values():
+        if "skipped" not in row:
+            assert row["scored"] == [min(256, n) for n in row["places"]]
+            assert 0 <= row["balanced_accuracy"] <= 1
+            assert row["cue_accuracy"] is None or 0 <= row["cue_accuracy"] <= 1
+    # What the hand-made model goes by, the opener before, is most of what decides here.
+    assert rows["single_double_quote"]["balanced_accuracy"] > 0.8
+    one = json.loads(run("tasks", "else_elif", "--model", pruned[0], "--corpus", corpus, "--n", 9, "--json").stdout)
+    assert [(row["name"], row["scored"]) for row in one["tasks"]] == [("else_elif", [9, 9])]
 
 
 def test_eval_and_generate(pruned):

@@ -11,13 +11,13 @@ import pytest
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.tasks import SPLITS, Pair, Task
-from sparsecircuits.tasks.quotes import closing_quotes
 
-TASKS = [task.name for task in sc.list_tasks()]
+TASKS = [task.name for task in sc.list_tasks(beside=True)]
 
 
-def test_there_are_twenty():
-    assert len(TASKS) == len(set(TASKS)) == 20
+def test_there_are_twenty_and_one_beside_them():
+    assert len(TASKS) == len(set(TASKS)) == 21
+    assert {*TASKS} - {task.name for task in sc.list_tasks()} == {"while_true_colon"}
 
 
 @pytest.mark.parametrize("name", TASKS)
@@ -109,13 +109,3 @@ def test_mistakes_are_named():
         task.pairs("test")
     with pytest.raises(sc.UserError, match="only 1 different pairs"):
         Task("one", "", ("a", "b"), lambda rng, split: Pair("a", "b")).pairs("train", 2)
-
-
-def test_closing_quotes_in_real_code():
-    tokenizer = Tokenizer.default()
-    code = "a = f('one two') + g(\"it's\")\nb('', \"x\")\nc('open\n')\nd('back\\'slash')\n"
-    tokens = [tokenizer.token(i) for i in tokenizer.encode(code)]
-    found = [(tokens[place], kind) for place, kind in closing_quotes(tokens)]
-    assert [kind for _, kind in found] == [0, 1]
-    assert found[0][0].startswith("')")
-    assert found[1][0].startswith('")')

@@ -100,13 +100,13 @@ class Tasks(Common):
     model: Path | None = None
     """Score this model: loss and accuracy."""
     corpus: Path | None = None
-    """With --model: score it on real code under this folder (single_double_quote)."""
+    """With --model: score it where the Python under this folder asks the task's question (docs/tasks.md)."""
     shortcuts: Annotated[bool, Flag] = False
     """What rules without understanding reach on held-out prompts: one token's presence or count, the last tokens, a
     bag of tokens (up to --n pairs, by default 512)."""
     split: Literal["train", "validation", "held_out"] = "held_out"
     n: int | None = None
-    """Pairs: by default 4 to show, 256 to score."""
+    """Pairs: by default 4 to show, 256 to score. With --corpus: most places of each answer."""
     seed: int = 0
 
 
@@ -149,7 +149,7 @@ class Report(Common):
     full: Annotated[bool, Flag] = False
     """Every measure: also null controls, knockouts, interchange, causal scrubbing, context tests (minutes)."""
     corpus: Path | None = None
-    """A folder of Python: also try the circuit on the places there that match the task's pattern."""
+    """A folder of Python: also try the circuit on the places there that ask the task's question (docs/tasks.md)."""
     seed: int = 0
     """Of the prompts, and of every draw."""
 

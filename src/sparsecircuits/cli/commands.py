@@ -159,9 +159,7 @@ def tasks(command: args.Tasks) -> None:
         chosen = [own_task(command.task_file)]
     else:
         chosen = [get_task(command.name)] if command.name else list_tasks()
-    records: list[dict[str, Any]] = [
-        {"name": task.name, "description": task.description, "answers": list(task.answers)} for task in chosen
-    ]
+    records: list[dict[str, Any]] = [_described(task) for task in chosen]
     one = command.name or command.task_file
     if one:
         pairs = [
@@ -169,15 +167,23 @@ def tasks(command: args.Tasks) -> None:
             for pair in chosen[0].pairs(command.split, 4 if command.n is None else command.n, command.seed)
         ]
         records[0] |= {"split": command.split, "pairs": pairs}
+    beside = [] if one else [_described(task) for task in list_tasks(beside=True) if task not in chosen]
     if command.json:
-        print_json({"tasks": records})
+        print_json({"tasks": records, **({"beside": beside} if beside else {})})
     elif one:
         a, b = chosen[0].answers
         rows = [[repr(pair["left"]), repr(pair["right"])] for pair in pairs]
         print_table(f"{chosen[0].name}: {chosen[0].description}", [f"→ {a!r}", f"→ {b!r}"], rows)
     else:
-        rows = [[r["name"], r["description"], " · ".join(map(repr, r["answers"]))] for r in records]
+        rows = [[r["name"], r["description"], " · ".join(map(repr, r["answers"]))] for r in records + beside]
         print_table("", ["task", "what to predict", "answers"], rows)
+        print_text(
+            f"Beside the paper's {len(records)}, and run only when named: {', '.join(r['name'] for r in beside)}"
+        )
+
+
+def _described(task: "Task") -> dict[str, Any]:
+    return {"name": task.name, "description": task.description, "answers": list(task.answers)}
 
 
 def _shortcuts(command: args.Tasks) -> None:
@@ -208,29 +214,50 @@ def _shortcuts(command: args.Tasks) -> None:
 
 
 def _score(command: args.Tasks) -> None:
-    from sparsecircuits.circuits.scoring import score_on_corpus, score_on_task
+    from sparsecircuits.circuits.scoring import score_on_task
     from sparsecircuits.interop.loading import load_model
 
     assert command.model is not None
     model = load_model(command.model)
-    if command.corpus is not None:
-        if command.task_file or command.name not in (None, "single_double_quote"):
-            raise UserError("--corpus scores single_double_quote alone")
-        result = score_on_corpus(model, command.corpus)
-        if command.json:
-            print_json(result)
-        else:
-            print_table("closing quotes of calls in real code", ["", ""], [[k, v] for k, v in result.items()], (1,))
-        return
     names = [command.name] if command.name else None
     chosen, skipped = _chosen_tasks(model, names, command.task_file)
     n = 256 if command.n is None else command.n
+    if command.corpus is not None:
+        _score_on_corpus(command, model, chosen, skipped, n)
+        return
     rows = [score_on_task(model, task, command.split, n, command.seed) for task in chosen] + skipped
     if command.json:
         print_json({"tasks": rows})
     else:
         columns = ["name", "split", "pairs", "loss", "accuracy", "skipped"]
         print_table(str(command.model), columns, [[r.get(c) for c in columns] for r in rows], (2, 3, 4))
+
+
+def _score_on_corpus(
+    command: args.Tasks,
+    model: "SparseTransformer",
+    chosen: "list[Task]",
+    skipped: list[dict[str, str]],
+    n: int,
+) -> None:
+    from sparsecircuits.circuits.measures.corpus import score_on_corpus
+
+    assert command.corpus is not None
+    if n < 1:
+        raise UserError(f"n must be at least 1, got {n}")
+    result = score_on_corpus(model, chosen, command.corpus, n)
+    result["tasks"] += skipped
+    if command.json:
+        print_json(result)
+        return
+    rows = []
+    for row in result["tasks"]:
+        places, cue = " · ".join(map(str, row.get("places", ()))), row.get("cue")
+        rule = f"{cue!r}: {row['cue_says']!r}" if cue is not None else row.get("skipped")
+        rows.append([row["name"], places, row.get("balanced_accuracy"), row.get("balanced_accuracy_of_classes")])
+        rows[-1] += [row.get("cue_accuracy"), rule]
+    columns = ["task", "places of each answer", "balanced accuracy", "of classes", "one token's", "which: what it says"]
+    print_table(f"{command.model} on {result['files']} files of {command.corpus}", columns, rows, (1, 2, 3, 4))
 
 
 def _chosen_tasks(

@@ -11,6 +11,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
 from sparsecircuits.data.tokenizer_format import BYTES, canonical_hash, check, identity
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
@@ -102,6 +104,13 @@ class Tokenizer:
             pieces = " + ".join(repr(self.token(i)) for i in ids) or "nothing"
             raise UserError(f"{text!r} is not a single token of this tokenizer (it is {pieces})")
         return ids[0]
+
+    def starts(self, ids: Sequence[int]) -> np.ndarray:
+        """The first byte of each token in the text of the ids, and the text's length: int64 [len(ids) + 1].
+
+        Raises UserError for an id outside the vocabulary.
+        """
+        return np.cumsum([0, *(len(self._piece(i)) for i in ids)], dtype=np.int64)
 
     def _piece(self, token_id: int) -> bytes:
         pieces = self._pieces

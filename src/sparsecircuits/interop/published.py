@@ -250,7 +250,7 @@ def _from_folders(path: Path) -> tuple[str, str]:
     """(task, model) by the folders of a published file: viz/<model>/<task>/<sweep>/<k>/viz_data.pt; else the
     folder that bears a task's name, else the one that the file is in."""
     folders = [folder.name for folder in path.resolve().parents]
-    tasks = {task.name for task in list_tasks()}
+    tasks = {task.name for task in list_tasks(beside=True)}
     place = 2 if folders[4:5] == ["viz"] else next(
         (place for place, name in enumerate(folders[:4]) if name.removesuffix(TASK_SUFFIX) in tasks), None
     )  # fmt: skip
@@ -261,7 +261,7 @@ def _from_folders(path: Path) -> tuple[str, str]:
 
 def _answers(task: str) -> tuple[str, str]:
     """The answers of a task of that name; files do not hold them."""
-    known = {known.name: known.answers for known in list_tasks()}
+    known = {known.name: known.answers for known in list_tasks(beside=True)}
     return known.get(task, ("first half", "second half"))
 
 

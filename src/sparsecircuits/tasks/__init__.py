@@ -12,6 +12,7 @@ from sparsecircuits.tasks.brackets import BRACKET_BRACE, BRACKET_COUNTING
 from sparsecircuits.tasks.comparisons import IF_EQUALS, VAR_IF
 from sparsecircuits.tasks.conditions import ELSE_ELIF, IF_TERNARY
 from sparsecircuits.tasks.definitions import CLASS_INIT, FINAL_KWARG, LAMBDA_FUNC
+from sparsecircuits.tasks.endings import WHILE_TRUE_COLON
 from sparsecircuits.tasks.files import WITH_AS, WITH_OPEN
 from sparsecircuits.tasks.fstrings import FSTRING_BRACE
 from sparsecircuits.tasks.indentation import INDENT_FOR, WHILE_RETURN_TRUE
@@ -65,13 +66,15 @@ _TASKS = {
         ENUMERATE_RANGE,
         VAR_IF,
         WHILE_RETURN_TRUE,
+        WHILE_TRUE_COLON,
     )
 }
+_BESIDE = (WHILE_TRUE_COLON.name,)
 
 
-def list_tasks() -> list[Task]:
-    """All tasks, unbound (no tokenizer)."""
-    return list(_TASKS.values())
+def list_tasks(*, beside: bool = False) -> list[Task]:
+    """The paper's twenty tasks, unbound (no tokenizer); with `beside` also those that are not among them."""
+    return [task for task in _TASKS.values() if beside or task.name not in _BESIDE]
 
 
 def get_task(name: str, tokenizer: "Tokenizer | None" = None) -> Task:

@@ -1,7 +1,6 @@
 """single_double_quote: close a string in a call with the quote that opened it."""
 
 import random
-from collections.abc import Iterator
 
 from sparsecircuits.tasks.base import Pair, Task
 from sparsecircuits.tasks.words import context, names, phrase
@@ -48,22 +47,3 @@ SINGLE_DOUBLE_QUOTE = Task(
     answers=("')", '")'),
     sample=_sample,
 )
-
-
-def closing_quotes(tokens: list[str]) -> Iterator[tuple[int, int]]:
-    """Where real code closes a one-line string that a call opened.
-
-    tokens: a file as the texts of its tokens. Yields (position of the closing token, 0 for `'` or 1 for
-    `"`): from an opener that ends in `('` or `("`, the next token that holds that quote or a line end must
-    begin with the quote and `)`. Empty strings and those with a backslash are left out.
-    """
-    for start, text in enumerate(tokens):
-        if not text.endswith(("('", '("')):
-            continue
-        quote = text[-1]
-        for position in range(start + 1, len(tokens)):
-            token = tokens[position]
-            if quote in token or "\n" in token or "\\" in token:
-                if token.startswith(quote + ")") and position > start + 1:
-                    yield position, int(quote == '"')
-                break

@@ -44,6 +44,11 @@ def _parts(card: Report) -> Iterator[str]:
         yield _tried("## Real code", "prompts", [card.transfer.result])
         a, b = card.transfer.places
         yield f"{card.transfer.pattern}: {a} and {b} places in {card.transfer.files} files of {card.transfer.folder}."
+        if card.transfer.cue is not None:
+            yield (
+                f"The presence of one token, {card.transfer.cue!r}, says {percent(card.transfer.cue_accuracy)} of the "
+                "answers there (chosen on one half of the places, scored on the other)."
+            )
     yield _interventions(card)
     yield _curve(card)
     yield _nulls(card)

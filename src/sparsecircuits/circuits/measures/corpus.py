@@ -1,25 +1,28 @@
-"""Transfer: a circuit that was found on templates, tried on code that people wrote."""
+"""Real code: models and circuits tried on the places where code that people wrote asks a task's question."""
 
-from collections.abc import Iterable
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
+from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.context import Tried, tried
-from sparsecircuits.circuits.measures.runs import by_length
+from sparsecircuits.circuits.measures.runs import by_length, final_logits
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.tasks import PairBatch, Task
-from sparsecircuits.tasks.quotes import SINGLE_DOUBLE_QUOTE, closing_quotes
+from sparsecircuits.tasks.realcode import Contexts, Places, find_places
+from sparsecircuits.tasks.realcode.cue import best_cue
 
 MOST_PER_ANSWER = 100
 
 
 class Transfer(BaseModel):
-    """Model and circuit on places of real code."""
+    """Model and circuit on places of real code, as many of each answer."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -30,6 +33,10 @@ class Transfer(BaseModel):
     places: tuple[int, int]
     """How many were found of each answer, before they were evened out."""
     result: Tried
+    cue: str | None = None
+    """The token whose presence says most about the answer, on one half of the places."""
+    cue_accuracy: float | None = None
+    """Of that rule, on the other half, balanced over both answers."""
 
 
 def transfer(
@@ -41,59 +48,119 @@ def transfer(
     most: int = MOST_PER_ANSWER,
     seed: int = 0,
 ) -> Transfer:
-    """Find the places of a folder's Python that match the task's pattern, and try model and circuit on them.
+    """Find the places of a folder's Python that ask the task's question, and try model and circuit on them.
 
-    For single_double_quote a place is where a one-line string that a call opened is closed; for other tasks,
-    wherever the code goes on with one of the two answers. As many of each answer, up to `most`, drawn evenly; what
-    stands before a place, up to the model's context, is the prompt.
+    What a place is says the task's finder (`sparsecircuits.tasks.realcode`); for tasks of one's own, wherever the
+    code goes on with one of the two answers. As many of each answer, up to `most`, drawn evenly; what stands before
+    a place, up to the model's context, is the prompt.
 
     Raises UserError for a folder without Python, or without a place of each answer.
     """
-    from sparsecircuits.data.corpora import read_folder
-
     tokenizer = model.tokenizer or Tokenizer.default()
-    files = read_folder(folder).files
-    quotes = task.name == SINGLE_DOUBLE_QUOTE.name
-    places = real_places(tokenizer.encode_batch([f.text for f in files]), task, tokenizer, model.config.n_ctx, quotes)
-    if not all(places):
+    places, files = _places(folder, [task], tokenizer, model.config.n_ctx)
+    found = places[task.name]
+    n = min(most, *found.counts)
+    if not n:
         raise UserError(
             f"{folder} holds no place for each answer of {task.name}: {' and '.join(map(repr, task.answers))}"
         )
-    batch = by_length(as_pairs(places, task.answer_ids, most))
+    sides = found.contexts(model.config.n_ctx, (n, n))
+    cue = best_cue(sides, _names(tokenizer))
     return Transfer(
         folder=str(folder),
-        pattern="one-line strings that a call opened" if quotes else "code that goes on with one of the answers",
-        files=len(files),
-        places=(len(places[0]), len(places[1])),
-        result=tried(model, circuit, batch, "real code", seed),
+        pattern=found.what,
+        files=files,
+        places=found.counts,
+        result=tried(model, circuit, by_length(as_pairs(sides, task.answer_ids)), "real code", seed),
+        cue=cue.token if cue else None,
+        cue_accuracy=cue.accuracy if cue else None,
     )
 
 
-def real_places(
-    encoded: Iterable[list[int]], task: Task, tokenizer: Tokenizer, n_ctx: int, quotes: bool
-) -> tuple[list[list[int]], list[list[int]]]:
-    """Contexts (token ids) that end right before the first answer, and before the second."""
-    answers = task.answer_ids
-    places: tuple[list[list[int]], list[list[int]]] = ([], [])
-    for ids in encoded:
-        if quotes:
-            names = [tokenizer.token(i) for i in ids]
-            at = [position for position, _ in closing_quotes(names)]
-        else:
-            at = list(range(1, len(ids)))
-        for position in at:
-            if ids[position] in answers:
-                places[answers.index(ids[position])].append(ids[max(0, position - n_ctx) : position])
-    return places
+def score_on_corpus(
+    model: SparseTransformer, tasks: Sequence[Task], folder: str | Path, most: int = 256
+) -> dict[str, Any]:
+    """The whole model on the places of each task in a folder's Python, up to `most` of each answer, drawn evenly.
+
+    Per task: how many places of each answer there are; accuracy of each answer and balanced (their mean) when the
+    model chooses between the two answers, and balanced when it chooses between all tokens that count as one and all
+    that count as the other (their total probability: `:` and `:\\n`, say); and the cue's shortcut. A task without a
+    place of each answer has the reason in "skipped".
+
+    tasks: bound to the model's tokenizer. Raises UserError when the folder has no Python, or no task has places.
+    """
+    tokenizer, n_ctx = model.tokenizer or Tokenizer.default(), model.config.n_ctx
+    found, files = _places(folder, tasks, tokenizer, n_ctx)
+    rows = [_scored(model, task, found[task.name], tokenizer, most) for task in tasks]
+    if all("skipped" in row for row in rows):
+        raise UserError(f"{folder}: no place for each answer of {', '.join(task.name for task in tasks)}")
+    return {"folder": str(folder), "files": files, "tasks": rows}
 
 
-def as_pairs(places: tuple[list[list[int]], list[list[int]]], answers: tuple[int, int], most: int) -> PairBatch:
+def _scored(model: SparseTransformer, task: Task, places: Places, tokenizer: Tokenizer, most: int) -> dict[str, Any]:
+    row: dict[str, Any] = {
+        "name": task.name,
+        "answers": list(task.answers),
+        "what": places.what,
+        "places": list(places.counts),
+    }
+    if not all(places.counts):
+        return {
+            **row,
+            "skipped": f"{places.counts[0]} and {places.counts[1]} places: there must be some of each answer",
+        }
+    sides = places.contexts(model.config.n_ctx, (most, most))
+    batch = _prompts(sides, task.answer_ids)
+    logits = final_logits(model, batch)
+    right = _right(logits[:, list(task.answer_ids)], batch.correct)
+    totals = [logits[:, ids].logsumexp(dim=-1) for ids in places.ids]
+    by_class = ((totals[1] > totals[0]).numpy() == batch.correct).astype(float)
+    cue = best_cue(sides, _names(tokenizer))
+    each = [float(right[batch.correct == side].mean()) for side in (0, 1)]
+    return {
+        **row,
+        "scored": [len(side) for side in sides],
+        "accuracies": each,
+        "balanced_accuracy": sum(each) / 2,
+        "balanced_accuracy_of_classes": float(np.mean([by_class[batch.correct == side].mean() for side in (0, 1)])),
+        "cue": cue.token if cue else None,
+        "cue_says": task.answers[cue.answer] if cue else None,
+        "cue_accuracy": cue.accuracy if cue else None,
+    }
+
+
+def _right(logits: Tensor, correct: np.ndarray) -> np.ndarray:
+    """1 where the right answer has the larger logit, one half where both are equal."""
+    margin = (logits[:, 1] - logits[:, 0]).numpy() * (2 * correct - 1)
+    return np.where(margin == 0, 0.5, margin > 0)
+
+
+def _places(
+    folder: str | Path, tasks: Sequence[Task], tokenizer: Tokenizer, n_ctx: int
+) -> tuple[dict[str, Places], int]:
+    """The places in a folder, and how many files it has."""
+    from sparsecircuits.data.corpora import read_folder
+
+    texts = [file.text for file in read_folder(folder).files]
+    return find_places(texts, tasks, tokenizer, n_ctx), len(texts)
+
+
+def _names(tokenizer: Tokenizer) -> list[str]:
+    return [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
+
+
+def as_pairs(sides: tuple[Contexts, Contexts], answers: tuple[int, int]) -> PairBatch:
     """As many contexts of each answer, short with short, as a batch whose rows alternate."""
-    n = min(most, len(places[0]), len(places[1]))
-    even = [sorted((side[i * len(side) // n] for i in range(n)), key=len) for side in places]
-    rows = [row for pair in zip(*even, strict=True) for row in pair]
+    even = [sorted(side, key=len) for side in sides]
+    rows = np.arange(2 * len(even[0])).reshape(2, -1).T.flatten()
+    return _prompts((even[0], even[1]), answers).take(rows)
+
+
+def _prompts(sides: tuple[Contexts, Contexts], answers: tuple[int, int]) -> PairBatch:
+    """Contexts as a batch: those of the first answer, then those of the second."""
+    rows = [*sides[0], *sides[1]]
     last = np.array([len(row) - 1 for row in rows])
     tokens = np.zeros((len(rows), int(last.max()) + 1), dtype=np.int64)
     for place, row in enumerate(rows):
         tokens[place, : len(row)] = row
-    return PairBatch(tokens, last, np.tile([0, 1], n), answers)
+    return PairBatch(tokens, last, np.repeat([0, 1], [len(side) for side in sides]), answers)
