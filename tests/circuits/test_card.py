@@ -18,6 +18,7 @@ from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.card.schema import Report
 from sparsecircuits.circuits.card.verdict import CHECKS, judge
 from sparsecircuits.circuits.circuit import Losses
+from sparsecircuits.circuits.measures.corpus import transfer
 from sparsecircuits.circuits.measures.curve import CurvePoint, areas_under
 from sparsecircuits.circuits.measures.describe import f1
 from sparsecircuits.circuits.measures.estimate import estimate
@@ -257,6 +258,18 @@ def test_the_card_as_files(card, tmp_path):
     path.write_text('{"schema_version": 1}')
     with pytest.raises(sc.UserError, match="report` again"):
         Report.load(path)
+
+
+@pytest.mark.parametrize("name", ["bracket_counting", "for_while", "while_true_colon"])
+def test_any_task_is_tried_on_real_code(true, tmp_path, name):
+    model, circuit, _ = true
+    for i in range(6):
+        code = f"for a{i} in b:\n    c = [{i}, 1]\nwhile d{i}:\n    while True:\n        e = [[{i}], [1, 2]]\n"
+        (tmp_path / f"{i}.py").write_text(f"{code}def f{i}():\n    x = {i}\n    return True\n")
+    found = transfer(model, circuit, sc.get_task(name), tmp_path)
+    assert found.places == (6, 6)
+    assert found.result.prompts == 12
+    assert found.cue_accuracy is not None
 
 
 def test_a_corpus_without_places_is_an_error(true, tmp_path):

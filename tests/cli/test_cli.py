@@ -134,6 +134,7 @@ def test_real_code_is_scored(pruned, corpus):
         if "skipped" not in row:
             assert row["scored"] == [min(256, n) for n in row["places"]]
             assert 0 <= row["balanced_accuracy"] <= 1
+            assert row["balanced_accuracy_shifted"] is None or 0 <= row["balanced_accuracy_shifted"] <= 1
             assert row["cue_accuracy"] is None or 0 <= row["cue_accuracy"] <= 1
     # What the hand-made model goes by, the opener before, is most of what decides here.
     assert rows["single_double_quote"]["balanced_accuracy"] > 0.8

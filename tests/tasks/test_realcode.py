@@ -10,7 +10,7 @@ from sparsecircuits.data import Tokenizer, stdlib
 from sparsecircuits.data.reading import LeftOut, python_text
 from sparsecircuits.tasks import Pair, Task
 from sparsecircuits.tasks.realcode import FINDERS, find_places
-from sparsecircuits.tasks.realcode.cue import best_cue
+from sparsecircuits.tasks.realcode.cue import best_cue, shifted_accuracy
 
 TOKENIZER = Tokenizer.default()
 
@@ -232,3 +232,10 @@ def test_a_cue_is_chosen_on_one_half_and_scored_on_the_other():
     rule = best_cue(([[0, 1]] * 2 + [[0]] * 2, [[0]] * 4), names)  # true of the first half alone
     assert (rule.token, rule.answer, rule.accuracy) == ("b", 0, 0.5)
     assert best_cue(([[0]], [[1]] * 9), names) is None
+
+
+def test_a_bias_for_one_answer_is_shifted_away_and_nothing_else():
+    assert shifted_accuracy(([5.0, 6.0, 5.0, 6.0], [7.0, 8.0, 7.0, 8.0])) == 1
+    assert shifted_accuracy(([5.0, 5.0, 5.0, 5.0], [5.0, 5.0])) == 0.5
+    assert shifted_accuracy(([0.0, 0.0, 1.0, 1.0], [1.0, 1.0, 0.0, 0.0])) == 0  # the halves say opposite things
+    assert shifted_accuracy(([0.0], [1.0, 2.0])) is None

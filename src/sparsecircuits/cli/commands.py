@@ -250,14 +250,15 @@ def _score_on_corpus(
     if command.json:
         print_json(result)
         return
+    measures = ("balanced_accuracy", "balanced_accuracy_of_classes", "balanced_accuracy_shifted", "cue_accuracy")
     rows = []
     for row in result["tasks"]:
         places, cue = " · ".join(map(str, row.get("places", ()))), row.get("cue")
         rule = f"{cue!r}: {row['cue_says']!r}" if cue is not None else row.get("skipped")
-        rows.append([row["name"], places, row.get("balanced_accuracy"), row.get("balanced_accuracy_of_classes")])
-        rows[-1] += [row.get("cue_accuracy"), rule]
-    columns = ["task", "places of each answer", "balanced accuracy", "of classes", "one token's", "which: what it says"]
-    print_table(f"{command.model} on {result['files']} files of {command.corpus}", columns, rows, (1, 2, 3, 4))
+        rows.append([row["name"], places, *map(row.get, measures), rule])
+    columns = ["task", "places", "two answers", "classes", "shifted", "one token", "which: what it says"]
+    title = f"balanced accuracy of {command.model} on {result['files']} files of {command.corpus}"
+    print_table(title, columns, rows, (1, 2, 3, 4, 5))
 
 
 def _chosen_tasks(

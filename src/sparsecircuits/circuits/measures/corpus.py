@@ -16,7 +16,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.realcode import Contexts, Places, find_places
-from sparsecircuits.tasks.realcode.cue import best_cue
+from sparsecircuits.tasks.realcode.cue import best_cue, shifted_accuracy
 
 MOST_PER_ANSWER = 100
 
@@ -83,9 +83,9 @@ def score_on_corpus(
     """The whole model on the places of each task in a folder's Python, up to `most` of each answer, drawn evenly.
 
     Per task: how many places of each answer there are; accuracy of each answer and balanced (their mean) when the
-    model chooses between the two answers, and balanced when it chooses between all tokens that count as one and all
-    that count as the other (their total probability: `:` and `:\\n`, say); and the cue's shortcut. A task without a
-    place of each answer has the reason in "skipped".
+    model chooses between the two answers; balanced when it chooses between all tokens that count as one and all that
+    count as the other (their total probability: `:` and `:\\n`, say), also without its bias (`shifted_accuracy`); and
+    the cue's shortcut. A task without a place of each answer has the reason in "skipped".
 
     tasks: bound to the model's tokenizer. Raises UserError when the folder has no Python, or no task has places.
     """
@@ -112,27 +112,34 @@ def _scored(model: SparseTransformer, task: Task, places: Places, tokenizer: Tok
     sides = places.contexts(model.config.n_ctx, (most, most))
     batch = _prompts(sides, task.answer_ids)
     logits = final_logits(model, batch)
-    right = _right(logits[:, list(task.answer_ids)], batch.correct)
-    totals = [logits[:, ids].logsumexp(dim=-1) for ids in places.ids]
-    by_class = ((totals[1] > totals[0]).numpy() == batch.correct).astype(float)
+    two, classes = (
+        _margins(a, b, batch)
+        for a, b in (logits[:, list(task.answer_ids)].T, [logits[:, ids].logsumexp(dim=-1) for ids in places.ids])
+    )
+    each, of_classes = _accuracies(two), _accuracies(classes)
     cue = best_cue(sides, _names(tokenizer))
-    each = [float(right[batch.correct == side].mean()) for side in (0, 1)]
     return {
         **row,
         "scored": [len(side) for side in sides],
         "accuracies": each,
         "balanced_accuracy": sum(each) / 2,
-        "balanced_accuracy_of_classes": float(np.mean([by_class[batch.correct == side].mean() for side in (0, 1)])),
+        "balanced_accuracy_of_classes": sum(of_classes) / 2,
+        "balanced_accuracy_shifted": shifted_accuracy(classes),
         "cue": cue.token if cue else None,
         "cue_says": task.answers[cue.answer] if cue else None,
         "cue_accuracy": cue.accuracy if cue else None,
     }
 
 
-def _right(logits: Tensor, correct: np.ndarray) -> np.ndarray:
-    """1 where the right answer has the larger logit, one half where both are equal."""
-    margin = (logits[:, 1] - logits[:, 0]).numpy() * (2 * correct - 1)
-    return np.where(margin == 0, 0.5, margin > 0)
+def _margins(first: Tensor, second: Tensor, batch: PairBatch) -> tuple[np.ndarray, np.ndarray]:
+    """How far the second answer is preferred, at the places of the first and of the second."""
+    margins = (second - first).numpy()
+    return margins[batch.correct == 0], margins[batch.correct == 1]
+
+
+def _accuracies(margins: tuple[np.ndarray, np.ndarray]) -> list[float]:
+    """Share of each answer's places where it is preferred; half a point where both are equal."""
+    return [float(np.where(m == 0, 0.5, m > 0).mean()) for m in (-margins[0], margins[1])]
 
 
 def _places(

@@ -132,13 +132,12 @@ class Places:
         return a, b
 
 
-def question_of(task: Task, tokenizer: "Tokenizer") -> tuple[str, tuple[list[int], list[int]]]:
+def question_of(task: Task, names: Sequence[str]) -> tuple[str, tuple[list[int], list[int]]]:
     """What counts as a place of a task, in words, and the tokens that count as its answers: by the finder of a shipped
-    task, else wherever code goes on with one of the answers."""
+    task, else wherever code goes on with one of the answers. names: the texts of the vocabulary's tokens."""
     finder = FINDERS.get(task.name)
     if finder is None:
         return ANYWHERE, tuple([i] for i in task.answer_ids)  # type: ignore[return-value]
-    names = [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
     a, b = ([i for i, name in enumerate(names) if counts(name)] for counts in finder.answers)
     return finder.what, (a, b)
 
@@ -149,8 +148,8 @@ def find_places(texts: Sequence[str], tasks: Sequence[Task], tokenizer: "Tokeniz
     A place counts where the answer begins a token, is one of the answer's tokens, and what decides it stands within
     a context before it. Files that do not parse have none. Deterministic; the time is linear in the texts.
     """
-    files = tokenizer.encode_batch(texts)
-    found = {task.name: Places(*question_of(task, tokenizer), files) for task in tasks}
+    files, names = tokenizer.encode_batch(texts), [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
+    found = {task.name: Places(*question_of(task, names), files) for task in tasks}
     kinds = {name: [set(ids) for ids in places.ids] for name, places in found.items()}
     for file, (text, ids) in enumerate(zip(texts, files, strict=True)):
         source = Source.read(text)
