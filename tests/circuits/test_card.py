@@ -16,7 +16,7 @@ import sparsecircuits as sc
 from faults import FAULTS, card_of, circuit_of
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.card.schema import Report
-from sparsecircuits.circuits.card.verdict import CHECKS, judge
+from sparsecircuits.circuits.card.verdict import CHECKS, judge, warnings
 from sparsecircuits.circuits.circuit import Losses
 from sparsecircuits.circuits.measures.corpus import transfer
 from sparsecircuits.circuits.measures.curve import CurvePoint, areas_under
@@ -270,6 +270,18 @@ def test_any_task_is_tried_on_real_code(true, tmp_path, name):
     assert found.places == (6, 6)
     assert found.result.prompts == 12
     assert found.cue_accuracy is not None
+
+
+def test_a_token_that_says_more_than_the_circuit_is_a_warning(card):
+    told = card.transfer.model_copy(update={"cue_accuracy": 0.97})
+    fields = {name: getattr(card, name) for name in Report.model_fields}
+    worse = told.model_copy(update={"result": told.result.model_copy(update={"accuracy_circuit": 0.9})})
+    assert warnings(fields | {"transfer": told}) == []
+    (warning,) = [text for text in warnings(fields | {"transfer": worse}) if "one token" in text]
+    assert (
+        warning
+        == 'On real code the presence of one token, "(\'", says 97% of the answers, more than the circuit (90%).'
+    )
 
 
 def test_a_corpus_without_places_is_an_error(true, tmp_path):

@@ -175,4 +175,10 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
             what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
             shares = f"the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}"
             found.append(f"{what[0].upper()}{what[1:]} {shares}.")
+    real = card.get("transfer")
+    if real is not None and real.cue_accuracy is not None and real.result.accuracy_circuit < real.cue_accuracy:
+        found.append(
+            f"On real code the presence of one token, {real.cue!r}, says {real.cue_accuracy:.0%} of the answers, more "
+            f"than the circuit ({real.result.accuracy_circuit:.0%})."
+        )
     return found
