@@ -116,3 +116,11 @@ def test_tables_show_brackets_as_they_are(capsys):
     for text in ("[bold]title[/bold]", "a [b]", "x = [[1], [2]]", "[red]", "[/]"):
         assert text in shown
     assert shown.count("\\") == 1
+
+
+def test_real_code_without_places_is_one_line(capsys, run_with_circuits, tmp_path):
+    (tmp_path / "a.py").write_text("# for x in y:\nz = 'while x:'\n")
+    on_it = ("--model", run_with_circuits, "--corpus", tmp_path)
+    assert f"{tmp_path}: no place for each answer of for_while" in fails(capsys, "tasks", "for_while", *on_it)
+    assert "no place for each answer of single_double_quote, final_kwarg" in fails(capsys, "tasks", *on_it)
+    assert "n must be at least 1, got 0" in fails(capsys, "tasks", "for_while", *on_it, "--n", 0)
