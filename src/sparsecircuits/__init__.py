@@ -3,7 +3,12 @@
 Names are imported on first use, so that `import sparsecircuits` stays cheap.
 """
 
+import os
 from typing import TYPE_CHECKING, Any
+
+# Read by OpenMP when PyTorch is loaded. By default threads that wait for one another spin, so that a step takes ten
+# times as long beside a program that keeps one core busy (`benchmarks/busy.py`); asleep, they cost a tenth alone.
+os.environ.setdefault("OMP_WAIT_POLICY", "passive")
 
 __version__ = "0.1.0"
 

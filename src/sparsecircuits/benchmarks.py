@@ -165,7 +165,7 @@ def _sparse_linear_cases() -> Iterator[Case]:
         )
 
 
-class _Step:
+class TrainingSteps:
     """Training steps of a preset on random tokens, without a corpus: as many as from one dense gradient to the
     next."""
 
@@ -177,15 +177,17 @@ class _Step:
 
         ids = np.random.default_rng(0).integers(0, 2048, 200_000).astype(np.uint16)
         tokens = TokenData(train=ids, val=ids[:5000], manifest={}, cached=False)
+        self.count = config.sparsity.regrow_every
+        """Steps of one call."""
         self.run = _Run(config, Path("unused"), tokens, Tokenizer.default(), torch.device(device))
 
     def __call__(self) -> None:
-        for _ in range(self.run.config.sparsity.regrow_every):
+        for _ in range(self.count):
             self.run._take_step(0.75)
             self.run.step += 1
 
 
-class _PlainStep(_Step):
+class _PlainStep(TrainingSteps):
     """The same step as anyone would write it in PyTorch: torch.topk, dense products, its own attention and
     cross-entropy, a threshold by torch.kthvalue (and no floor)."""
 
@@ -271,20 +273,20 @@ def _train_step_cases() -> Iterator[Case]:
     as their dense twin has the time for."""
     for name, batch, layers in (("nano", 16, None), ("micro", 4, None), ("small", 4, 2), ("paper", 4, 1)):
         config = _step_config(name, batch, layers)
-        dense = _Step(dense_twin(_regrowing(config, 1)))
+        dense = TrainingSteps(dense_twin(_regrowing(config, 1)))
         cut = "" if layers is None else f"{layers} layers, "
         case = f"training step, {name}, {cut}{batch} sequences, {config.sparsity.density:.2g} nonzero, CPU"
         for every in (1, 8, 32):
-            step = _Step(_regrowing(config, every))
+            step = TrainingSteps(_regrowing(config, every))
             yield Case(f"{case}, dense gradient every {every}", step, "dense step", dense, times=every)
     config = _regrowing(_step_config("nano", 16), 1)
-    yield Case("training step, nano, CPU", _Step(config), "plain PyTorch sparse step", _PlainStep(config))
+    yield Case("training step, nano, CPU", TrainingSteps(config), "plain PyTorch sparse step", _PlainStep(config))
     if torch.cuda.is_available():
         small = preset("small")
         config = replace(small, model=replace(small.model, d_model=1024), steps=1000, dtype="bfloat16")
         case = f"training step, d_model 1024, {config.batch_size} sequences, bfloat16, CUDA"
-        step = _Step(config, "cuda")
-        yield Case(case, step, "dense step", _Step(dense_twin(config), "cuda"))
+        step = TrainingSteps(config, "cuda")
+        yield Case(case, step, "dense step", TrainingSteps(dense_twin(config), "cuda"))
 
 
 SCALE_WIDTHS = (128, 256, 512)
@@ -301,10 +303,10 @@ def _train_scale_cases() -> Iterator[Case]:
         nano = preset("nano")
         model = replace(nano.model, d_model=width)
         base = replace(nano, model=model, batch_size=8, steps=1000, dtype="float32", bigram_init="uniform")
-        dense = _Step(dense_twin(base))
+        dense = TrainingSteps(dense_twin(base))
         for density in SCALE_DENSITIES:
             sparsity = replace(base.sparsity, density=density, floor=min(base.sparsity.floor, int(density * width)))
-            step = _Step(replace(base, sparsity=sparsity))
+            step = TrainingSteps(replace(base, sparsity=sparsity))
             yield Case(f"training step, d_model {width}, {density:.0%} nonzero, CPU", step, "dense step", dense)
 
 
