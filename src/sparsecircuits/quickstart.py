@@ -149,4 +149,7 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
         "loss": circuit.losses.circuit,
         "loss_full": circuit.losses.full,
         "loss_ablated": circuit.losses.ablated,
+        "loss_raw": circuit.losses.circuit_raw,
+        "loss_full_calibrated": circuit.losses.full_calibrated,
+        "loss_ablated_calibrated": circuit.losses.ablated_calibrated,
     }

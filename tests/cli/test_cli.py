@@ -60,14 +60,17 @@ def test_prune_json_is_the_contract(pruned):
     directory, printed = pruned
     found, skipped = printed["circuits"]
     assert set(found) == {
-        "task", "target_loss", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "path"
+        "task", "target_loss", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds", "path",
+        "loss_raw", "loss_full_calibrated", "loss_ablated_calibrated", "order", "order_full", "order_ablated",
     }  # fmt: skip
+    assert found["loss_full_calibrated"] <= found["loss_full"] <= 0.15
+    assert found["order"] == 1.0
     assert (found["n_nodes"], found["n_edges"]) == (7, 4)
     assert found["loss"] <= 0.15
     assert Path(found["path"]) == directory / "circuits" / "single_double_quote" / "circuit.json"
     assert (directory / "circuits" / "single_double_quote" / "report.json").exists()
     assert skipped["task"] == "if_equals"
-    assert "whole model's loss" in skipped["skipped"]
+    assert re.search(r"whole model's loss on if_equals is \S+ calibrated \(\S+ raw\)", skipped["skipped"])
 
 
 def test_report(pruned):
@@ -95,6 +98,7 @@ def test_tasks(pruned):
     scored = json.loads(run("tasks", "--model", pruned[0], "--n", 32, "--json").stdout)["tasks"]
     assert scored[0]["accuracy"] == 1.0
     assert scored[0]["pairs"] == 32
+    assert (scored[0]["order"], scored[0]["loss_calibrated"] < 0.1) == (1.0, True)
 
 
 def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):

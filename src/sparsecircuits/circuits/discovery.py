@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sparsecircuits import __version__
+from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.curve import size_curve
 from sparsecircuits.circuits.evaluation import measure
@@ -23,7 +24,7 @@ from sparsecircuits.pruning.edge_pruning import prune_edges
 from sparsecircuits.pruning.edges import Edges, edges_between
 from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
 from sparsecircuits.pruning.gating import ablation_values
-from sparsecircuits.pruning.objective import all_candidate_logits, correct_of, task_loss
+from sparsecircuits.pruning.objective import all_candidate_logits, correct_of, task_loss, unbiased
 from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.tasks import Task
 
@@ -65,7 +66,9 @@ def prune(
     if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
         tau, size, kept = torch.zeros(evaluate.space.size), 0, nothing
     else:
-        tau = rank_nodes(model, task, frozen, config, goal, lambda *state: tell(*_learning(config, *state)))
+        learning: Callable = lambda *state: tell(*_learning(config, *state))  # noqa: E731
+        through = unbiased(model, evaluate.batches[0], target_loss)
+        tau = rank_nodes(model, task, frozen, config, goal, learning, through)
         tell(0.8, "choosing the size")
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
         kept = _cleaned(tau, size, evaluate, goal, config, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
@@ -140,14 +143,18 @@ def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple
 
 
 def require_doable(model: SparseTransformer, task: Task, target_loss: float, config: PruneConfig) -> None:
-    """Raise TaskTooHard when the whole model misses the target on validation prompts, UserError for a target
-    out of range."""
+    """Raise TaskTooHard when the whole model, calibrated on training prompts as a circuit is, misses the target on
+    validation prompts; UserError for a target out of range."""
     if not 0 < target_loss < 0.6931:
         raise UserError(f"target_loss must lie between 0 and ln 2 (chance), got {target_loss}")
     batch = task.batch("validation", config.eval_pairs, config.seed)
-    full = task_loss(all_candidate_logits(model, batch), correct_of(batch, model.device)).item()
-    if full > target_loss:
-        raise TaskTooHard(f"the whole model's loss on {task.name} is {full:.3f}, above the target {target_loss}")
+    logits, correct = all_candidate_logits(model, batch), correct_of(batch, model.device)
+    calibrated = task_loss(fitted(model, training_pairs(task))(logits), correct).item()
+    if calibrated > target_loss:
+        raise TaskTooHard(
+            f"the whole model's loss on {task.name} is {calibrated:.3f} calibrated "
+            f"({task_loss(logits, correct).item():.3f} raw), above the target {target_loss}"
+        )
 
 
 def training_means(model: SparseTransformer) -> torch.Tensor:

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, task_loss
+from sparsecircuits.pruning.objective import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
 REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0
@@ -34,26 +35,18 @@ def measure(
     n_pairs: int = REPORT_PAIRS,
     seed: int = REPORT_SEED,
 ) -> Losses:
-    """Losses of the circuit alone, the whole model, nothing, and all but the circuit, on one split.
+    """Losses of the circuit alone, the whole model, nothing, and all but the circuit, on one split: raw, and each with
+    its calibration from training pairs.
 
     Deterministic: the same arguments give the same numbers in any process. Raises UserError when the
     circuit belongs to another model. A task file with fewer pairs gives all it has.
     """
     circuit.check_model(model)
-    batch = task.batch(split, n_pairs, seed)
-    correct = correct_of(batch, model.device)
-    space = NodeSpace.of(model.config)
-    full, alone = all_candidate_logits(model, batch), circuit_logits(model, circuit, batch)
-    empty = frozen_logits(model, circuit, batch, torch.ones(space.size))
-    ablated = frozen_logits(model, circuit, batch, circuit.kept(space))
-    return Losses(
-        split=split,
-        n_pairs=len(batch.last) // 2,
-        seed=seed,
-        circuit=task_loss(alone, correct).item(),
-        full=task_loss(full, correct).item(),
-        empty=task_loss(empty, correct).item(),
-        ablated=task_loss(ablated, correct).item(),
-        accuracy=accuracy(alone, correct),
-        accuracy_full=accuracy(full, correct),
-    )
+    batch, space = task.batch(split, n_pairs, seed), NodeSpace.of(model.config)
+    logits: dict[Run, Tensor] = {
+        "circuit": circuit_logits(model, circuit, batch, calibrated=False),
+        "full": all_candidate_logits(model, batch),
+        "empty": frozen_logits(model, circuit, batch, torch.ones(space.size)),
+        "ablated": frozen_logits(model, circuit, batch, circuit.kept(space)),
+    }
+    return losses_of_runs(logits, Calibrations.of(model, circuit, task), batch, split, seed)

@@ -79,15 +79,39 @@ class Losses(_Strict):
     n_pairs: Annotated[Whole, Field(ge=1)]
     seed: Annotated[int, Field(strict=True)]
     circuit: Real
-    """All nodes and edges outside ablated (sufficiency)."""
+    """All nodes and edges outside ablated (sufficiency); calibrated."""
     full: Real
-    """The whole model."""
+    """The whole model; raw."""
     empty: Real
-    """Every node frozen."""
+    """Every node frozen; raw."""
     ablated: Real
-    """Only the circuit's nodes frozen (necessity)."""
+    """Only the circuit's nodes frozen (necessity); raw."""
     accuracy: Real
+    """Of the circuit, calibrated."""
     accuracy_full: Real
+    # Files of earlier versions lack what follows.
+    circuit_raw: Real | None = None
+    """Without the calibration that `circuit` has."""
+    full_calibrated: Real | None = None
+    """Calibrated on training pairs, as the circuit is; likewise below."""
+    empty_calibrated: Real | None = None
+    ablated_calibrated: Real | None = None
+    order: Real | None = None
+    """Share of pairs whose two prompts the circuit puts in the right order, ties counted as half: no bias hides it,
+    and no calibration makes it."""
+    order_full: Real | None = None
+    order_empty: Real | None = None
+    order_ablated: Real | None = None
+
+    @property
+    def rows(self) -> list[tuple[str, float | None, float | None, float | None]]:
+        """What ran; its loss calibrated, and raw; and the share of pairs in the right order."""
+        return [
+            ("circuit alone (sufficiency)", self.circuit, self.circuit_raw, self.order),
+            ("whole model", self.full_calibrated, self.full, self.order_full),
+            ("nothing (every node frozen)", self.empty_calibrated, self.empty, self.order_empty),
+            ("all but the circuit (necessity)", self.ablated_calibrated, self.ablated, self.order_ablated),
+        ]
 
 
 class CircuitData(_Strict):

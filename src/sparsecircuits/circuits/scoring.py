@@ -2,13 +2,15 @@
 
 from typing import Any
 
+from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, task_loss
+from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, in_order, task_loss
 from sparsecircuits.tasks import Task
 
 
 def score_on_task(model: SparseTransformer, task: Task, split: str, n: int, seed: int) -> dict[str, Any]:
-    """Binary cross-entropy and accuracy of the whole model on a task's prompts."""
+    """Loss of the whole model on a task's prompts, raw and calibrated on training pairs as circuits are; share of
+    prompts that it answers rightly, and of pairs that it puts in the right order."""
     batch = task.batch(split, n, seed)
     logits, correct = all_candidate_logits(model, batch), correct_of(batch, model.device)
     return {
@@ -18,5 +20,7 @@ def score_on_task(model: SparseTransformer, task: Task, split: str, n: int, seed
         "split": split,
         "pairs": len(batch.last) // 2,
         "loss": task_loss(logits, correct).item(),
+        "loss_calibrated": task_loss(fitted(model, training_pairs(task))(logits), correct).item(),
+        "order": in_order(logits, correct),
         "accuracy": accuracy(logits, correct),
     }

@@ -98,7 +98,8 @@ class Tasks(Common):
     task_file: Path | None = None
     """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
     model: Path | None = None
-    """Score this model: loss and accuracy."""
+    """Score this model: loss (raw, and calibrated on training pairs as circuits are), pairs in the right order,
+    accuracy."""
     corpus: Path | None = None
     """With --model: score it where the Python under this folder asks the task's question (docs/tasks.md)."""
     shortcuts: Annotated[bool, Flag] = False

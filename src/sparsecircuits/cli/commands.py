@@ -229,8 +229,9 @@ def _score(command: args.Tasks) -> None:
     if command.json:
         print_json({"tasks": rows})
     else:
-        columns = ["name", "split", "pairs", "loss", "accuracy", "skipped"]
-        print_table(str(command.model), columns, [[r.get(c) for c in columns] for r in rows], (2, 3, 4))
+        columns = ["name", "split", "pairs", "loss", "loss_calibrated", "order", "accuracy", "skipped"]
+        header = ["name", "split", "pairs", "loss", "calibrated", "in order", "accuracy", "skipped"]
+        print_table(str(command.model), header, [[r.get(c) for c in columns] for r in rows], (2, 3, 4, 5, 6))
 
 
 def _score_on_corpus(
@@ -309,17 +310,30 @@ def prune(command: args.Prune) -> None:
         more = {"summary": summary(curves, command.target_loss), "files": [str(path) for path in written]}
         print_json({"circuits": shown, **(more if written else {})})
         return
-    columns = ["task", "loss", "loss_full", "loss_ablated", "n_nodes", "n_edges", "seconds"]
-    columns = ["model", *columns] if command.beside else columns
-    rows = [[record[column] for column in columns] for record in found if "path" in record]
-    title = f"circuits at a target loss of {command.target_loss}, losses on held-out prompts"
-    print_table(title, columns, rows, right=tuple(range(len(columns) - 6, len(columns))))
+    _print_found(found, command)
     for mean in summary(curves, command.target_loss) if written else []:
         edges = mean["geometric_mean_edges"]
         if edges is not None:
             print_text(f"{mean['model']}: geometric mean of edges over {len(mean['tasks'])} tasks: {edges:.3g}")
     for path in [record["path"] for record in found if "path" in record] + written:
         print_text(str(path))
+
+
+def _print_found(found: list[dict[str, Any]], command: args.Prune) -> None:
+    """One row per circuit; and whether each is measured raw or calibrated, with the order that neither changes."""
+    columns = ["model", "task"] if command.beside else ["task"]
+    circuits = [record for record in found if "path" in record]
+    names = ["loss", "loss_full_calibrated", "loss_ablated_calibrated", "n_nodes", "n_edges", "seconds"]
+    header = [*columns, "circuit", "whole model", "without it", "nodes", "edges", "seconds"]
+    right = tuple(range(len(columns), len(header)))
+    title = f"circuits at a target loss of {command.target_loss}, losses on held-out prompts, all calibrated"
+    print_table(title, header, [[record[c] for c in columns + names] for record in circuits], right=right)
+    runs = ("", "_full", "_ablated")
+    names = [f"loss{run}{'_raw' if not run else ''}" for run in runs] + [f"order{run}" for run in runs]
+    header = [*columns, *("circuit", "whole model", "without it") * 2]
+    right = tuple(range(len(columns), len(header)))
+    title = "raw losses, and the share of pairs in the right order"
+    print_table(title, header, [[record[c] for c in columns + names] for record in circuits], right=right)
 
 
 def _circuit_folders(command: args.Prune, models: tuple[Path, ...]) -> dict[Path, Path]:
@@ -390,6 +404,12 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
         "loss": circuit.losses.circuit,
         "loss_full": circuit.losses.full,
         "loss_ablated": circuit.losses.ablated,
+        "loss_raw": circuit.losses.circuit_raw,
+        "loss_full_calibrated": circuit.losses.full_calibrated,
+        "loss_ablated_calibrated": circuit.losses.ablated_calibrated,
+        "order": circuit.losses.order,
+        "order_full": circuit.losses.order_full,
+        "order_ablated": circuit.losses.order_ablated,
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
         "seconds": circuit.found_by.get("seconds"),
@@ -528,10 +548,11 @@ def _print_circuit(circuit: "Circuit") -> None:
         [[e.source, e.target, e.weight] for e in circuit.edges],
         right=(2,),
     )
-    print_text(
-        f"loss of the circuit alone {losses.circuit:.3f} (target {circuit.target_loss}), of the whole model "
-        f"{losses.full:.3f},\nof the model without the circuit {losses.ablated:.3f}; chance is 0.693. "
-        f"{2 * losses.n_pairs} held-out prompts."
+    print_table(
+        f"losses on {2 * losses.n_pairs} held-out prompts: target {circuit.target_loss}, chance 0.693",
+        ["what runs", "calibrated", "raw", "pairs in order"],
+        [[name, *values] for name, *values in losses.rows],
+        right=(1, 2, 3),
     )
 
 

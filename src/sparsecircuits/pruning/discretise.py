@@ -27,7 +27,7 @@ from sparsecircuits.tasks import PairBatch
 
 @dataclass(frozen=True)
 class Score:
-    """A set's loss on some prompts, after the calibration that suits them best."""
+    """A set's loss on some prompts, calibrated."""
 
     loss: float
     calibration: Calibration
@@ -36,8 +36,8 @@ class Score:
 class Evaluator:
     """Scores sets of nodes and edges: they run, all else is frozen. Calls are counted.
 
-    With several batches (say, of different splits) one calibration is fitted to all their prompts, and the
-    loss is the worst batch's: what holds on one kind of prompt alone is not good enough.
+    The calibration is fitted to the first batch, the training prompts, and used on all of them; the loss is the
+    worst batch's: what holds on one kind of prompt alone is not good enough.
     """
 
     def __init__(
@@ -87,7 +87,7 @@ class Evaluator:
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
         logits, correct = self.logits(kept, removed), [correct_of(batch) for batch in self.batches]
-        calibration = calibrate(torch.cat(logits), torch.cat(correct))
+        calibration = calibrate(logits[0], correct[0])
         losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
         return Score(max(losses), calibration)
 

@@ -9,6 +9,7 @@ from torch import Tensor
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edges import Edges, edges_between
+from sparsecircuits.pruning.objective import unbiased
 from sparsecircuits.pruning.optimise import learn_edge_gates
 from sparsecircuits.tasks import Task
 
@@ -87,6 +88,7 @@ def _ranked(
     def report(step: int, loss: float, active: int) -> None:
         tell(f"edges: step {step} · loss {loss:.3f} · {active} edges")
 
-    tau = learn_edge_gates(evaluate.model, task, evaluate.frozen, kept, edges, config, target, report)
+    model, through = evaluate.model, unbiased(evaluate.model, evaluate.batches[0], target)
+    tau = learn_edge_gates(model, task, evaluate.frozen, kept, edges, config, target, report, through)
     size = smallest_prefix(tau, lambda chosen: evaluate(kept, edges[~chosen]), target)
     return top_nodes(tau, len(edges) if size is None else size)

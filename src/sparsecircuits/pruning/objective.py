@@ -86,6 +86,26 @@ def accuracy(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> float:
     return (logits.argmax(dim=-1) == correct).float().mean().item()
 
 
+ORDER_TIE = 1e-5  # margins nearer than this, relative to their size, are equal: rounding orders nothing
+
+
+def in_order(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> float:
+    """Share of pairs whose two prompts stand in the right order: the margin of the first answer over the second is
+    larger where the first is right. A tie counts as half. No bias of the answers, and no calibration, can change it.
+    """
+    margin = (logits[:, 0] - logits[:, 1]).double().reshape(-1, 2)
+    gap = (margin[:, 0] - margin[:, 1]) * (1 - 2 * correct[::2].double())
+    gap = torch.where(gap.abs() <= ORDER_TIE * (1 + margin.abs().amax(dim=1)), 0.0, gap)
+    return ((1 + gap.sign()) / 2).mean().item()
+
+
+def unbiased(model: SparseTransformer, batch: PairBatch, target: float) -> Calibration:
+    """What gates are learned through: nothing where the whole model's raw answers hold a target loss on training
+    prompts, else the calibration that they need. Otherwise gates would be learned to mend the model's bias."""
+    logits, correct = all_candidate_logits(model, batch), correct_of(batch, model.device)
+    return Calibration() if task_loss(logits, correct).item() <= target else calibrate(logits, correct)
+
+
 def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calibration:
     """Scale and per-candidate shift that minimise the loss: 16 LBFGS steps (Gao et al. 2025, appendix).
 
@@ -95,8 +115,11 @@ def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calib
     """
     margin = (logits[:, 0] - logits[:, 1]).detach().double()
     spread = margin.std()
-    if not (torch.isfinite(margin).all() and spread > 0):
+    if not torch.isfinite(margin).all():
         return Calibration()
+    if not spread > 0:  # it says the same of all prompts, so half of each pair is right: both answers alike is best
+        middle = margin.mean().item() / 2
+        return Calibration(1.0, (-middle, middle))
     standard, sign = (margin - margin.mean()) / spread, 1.0 - 2.0 * correct
     ceiling = spread.log() + math.log(LARGEST_SCALE)
     log_scale = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)

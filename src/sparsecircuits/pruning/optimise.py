@@ -13,7 +13,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edges import EdgeGates, Edges
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
+from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
 Report = Callable[[int, float, int], None]
@@ -55,6 +55,7 @@ def learn_gates(
     config: PruneConfig,
     goal: float,
     report: Report | None = None,
+    calibration: Calibration | None = None,
 ) -> Float[Tensor, " nodes"]:
     """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
 
@@ -67,7 +68,7 @@ def learn_gates(
     def gating(gates: Tensor) -> Gating:
         return Gating(space, gates, frozen, config.ablation)
 
-    return _learn(model, task, space.size, gating, config, config.steps, goal, report, owner)
+    return _learn(model, task, space.size, gating, config, config.steps, goal, report, calibration, owner)
 
 
 def tied_query_keys(space: NodeSpace) -> Tensor:
@@ -88,6 +89,7 @@ def learn_edge_gates(
     config: PruneConfig,
     goal: float,
     report: Report | None = None,
+    calibration: Calibration | None = None,
 ) -> Float[Tensor, " E"]:
     """Train one gate per edge, with the nodes outside `kept` frozen, and return τ (see `_learn`)."""
     space, on = NodeSpace.of(model.config), kept.float().to(model.device)
@@ -95,7 +97,7 @@ def learn_edge_gates(
     def gating(gates: Tensor) -> Gating:
         return Gating(space, on, frozen, config.ablation, EdgeGates(edges, gates))
 
-    return _learn(model, task, len(edges), gating, config, config.edge_steps, goal, report)
+    return _learn(model, task, len(edges), gating, config, config.edge_steps, goal, report, calibration)
 
 
 def _learn(
@@ -107,6 +109,7 @@ def _learn(
     steps: int,
     goal: float,
     report: Report | None,
+    calibration: Calibration | None,
     owner: Tensor | None = None,
 ) -> Float[Tensor, " size"]:
     """Train `size` gates and return τ.
@@ -115,7 +118,7 @@ def _learn(
     the goal (judged by a running mean), so that the gates press on the loss that has to be held and no
     further: with a fixed weight a small circuit can cost more than it brings, and all of it closes. AdamW,
     gradient clipped, τ clamped to [-1, 1], the learning rate warmed up, then linear to 0.
-    owner [size]: whose τ each gate uses, by default its own.
+    calibration: what the logits go through (see `unbiased`). owner [size]: whose τ each gate uses, by default its own.
     report(step, task loss, gates on) after each step.
     """
     generator = torch.Generator().manual_seed(config.seed)
@@ -124,14 +127,15 @@ def _learn(
     optimiser = torch.optim.AdamW(
         [tau], lr=config.lr, betas=(0.9, 1 - config.one_minus_beta2), weight_decay=config.weight_decay
     )
-    batches, mean = training_batches(task, config), goal
+    batches, mean, calibration = training_batches(task, config), goal, calibration or Calibration()
     with frozen_weights(model):
         for step in range(steps):
             if step % len(batches) == 0:
                 order = torch.randperm(len(batches), generator=generator).tolist()
             batch = batches[order[step % len(batches)]]
             gates = heaviside(tau if owner is None else tau[owner], config.heaviside_temp)
-            loss = task_loss(candidate_logits(model, batch, gating(gates)), correct_of(batch, model.device))
+            logits = calibration(candidate_logits(model, batch, gating(gates)))
+            loss = task_loss(logits, correct_of(batch, model.device))
             value = loss.item()
             mean += SMOOTHING * (value - mean)
             weight = config.k_coef * max(0.0, 1 - mean / goal)

@@ -13,7 +13,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edges import joins
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.gating import Gating, counterparts
-from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
+from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.optimise import Report, frozen_weights, learn_gates, training_batches
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -28,6 +28,7 @@ def rank_nodes(
     config: PruneConfig,
     goal: float,
     report: Report | None = None,
+    calibration: Calibration | None = None,
 ) -> Float[Tensor, " nodes"]:
     """A score per node by `config.method`, the larger the more needed; at least 0 for the likely circuit.
 
@@ -35,9 +36,10 @@ def rank_nodes(
     when a node is frozen (attribution patching). integrated-gradients: the same, averaged over gates between
     0 and 1. eap-ig: edge attribution patching with integrated gradients (Hanna et al. 2024), summed over each
     node's edges. weight-magnitude: the sum of the absolute weights on a node's edges. random: by seed.
+    calibration: what the logits go through, by default nothing.
     """
     if config.method == "learned":
-        return learn_gates(model, task, frozen, config, goal, report)
+        return learn_gates(model, task, frozen, config, goal, report, calibration)
     space = NodeSpace.of(model.config)
     if config.method == "random":
         scores = torch.rand(space.size, generator=torch.Generator().manual_seed(config.seed))
@@ -47,10 +49,10 @@ def rank_nodes(
         batches = training_batches(task, config)
         with frozen_weights(model):
             if config.method == "eap-ig":
-                scores = eap_ig_scores(model, space, batches)
+                scores = eap_ig_scores(model, space, batches, calibration)
             else:
                 at = [1.0] if config.method == "gradient" else _midpoints()
-                scores = gate_gradients(model, space, frozen, config, batches, at)
+                scores = gate_gradients(model, space, frozen, config, batches, at, calibration)
     return scores - scores.sort(descending=True).values[min(FIRST_SIZE, space.size) - 1]
 
 
@@ -65,17 +67,20 @@ def gate_gradients(
     config: PruneConfig,
     batches: list[PairBatch],
     at: list[float],
+    calibration: Calibration | None = None,
 ) -> Float[Tensor, " nodes"]:
     """How much the loss falls per unit of each gate, with all gates at the values `at`, averaged."""
 
     def gating(gates: Tensor) -> Gating:
         return Gating(space, gates, frozen, config.ablation)
 
-    scores = [first_order_rises(model, batches, torch.full((space.size,), value), gating) for value in at]
+    scores = [first_order_rises(model, batches, torch.full((space.size,), value), gating, calibration) for value in at]
     return torch.stack(scores).mean(dim=0)
 
 
-def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[PairBatch]) -> Float[Tensor, " nodes"]:
+def eap_ig_scores(
+    model: SparseTransformer, space: NodeSpace, batches: list[PairBatch], calibration: Calibration | None = None
+) -> Float[Tensor, " nodes"]:
     """Sum over a node's edges of |weight * Σ (source - its counterpart) * gradient at the target|.
 
     The counterpart is the pair's other prompt; gradients are averaged over token embeddings between the
@@ -85,7 +90,7 @@ def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[Pair
     totals = {join.target: torch.zeros_like(join.weight) for join in found}
     final = torch.zeros(model.config.d_model, device=model.device)
     for batch in batches:
-        grads, changes = _path_gradients(model, batch)
+        grads, changes = _path_gradients(model, batch, calibration or Calibration())
         for join in found:
             source = join.source.replace("attn.v", "attn.y")
             grad = grads[join.linear][..., join.offset : join.offset + join.weight.shape[0]]
@@ -101,7 +106,7 @@ def eap_ig_scores(model: SparseTransformer, space: NodeSpace, batches: list[Pair
 
 
 def _path_gradients(
-    model: SparseTransformer, batch: PairBatch
+    model: SparseTransformer, batch: PairBatch, calibration: Calibration
 ) -> tuple[dict[torch.nn.Module, Tensor], dict[str, Tensor]]:
     """Gradients at the outputs of all matrices and of the final read, averaged over the path of embeddings;
     and by how much each activation differs from its counterpart. All [2N, T, width]."""
@@ -119,7 +124,7 @@ def _path_gradients(
     for share in _midpoints():
         start = (other + share * (own - other)).requires_grad_()
         outputs = _outputs(model, watched, start, batch)
-        loss = task_loss(outputs.pop("logits"), correct_of(batch, model.device))
+        loss = task_loss(calibration(outputs.pop("logits")), correct_of(batch, model.device))
         found = torch.autograd.grad(loss, [outputs[module] for module in watched])
         for module, grad in zip(watched, found, strict=True):
             grads[module] = grads.get(module, 0) + grad / IG_STEPS

@@ -26,6 +26,7 @@ from sparsecircuits.pruning.config import Ablation, PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edges import edges_between
 from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import unbiased
 from sparsecircuits.pruning.optimise import learn_gates
 from sparsecircuits.tasks import Pair, PairBatch, Task
 
@@ -162,7 +163,7 @@ def pruned_size(
         ablation=ablation,
     )
     goal = config.margin * target_loss
-    tau = learn_gates(model, task, frozen, config, goal)
+    tau = learn_gates(model, task, frozen, config, goal, calibration=unbiased(model, evaluate.batches[0], target_loss))
     curve = []
     size = 1
     while size < evaluate.space.size:

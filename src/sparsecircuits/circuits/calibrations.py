@@ -1,0 +1,92 @@
+"""One bar for all: whatever runs (whole model, circuit, nothing, all but the circuit) is calibrated in the same way.
+
+A scale and a shift per answer are fitted on training pairs and used on the prompts that are reported. So a circuit is
+never compared, calibrated, with a model that is not.
+"""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Literal
+
+import torch
+from jaxtyping import Float
+from torch import Tensor
+
+from sparsecircuits.circuits.circuit import Circuit, Losses
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.gating import Gating
+from sparsecircuits.pruning.objective import (
+    Calibration,
+    accuracy,
+    all_candidate_logits,
+    calibrate,
+    correct_of,
+    in_order,
+    task_loss,
+)
+from sparsecircuits.tasks import PairBatch, Task
+
+CALIBRATION_SPLIT, CALIBRATION_PAIRS, CALIBRATION_SEED = "train", 128, 0
+Run = Literal["circuit", "full", "empty", "ablated"]
+
+
+def training_pairs(task: Task, n: int = CALIBRATION_PAIRS) -> PairBatch:
+    """What calibrations are fitted on: n training pairs, or as many as a task of one's own has."""
+    return task.encode(task.draw(CALIBRATION_SPLIT, n, CALIBRATION_SEED))
+
+
+def fitted(model: SparseTransformer, batch: PairBatch, gating: Gating | None = None) -> Calibration:
+    """The calibration of the model, or of what a gating leaves of it, on training pairs."""
+    return calibrate(all_candidate_logits(model, batch, gating), correct_of(batch, model.device))
+
+
+@dataclass(frozen=True)
+class Calibrations:
+    """One calibration for each of what runs; the circuit's is its own, found on training pairs with it."""
+
+    circuit: Calibration
+    full: Calibration
+    empty: Calibration
+    ablated: Calibration
+
+    @classmethod
+    def of(cls, model: SparseTransformer, circuit: Circuit, task: Task) -> "Calibrations":
+        """Fit those of whole model, nothing, and all but the circuit, under the circuit's ablation."""
+        space, batch = NodeSpace.of(model.config), training_pairs(task)
+        nothing = circuit.without(model, torch.ones(space.size, dtype=torch.bool))
+        rest = circuit.without(model, circuit.kept(space))
+        return cls(circuit.calibration, fitted(model, batch), fitted(model, batch, nothing), fitted(model, batch, rest))
+
+
+def losses_of_runs(
+    logits: Mapping[Run, Float[Tensor, "n 2"]], calibrations: Calibrations, batch: PairBatch, split: str, seed: int
+) -> Losses:
+    """Raw and calibrated losses of what ran on some prompts, and the shares of pairs in the right order.
+
+    logits [n, 2]: of the answers, not calibrated, for each of the four.
+    """
+    correct = correct_of(batch, logits["full"].device)
+    raw = {name: task_loss(x, correct).item() for name, x in logits.items()}
+    fair = {name: getattr(calibrations, name)(x) for name, x in logits.items()}
+    calibrated = {name: task_loss(x, correct).item() for name, x in fair.items()}
+    order = {name: in_order(x, correct) for name, x in logits.items()}
+    return Losses(
+        split=split,
+        n_pairs=len(batch.last) // 2,
+        seed=seed,
+        circuit=calibrated["circuit"],
+        full=raw["full"],
+        empty=raw["empty"],
+        ablated=raw["ablated"],
+        accuracy=accuracy(fair["circuit"], correct),
+        accuracy_full=accuracy(logits["full"], correct),
+        circuit_raw=raw["circuit"],
+        full_calibrated=calibrated["full"],
+        empty_calibrated=calibrated["empty"],
+        ablated_calibrated=calibrated["ablated"],
+        order=order["circuit"],
+        order_full=order["full"],
+        order_empty=order["empty"],
+        order_ablated=order["ablated"],
+    )

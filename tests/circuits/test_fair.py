@@ -1,0 +1,105 @@
+"""One bar for all that runs: a biased model orders every pair rightly, and is neither refused nor called sufficient."""
+
+import json
+import math
+
+import pytest
+import torch
+
+import sparsecircuits as sc
+from handmade import QUOTE_NODES, quote_model
+from sparsecircuits.circuits.calibrations import training_pairs
+from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.measures.nulls import prompt_means
+from sparsecircuits.circuits.scoring import score_on_task
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.discretise import Evaluator
+from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.pruning.objective import calibrate, in_order, task_loss
+
+QUICK = PruneConfig(steps=60, eval_pairs=24)
+
+
+def biased_model(by: float = 20.0):
+    """The quote model that says `')` far too often: every pair in order, and a raw loss above chance."""
+    model = quote_model(Tokenizer.default())
+    with torch.no_grad():
+        model.logit_bias[model.tokenizer.single_token("')")] += by
+    return model
+
+
+@pytest.fixture(scope="module")
+def task():
+    return sc.get_task("single_double_quote")
+
+
+@pytest.fixture(scope="module")
+def biased(task):
+    model = biased_model()
+    return model, sc.prune(model, task, means=prompt_means(model, task), config=QUICK)
+
+
+def test_order_is_what_no_bias_changes():
+    correct = torch.tensor([0, 1] * 3)
+    logits = torch.tensor([[2.0, 0], [0, 0], [1, 0], [1, 0], [0, 0], [3, 0]])  # right, a tie, wrong
+    assert in_order(logits, correct) == 0.5
+    assert in_order(7 * logits + torch.tensor([0.0, 30.0]), correct) == 0.5
+    assert in_order(logits[:2], correct[:2]) == 1.0
+    assert in_order(logits[:2], 1 - correct[:2]) == 0.0
+
+
+def test_what_says_the_same_of_all_prompts_is_at_chance_once_calibrated():
+    correct, logits = torch.tensor([0, 1] * 8), torch.tensor([[5.0, 1.0]] * 16)
+    assert task_loss(calibrate(logits, correct)(logits), correct).item() == pytest.approx(math.log(2), abs=1e-6)
+
+
+def test_a_biased_model_is_scored_raw_and_calibrated(task):
+    row = score_on_task(biased_model(), task, "held_out", 32, 0)
+    assert row["loss"] > 1 > 0.1 > row["loss_calibrated"]
+    assert row["order"] == 1.0
+
+
+def test_a_biased_model_has_its_circuit(biased):
+    _, circuit = biased
+    assert circuit.node_names == QUOTE_NODES
+    losses = circuit.losses
+    assert losses.full > 1 > 0.1 > losses.full_calibrated
+    assert losses.circuit_raw > 1 > 0.15 >= losses.circuit
+    assert losses.empty > 1
+    assert losses.empty_calibrated == pytest.approx(math.log(2), abs=1e-3)
+    assert losses.ablated_calibrated == pytest.approx(math.log(2), abs=1e-3)
+    assert (losses.order, losses.order_full, losses.order_empty) == (1, 1, 0.5)
+    assert losses.order_ablated < 0.9
+
+
+def test_a_model_that_misses_the_target_is_refused_with_both_losses(task):
+    model = quote_model(Tokenizer.default())
+    with torch.no_grad():
+        model.lm_head.weight[model.tokenizer.single_token('")'), 4] = 0.0
+    with pytest.raises(sc.UserError, match=r"is 0\.693 calibrated \(\d\.\d+ raw\), above the target 0\.15"):
+        sc.prune(model, task, means=prompt_means(model, task), config=QUICK)
+
+
+def test_the_calibration_is_of_training_prompts(task):
+    model = quote_model(Tokenizer.default())
+    train, other = task.batch("train", 24), task.batch("validation", 24)
+    evaluate = Evaluator(model, prompt_means(model, task), train, other)
+    kept = NodeSpace.of(model.config).mask(QUOTE_NODES)
+    logits = evaluate.logits(kept)
+    assert evaluate(kept).calibration == calibrate(logits[0], torch.from_numpy(train.correct))
+    assert (training_pairs(task, 24).tokens == train.tokens).all()
+
+
+def test_circuits_of_before_still_load(biased, tmp_path):
+    model, circuit = biased
+    raw = json.loads(circuit.save(tmp_path / "circuit.json").read_text())
+    new = ("circuit_raw", "full_calibrated", "empty_calibrated", "ablated_calibrated")
+    raw["losses"] = {k: v for k, v in raw["losses"].items() if k not in new and not k.startswith("order")}
+    before = circuit.model_copy(update={"losses": type(circuit.losses)(**raw["losses"])})
+    raw["checksum"] = before.checksum()
+    (tmp_path / "old.json").write_text(json.dumps(raw))
+    loaded = sc.Circuit.load(tmp_path / "old.json")
+    assert loaded.losses.full_calibrated is None
+    assert loaded.losses.rows[1][1:] == (None, circuit.losses.full, None)
+    assert measure(model, loaded, sc.get_task(loaded.task)) == circuit.losses
