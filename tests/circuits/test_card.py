@@ -17,7 +17,6 @@ from faults import FAULTS, card_of, circuit_of
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.card.schema import Report
 from sparsecircuits.circuits.card.verdict import CHECKS, judge, warnings
-from sparsecircuits.circuits.circuit import Losses
 from sparsecircuits.circuits.measures.corpus import transfer
 from sparsecircuits.circuits.measures.curve import CurvePoint, areas_under
 from sparsecircuits.circuits.measures.describe import f1
@@ -31,6 +30,7 @@ from sparsecircuits.circuits.measures.sufficiency import share
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.objective import Calibration
 
 TINY_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)
 
@@ -164,15 +164,17 @@ def test_nonsense_and_permuted_networks_are_told_apart_from_the_true_task(true, 
         assert sc.faithfulness(model, circuit, task, seed=seed).verdict != "not distinguishable from null"
 
 
-def test_a_null_that_is_as_small_is_said_to_be(card):
+def test_a_null_that_is_as_small_is_said_to_be(card, true):
+    circuit = true[1]
     null = card.nulls.nulls[0].model_copy(update={"n_nodes": 5, "n_edges": 4, "times_smaller": 1.0, "at_least": False})
-    verdict, reasons = judge(card.losses, 4, card.nulls.model_copy(update={"nulls": (null,)}))
+    verdict, reasons = judge(circuit, card.losses, card.nulls.model_copy(update={"nulls": (null,)}))
     assert verdict == "not distinguishable from null"
     assert "as small a circuit for shuffled labels" in reasons[0]
     larger = null.model_copy(update={"n_edges": 40, "times_smaller": 10.0})
-    verdict, reasons = judge(card.losses, 4, card.nulls.model_copy(update={"nulls": (larger,)}))
+    verdict, reasons = judge(circuit, card.losses, card.nulls.model_copy(update={"nulls": (larger,)}))
     assert (verdict, "10.0 times smaller" in reasons[0]) == ("distinguishable from null", True)
-    assert judge(Losses(**{**card.losses.model_dump(), "full": 0.69}), 4, None)[0] == "not distinguishable from null"
+    undone = card.losses.model_copy(update={"full_calibrated": 0.69})
+    assert judge(circuit, undone, None)[0] == "not distinguishable from null"
 
 
 def test_nulls_keep_what_they_should(task, true):
@@ -246,7 +248,7 @@ class _Page(HTMLParser):
 def test_the_card_as_files(card, tmp_path):
     path = card.save(tmp_path / "report.json")
     assert Report.load(path) == card
-    assert json.loads(path.read_text())["schema_version"] == 2
+    assert json.loads(path.read_text())["schema_version"] == 3
     markdown, text = path.with_suffix(".md").read_text(), path.with_suffix(".html").read_text()
     assert "## Null controls" in markdown
     page = _Page()
@@ -266,7 +268,7 @@ def test_any_task_is_tried_on_real_code(true, tmp_path, name):
     for i in range(6):
         code = f"for a{i} in b:\n    c = [{i}, 1]\nwhile d{i}:\n    while True:\n        e = [[{i}], [1, 2]]\n"
         (tmp_path / f"{i}.py").write_text(f"{code}def f{i}():\n    x = {i}\n    return True\n")
-    found = transfer(model, circuit, sc.get_task(name), tmp_path)
+    found = transfer(model, circuit, sc.get_task(name), Calibration(), tmp_path)
     assert found.places == (6, 6)
     assert found.result.prompts == 12
     assert found.cue_accuracy is not None

@@ -7,12 +7,15 @@ import pytest
 import torch
 
 import sparsecircuits as sc
+from faults import circuit_of, with_frozen
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.calibrations import training_pairs
+from sparsecircuits.circuits.card.verdict import judge
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.measures.nulls import prompt_means
 from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.models.storage import content_hash
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator
 from sparsecircuits.pruning.gates import NodeSpace
@@ -103,3 +106,45 @@ def test_circuits_of_before_still_load(biased, tmp_path):
     assert loaded.losses.full_calibrated is None
     assert loaded.losses.rows[1][1:] == (None, circuit.losses.full, None)
     assert measure(model, loaded, sc.get_task(loaded.task)) == circuit.losses
+
+
+def test_the_card_of_a_biased_model_compares_like_with_like(biased, task):
+    model, circuit = biased
+    card = sc.faithfulness(model, circuit, task)
+    assert card.holds_target
+    assert card.outputs.agreement.value == 1.0  # raw, the model says `')` of every prompt
+    assert card.necessity_test.breaks
+    assert 0.9 < card.sufficiency <= 1.1
+    assert card.losses.model_dump() == pytest.approx(circuit.losses.model_dump(), abs=1e-4)
+    [warning] = card.warnings
+    assert "raw answer is biased: it puts 100% of the pairs in the right order, but its raw loss is" in warning
+    assert {row.order_model for row in card.splits} == {1.0}
+    assert all(row.raw_model > 1 > 0.1 > row.loss_model.value for row in card.splits)
+    page = card.to_markdown()
+    assert "| what runs | loss, calibrated (nats) | loss, raw | pairs in the right order |" in page
+    assert f"| whole model | {card.losses.full_calibrated:.4f} | {card.losses.full:.4f} | 100.0% |" in page
+
+
+def test_a_bias_is_no_necessity(task):
+    """Without nodes that only hold a bias back the model orders every pair: they are not what does the task."""
+    model = quote_model(Tokenizer.default())
+    circuit = circuit_of(model, task, ["0.mlp.resid_delta.9"])
+    with torch.no_grad():
+        model.lm_head.weight[model.tokenizer.single_token("')"), 9] = 1.0
+    values = with_frozen(circuit, "0.mlp.resid_delta.9", 2000.0)
+    values = values.model_copy(update={"model_id": content_hash(model)})
+    losses = measure(model, values, task)
+    assert losses.ablated > 2 * losses.ablated_calibrated
+    assert losses.order_ablated == 1.0
+
+
+def test_no_circuit_is_needed_where_nothing_holds_the_target(biased):
+    circuit = biased[1]
+    nothing = circuit.model_copy(update={"nodes": (), "edges": ()})
+    done = {"full_calibrated": 0.01, "empty_calibrated": 0.02, "circuit": 0.02}
+    verdict, [reason] = judge(nothing, circuit.losses.model_copy(update=done), None)
+    assert verdict == "no circuit needed"
+    assert "With every node frozen the loss is 0.020" in reason
+    assert judge(circuit, circuit.losses.model_copy(update=done), None)[0] == "no circuit needed"
+    assert judge(nothing, circuit.losses, None)[0] == "no circuit needed"
+    assert judge(nothing, circuit.losses.model_copy(update={"circuit": 0.69}), None)[0].startswith("not")

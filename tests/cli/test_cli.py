@@ -83,7 +83,7 @@ def test_report(pruned):
 def test_report_full(pruned):
     path = pruned[1]["circuits"][0]["path"]
     report = json.loads(run("report", path, "--full", "--seed", 1, "--json").stdout)["reports"][0]
-    assert (report["schema_version"], report["mode"], report["seed"]) == (2, "full", 1)
+    assert (report["schema_version"], report["mode"], report["seed"]) == (3, "full", 1)
     assert report["verdict"] == "distinguishable from null"
     assert len(report["nulls"]["nulls"]) == 3
     assert "<svg" in Path(report["path"]).with_suffix(".html").read_text()

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from sparsecircuits import __version__
+from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs, training_pairs
 from sparsecircuits.circuits.card import verdict
 from sparsecircuits.circuits.card.schema import PromptLosses, Report
 from sparsecircuits.circuits.circuit import Circuit, Losses
@@ -27,7 +28,6 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import accuracy, correct_of
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -68,13 +68,14 @@ def faithfulness(
     batch = by_length(task.encode(pairs))
     small = first_pairs(batch, SMALL_PAIRS)
     tell(0.0, "the circuit alone")
-    card = _quick(model, circuit, task, batch, small, full, seed, tell)
+    fair = Calibrations.of(model, circuit, task)
+    card = _quick(model, circuit, task, batch, small, fair, full, seed, tell)
     if full:
-        card |= _full(model, circuit, task, small, card, seed, budget, tell)
+        card |= _full(model, circuit, task, small, fair, card, seed, budget, tell)
     if corpus is not None:
         tell(0.95, "real code")
-        card["transfer"] = transfer(model, circuit, task, corpus, seed=seed)
-    card["verdict"], card["reasons"] = verdict.judge(card["losses"], len(circuit.edges), card.get("nulls"))
+        card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
+    card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
     card["warnings"] = verdict.warnings(card)
     tell(1.0, card["verdict"])
     return Report(**card)
@@ -86,36 +87,32 @@ def _quick(
     task: Task,
     batch: PairBatch,
     small: PairBatch,
+    fair: Calibrations,
     full: bool,
     seed: int,
     tell: Tell,
 ) -> dict[str, Any]:
-    space, seen = NodeSpace.of(model.config), answers_of(final_logits(model, small), small)
+    space, seen = NodeSpace.of(model.config), fair.full(answers_of(final_logits(model, small), small))
     everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
-    answers, own = answers_of(everything, batch), circuit.calibration(answers_of(alone, batch))
-    nothing = answers_of(final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool())), batch)
+    nothing = final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool()))
+    rest = final_logits(model, batch, circuit.without(model, circuit.kept(space)))
+    raw = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
+    losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)  # type: ignore[misc]
+    by_prompt = {n: losses_of(getattr(fair, n)(answers_of(x, batch)), batch) for n, x in raw.items()}
     tell(0.03, "ablations")
     draws = 4 if full else 1
     ablations = [
-        sufficiency_under(model, circuit, small, seen, name, draws=draws, seed=seed) for name in ablations_of(circuit)
+        sufficiency_under(model, circuit, small, seen, fair.empty, name, draws=draws, seed=seed)
+        for name in ablations_of(circuit)
     ]
     tell(0.06, "necessity")
-    needed = necessity.necessity(model, circuit, batch, small, answers, draws=10 if full else 5, seed=seed)
-    correct = correct_of(batch)
-    losses = Losses(
-        split=REPORT_SPLIT,
-        n_pairs=len(batch.last) // 2,
-        seed=seed,
-        circuit=losses_of(own, batch).mean().item(),
-        full=losses_of(answers, batch).mean().item(),
-        empty=losses_of(nothing, batch).mean().item(),
-        ablated=needed.ablated.value or 0.0,
-        accuracy=accuracy(own, correct),
-        accuracy_full=accuracy(answers, correct),
+    learn = training_pairs(task, SMALL_PAIRS)
+    needed = necessity.necessity(
+        model, circuit, small, learn, by_prompt["ablated"], by_prompt["full"], draws=10 if full else 5, seed=seed
     )
-    enough = estimate(*(losses_of(x, batch) for x in (nothing, own, answers)), of=share, seed=seed)
+    enough = estimate(*(by_prompt[name] for name in ("empty", "circuit", "full")), of=share, seed=seed)
     tell(0.1, "leaving out one at a time")
-    gained = max(0.0, losses.empty - losses.circuit)
+    gained = _gained(losses)
     minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
     tell(0.2, "attention and activations")
     return {
@@ -135,16 +132,19 @@ def _quick(
         "necessity": needed.necessity.value,
         "random_ablated": needed.random_mean,
         "ablations": tuple(ablations),
-        "outputs": likeness.outputs(circuit, batch, everything, alone, seed),
+        "outputs": likeness.outputs(circuit, fair.full, batch, everything, alone, seed),
         "necessity_test": needed,
         "minimality": minimal,
         "internals": likeness.internals(model, circuit, small),
         "constants": constants(model, circuit, small),
-        "splits": tuple(context.splits(model, circuit, task, pairs=SMALL_PAIRS if full else 32, seed=seed)),
-        "prompts": PromptLosses(
-            circuit=tuple(losses_of(own, batch).tolist()), full=tuple(losses_of(answers, batch).tolist())
-        ),
+        "splits": tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        "prompts": PromptLosses(**{name: tuple(by_prompt[name].tolist()) for name in ("circuit", "full")}),
     }
+
+
+def _gained(losses: Losses) -> float:
+    """Nats between nothing and the circuit, both calibrated."""
+    return max(0.0, (losses.empty_calibrated or 0.0) - losses.circuit)
 
 
 def _full(
@@ -152,32 +152,33 @@ def _full(
     circuit: Circuit,
     task: Task,
     small: PairBatch,
+    fair: Calibrations,
     card: dict[str, Any],
     seed: int,
     budget: PruneConfig,
     tell: Tell,
 ) -> dict[str, Any]:
-    gained = max(0.0, card["losses"].empty - card["losses"].circuit)
-    answers = answers_of(final_logits(model, small), small)
+    gained = _gained(card["losses"])
+    answers = fair.full(answers_of(final_logits(model, small), small))
     found: dict[str, Any] = {}
     tell(0.22, "knockouts")
     found["completeness"] = necessity.completeness(model, circuit, small, seed=seed)
     tell(0.26, "interchange interventions")
-    found["interchange"] = interchange.interchange(model, circuit, small, seed=seed)
+    found["interchange"] = interchange.interchange(model, circuit, fair.full, small, seed=seed)
     tell(0.3, "causal scrubbing")
-    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, draws=2, seed=seed)
+    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, fair.empty, draws=2, seed=seed)
     tell(0.34, "loss against size")
     found["curve"] = size_curve(model, circuit, small)
     tell(0.38, "longer prompts")
-    found["dilution_of"], rows = context.dilution(model, circuit, task, seed=seed)
+    found["dilution_of"], rows = context.dilution(model, circuit, task, fair.full, seed=seed)
     found["dilution"] = tuple(rows)
-    found["constant_queries"] = tuple(context.constant_queries(model, circuit, small, gained=gained))
+    found["constant_queries"] = tuple(context.constant_queries(model, circuit, fair.full, small, gained=gained))
     tell(0.42, "nodes in two values and in words")
     if 0 < len(circuit.nodes) <= describe.MOST_NODES:
         learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
         found["binarised"] = describe.binarise(model, circuit, learn, small, seed=seed)
     found["descriptions"] = tuple(describe.describe(model, circuit, task, seed=seed))
-    found["nulls"] = null_controls(
-        model, circuit, task, config=budget, seed=seed, report=lambda share, details: tell(0.45 + 0.5 * share, details)
-    )
+    if not verdict.needless(circuit, card["losses"]):  # a null cannot be smaller than nothing
+        shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
+        found["nulls"] = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)
     return found

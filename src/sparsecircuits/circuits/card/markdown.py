@@ -32,7 +32,8 @@ def _parts(card: Report) -> Iterator[str]:
     yield (
         f"Nodes outside are ablated ({card.ablation}); {2 * card.losses.n_pairs} prompts of the "
         f"{card.losses.split.replace('_', '-')} split, seed {card.seed}. In brackets: 95% bootstrap intervals over "
-        "pairs. Losses are in nats."
+        "pairs. Losses are in nats. Whatever runs is calibrated alike: a scale and a shift per answer, fitted on "
+        "training pairs; a bias can hide an answer from a raw loss, but not from the order of a pair."
     )
     yield _ablations(card)
     yield _likeness(card)
@@ -78,24 +79,21 @@ def with_interval(x: Estimate, share: bool = False) -> str:
 
 
 def _headline(card: Report) -> str:
-    x, needed = card.losses, card.necessity_test
+    needed = card.necessity_test
+    notes = (
+        f"{percent(card.sufficiency)} of what the model does; accuracy {card.losses.accuracy:.1%}",
+        f"raw accuracy {card.losses.accuracy_full:.1%}",
+        "",
+        f"{percent(card.necessity)} of the way to chance; loss {with_interval(needed.ablated)}",
+    )
     rows = [
-        ["circuit alone (sufficiency)", number(x.circuit), f"{percent(card.sufficiency)} of what the model does"],
-        ["whole model", number(x.full), f"accuracy {x.accuracy_full:.1%}"],
-        ["nothing (every node frozen)", number(x.empty), ""],
-        [
-            "all but the circuit (necessity)",
-            with_interval(needed.ablated),
-            f"{percent(card.necessity)} of the way to chance",
-        ],
-        [
-            "all but as many random nodes",
-            number(card.random_ablated),
-            f"mean of {len(needed.random)} draws, at most {number(needed.random_worst)}",
-        ],
-        ["chance", number(math.log(2)), ""],
+        [name, number(fair), number(raw), "–" if order is None else f"{order:.1%}", note]
+        for (name, fair, raw, order), note in zip(card.losses.rows, notes, strict=True)
     ]
-    return table(["what runs", "loss (nats)", ""], rows)
+    draws = f"mean of {len(needed.random)} draws, at most {number(needed.random_worst)}"
+    rows.append(["all but as many random nodes", number(card.random_ablated), "–", "–", draws])
+    rows.append(["chance", number(math.log(2)), number(math.log(2)), "50.0%", ""])
+    return table(["what runs", "loss, calibrated (nats)", "loss, raw", "pairs in the right order", ""], rows)
 
 
 def _ablations(card: Report) -> str:
@@ -145,12 +143,17 @@ def _tried(title: str, first: str, rows: list[Tried]) -> str:
             str(row.prompts),
             with_interval(row.loss_model),
             with_interval(row.loss_circuit),
+            number(row.raw_model),
+            number(row.raw_circuit),
             percent(row.accuracy_model),
             percent(row.accuracy_circuit),
+            percent(row.order_model),
+            percent(row.order_circuit),
         ]
         for row in rows
     ]
-    header = [first, "n", "loss, model", "loss, circuit", "accuracy, model", "accuracy, circuit"]
+    measures = ("loss", "raw loss", "accuracy", "order")
+    header = [first, "n", *(f"{what}, {who}" for what in measures for who in ("model", "circuit"))]
     return f"{title}\n\n" + table(header, cells)
 
 

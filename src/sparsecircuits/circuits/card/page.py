@@ -123,7 +123,7 @@ def _bars(card: Report) -> str:
     needed = card.necessity_test
     bars.append(("without it", needed.ablated.value, needed.ablated.low, needed.ablated.high, "other"))
     bars.append(("w/o random", needed.random_mean, min(needed.random), max(needed.random), "nullbar"))
-    bars.append(("model", card.losses.full, None, None, "nullbar"))
+    bars.append(("model", card.losses.full_calibrated, None, None, "nullbar"))
     top = 1.1 * max(LN2, *(min(value or 0, 3 * LN2) for _, value, *_ in bars))
     plot = Plot(
         "Sufficiency (circuit alone, by ablation) and necessity", "what runs", "loss (nats)", (0, len(bars)), (0, top)

@@ -1,4 +1,4 @@
-"""What a faithfulness card holds. Version 2 of `report.json`."""
+"""What a faithfulness card holds. Version 3 of `report.json`."""
 
 import json
 from pathlib import Path
@@ -21,11 +21,13 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
 
 LARGEST_FILE = 20_000_000  # bytes
-Verdict = Literal["distinguishable from null", "not distinguishable from null", "null controls not run"]
+Verdict = Literal[
+    "distinguishable from null", "not distinguishable from null", "no circuit needed", "null controls not run"
+]
 
 
 class PromptLosses(BaseModel):
-    """Losses in nats of every prompt, from short pairs to long; rows 2i and 2i+1 are a pair."""
+    """Losses in nats of every prompt, calibrated, from short pairs to long; rows 2i and 2i+1 are a pair."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -34,14 +36,15 @@ class PromptLosses(BaseModel):
 
 
 class Report(BaseModel):
-    """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2.
+    """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2. Whatever
+    ran has a calibration from training pairs; `losses` and the prompts that were tried have raw losses too.
 
     What the quick version does not measure is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
-    schema_version: Literal[2] = 2
+    schema_version: Literal[3] = 3
     mode: Literal["quick", "full"]
     version: str
     """Of the program."""

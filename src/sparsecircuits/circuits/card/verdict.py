@@ -5,7 +5,7 @@ from collections.abc import Callable
 from typing import Any
 
 from sparsecircuits.circuits.card.schema import Report, Verdict
-from sparsecircuits.circuits.circuit import Losses
+from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.circuits.measures.necessity import BROKEN
 from sparsecircuits.circuits.measures.nulls import Nulls
 
@@ -16,26 +16,42 @@ NULL_NAMES = {
     "true": "the true task",
 }
 LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.2, 0.95, 0.9
+SMALLEST_ORDER = 0.95
+"""Share of pairs in the right order from which the model is said to order them rightly."""
 SUSPICIOUS_RISE = 0.1
 """Nats by which a resampled or scrubbed loss may exceed the target before the card warns."""
 
 
-def judge(losses: Losses, n_edges: int, nulls: Nulls | None) -> tuple[Verdict, tuple[str, ...]]:
+def needless(circuit: Circuit, losses: Losses) -> bool:
+    """Whether the task needs no circuit: the circuit has no nodes, or nothing at all (every node frozen; calibrated, as
+    all is) holds the target too."""
+    empty = losses.empty if losses.empty_calibrated is None else losses.empty_calibrated
+    return not circuit.nodes or empty <= circuit.target_loss
+
+
+def judge(circuit: Circuit, losses: Losses, nulls: Nulls | None) -> tuple[Verdict, tuple[str, ...]]:
     """Whether the circuit can be told from what pruning finds where there is nothing, and why.
 
     It cannot when the whole model does not do the task, so that there is no behaviour to explain; when the circuit
-    alone does not do it; or when a null's circuit is as small. A null for which no set of nodes holds the target
-    has no circuit at all, and is no rival.
+    alone does not do it; or when a null's circuit is as small. Losses are calibrated ones. Where the task needs no
+    circuit (see `needless`) there is none that could be told from anything. A null for which no set
+    of nodes holds the target has no circuit at all, and is no rival.
     """
-    reasons = []
-    if losses.full > BROKEN:
+    reasons, n_edges = [], len(circuit.edges)
+    full = losses.full if losses.full_calibrated is None else losses.full_calibrated
+    if full > BROKEN:
         reasons.append(
-            f"The whole model does not do this task (loss {losses.full:.3f}, chance {math.log(2):.3f}): there is no "
+            f"The whole model does not do this task (loss {full:.3f}, chance {math.log(2):.3f}): there is no "
             "behaviour that a circuit could explain."
         )
     if losses.circuit > BROKEN:
         reasons.append(
             f"The circuit alone does not do the task (loss {losses.circuit:.3f}): it is no better than chance."
+        )
+    if not reasons and needless(circuit, losses):
+        return "no circuit needed", (
+            f"With every node frozen the loss is {losses.rows[2][1]:.3f} (target {circuit.target_loss}): what the last "
+            "token says by itself is enough, and no node has to run.",
         )
     for null in nulls.nulls if nulls is not None else ():
         if null.n_edges is None:
@@ -106,19 +122,24 @@ def warnings(card: dict[str, Any]) -> list[str]:
 
 
 def _of_the_basics(card: dict[str, Any]) -> list[str]:
-    losses, found = card["losses"], []
+    losses, found, target = card["losses"], [], card["target_loss"]
+    if losses.order_full >= SMALLEST_ORDER and losses.full > target:
+        found.append(
+            f"The model's raw answer is biased: it puts {losses.order_full:.0%} of the pairs in the right order, "
+            f"but its raw loss is {losses.full:.3f}, above the target {target} "
+            f"({losses.full_calibrated:.3f} calibrated)."
+        )
     if card["verdict"] == "not distinguishable from null":
         found.append("This circuit is not distinguishable from null. " + " ".join(card["reasons"]))
     if not card["holds_target"]:
-        found.append(
-            f"On held-out prompts the circuit misses its target: {losses.circuit:.3f} > {card['target_loss']}."
-        )
+        found.append(f"On held-out prompts the circuit misses its target: {losses.circuit:.3f} > {target}.")
     if not card["necessity_test"].breaks:
         found.append(
-            f"Without the circuit the model still does the task in part (loss {losses.ablated:.3f}, below "
-            f"{BROKEN:.3f}): other nodes can do it too."
+            f"Without the circuit the model still does the task in part (calibrated loss "
+            f"{losses.ablated_calibrated:.3f}, below {BROKEN:.3f}; {losses.order_ablated:.0%} of the pairs in the "
+            "right order): other nodes can do it too."
         )
-    if card["random_ablated"] > max(BROKEN / 2, (losses.full + losses.ablated) / 2):
+    if card["random_ablated"] > max(BROKEN / 2, (losses.full_calibrated + losses.ablated_calibrated) / 2):
         found.append(
             f"As many random nodes matter about as much as the circuit: without them the loss is "
             f"{card['random_ablated']:.3f}."

@@ -12,14 +12,15 @@ from sparsecircuits.circuits.measures.estimate import Estimate, estimate
 from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import accuracy, correct_of
+from sparsecircuits.pruning.objective import Calibration, accuracy, correct_of, in_order
 from sparsecircuits.tasks import SPLITS, Pair, PairBatch, Task
 from sparsecircuits.tasks.brackets import BRACKET_COUNTING, list_of
 from sparsecircuits.tasks.words import context_lines
 
 
 class Tried(BaseModel):
-    """Model and circuit on some prompts: losses in nats (the circuit with its calibration), accuracies."""
+    """Model and circuit on some prompts, both with their calibrations from training prompts: losses in nats,
+    accuracies; beside it the raw losses, and the shares of pairs in the right order."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -29,12 +30,18 @@ class Tried(BaseModel):
     loss_circuit: Estimate
     accuracy_model: float
     accuracy_circuit: float
+    raw_model: float
+    raw_circuit: float
+    order_model: float
+    order_circuit: float
 
 
-def tried(model: SparseTransformer, circuit: Circuit, batch: PairBatch, name: str, seed: int = 0) -> Tried:
-    """The whole model and the circuit alone on any prompts."""
-    full = answers_of(final_logits(model, batch), batch)
-    alone = circuit.calibration(answers_of(final_logits(model, batch, circuit.gating(model)), batch))
+def tried(
+    model: SparseTransformer, circuit: Circuit, whole: Calibration, batch: PairBatch, name: str, seed: int = 0
+) -> Tried:
+    """The whole model, with its calibration `whole`, and the circuit alone on any prompts."""
+    raw = [answers_of(final_logits(model, batch, gating), batch) for gating in (None, circuit.gating(model))]
+    full, alone = whole(raw[0]), circuit.calibration(raw[1])
     correct = correct_of(batch)
     return Tried(
         name=name,
@@ -43,21 +50,27 @@ def tried(model: SparseTransformer, circuit: Circuit, batch: PairBatch, name: st
         loss_circuit=estimate(losses_of(alone, batch), seed=seed),
         accuracy_model=accuracy(full, correct),
         accuracy_circuit=accuracy(alone, correct),
+        raw_model=losses_of(raw[0], batch).mean().item(),
+        raw_circuit=losses_of(raw[1], batch).mean().item(),
+        order_model=in_order(raw[0], correct),
+        order_circuit=in_order(raw[1], correct),
     )
 
 
-def splits(model: SparseTransformer, circuit: Circuit, task: Task, *, pairs: int = 64, seed: int = 0) -> list[Tried]:
+def splits(
+    model: SparseTransformer, circuit: Circuit, task: Task, whole: Calibration, *, pairs: int = 64, seed: int = 0
+) -> list[Tried]:
     """Templates and names that the circuit was found on (train), chosen with (validation) and has never seen
     (held_out). A circuit that fits its templates alone is good on the first."""
     return [
-        tried(model, circuit, task.encode(found), split, seed)
+        tried(model, circuit, whole, task.encode(found), split, seed)
         for split in SPLITS
         if (found := task.draw(split, pairs, seed))
     ]
 
 
 def dilution(
-    model: SparseTransformer, circuit: Circuit, task: Task, *, pairs: int = 48, seed: int = 0
+    model: SparseTransformer, circuit: Circuit, task: Task, whole: Calibration, *, pairs: int = 48, seed: int = 0
 ) -> tuple[str, list[Tried]]:
     """What is varied, and model and circuit on ever longer prompts of held-out names (Gao et al. 2025, section 3.2:
     a head that averages over a list is diluted by long ones).
@@ -75,7 +88,7 @@ def dilution(
         rng = random.Random(f"dilution/{task.name}/{size}/{seed}")
         batch = fitting(task.encode([make(rng, size) for _ in range(pairs)]), model.config.n_ctx)
         if len(batch.last):
-            found.append(tried(model, circuit, batch, str(size), seed))
+            found.append(tried(model, circuit, whole, batch, str(size), seed))
     return what, found
 
 
@@ -105,7 +118,7 @@ class ConstantQuery(BaseModel):
 
 
 def constant_queries(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, gained: float
+    model: SparseTransformer, circuit: Circuit, whole: Calibration, batch: PairBatch, *, gained: float
 ) -> list[ConstantQuery]:
     """For every head with a kept channel, make its queries constant in the circuit and in the model (Gao et al.
     2025, section 3.2)."""
@@ -113,10 +126,11 @@ def constant_queries(
         {(node.layer, node.head) for node in circuit.nodes if node.head is not None and node.layer is not None}
     )
     gating, width, found = circuit.gating(model), model.config.d_head, []
-    base = _loss(model, circuit, batch, gating, None)
+    base = _loss(model, circuit.calibration, batch, gating, None)
     for layer, head in heads:
         site, channels = f"{layer}.attn.q", slice(head * width, (head + 1) * width)
-        losses = [_loss(model, circuit, batch, g, (site, channels)) for g in (gating, None)]
+        runs = ((gating, circuit.calibration), (None, whole))
+        losses = [_loss(model, fair, batch, g, (site, channels)) for g, fair in runs]
         constant = losses[0] - base < 0.01 * max(gained, 1e-9)
         found.append(
             ConstantQuery(head=f"{layer}.{head}", loss_circuit=losses[0], loss_model=losses[1], constant=constant)
@@ -126,7 +140,7 @@ def constant_queries(
 
 def _loss(
     model: SparseTransformer,
-    circuit: Circuit,
+    calibration: Calibration,
     batch: PairBatch,
     gating: Gating | None,
     frozen: tuple[str, slice] | None,
@@ -147,4 +161,4 @@ def _loss(
             return {site: lambda x: averaged(x, last.to(x.device), channels)}
 
     logits = answers_of(final_logits(model, batch, gating, changes=changes), batch)
-    return losses_of(circuit.calibration(logits) if gating is not None else logits, batch).mean().item()
+    return losses_of(calibration(logits), batch).mean().item()

@@ -14,6 +14,7 @@ from sparsecircuits.circuits.measures.runs import by_length, final_logits
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.objective import Calibration
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.realcode import Contexts, Places, find_places
 from sparsecircuits.tasks.realcode.cue import best_cue, shifted_accuracy
@@ -43,6 +44,7 @@ def transfer(
     model: SparseTransformer,
     circuit: Circuit,
     task: Task,
+    whole: Calibration,
     folder: str | Path,
     *,
     most: int = MOST_PER_ANSWER,
@@ -52,7 +54,7 @@ def transfer(
 
     What a place is says the task's finder (`sparsecircuits.tasks.realcode`); for tasks of one's own, wherever the
     code goes on with one of the two answers. As many of each answer, up to `most`, drawn evenly; what stands before
-    a place, up to the model's context, is the prompt.
+    a place, up to the model's context, is the prompt. whole: the whole model's calibration.
 
     Raises UserError for a folder without Python, or without a place of each answer.
     """
@@ -71,7 +73,7 @@ def transfer(
         pattern=found.what,
         files=files,
         places=found.counts,
-        result=tried(model, circuit, by_length(as_pairs(sides, task.answer_ids)), "real code", seed),
+        result=tried(model, circuit, whole, by_length(as_pairs(sides, task.answer_ids)), "real code", seed),
         cue=cue.token if cue else None,
         cue_accuracy=cue.accuracy if cue else None,
     )

@@ -17,7 +17,7 @@ from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gating import Donors, Gating
-from sparsecircuits.pruning.objective import correct_of
+from sparsecircuits.pruning.objective import Calibration, correct_of
 from sparsecircuits.tasks import PairBatch
 
 MOST_DONORS = 6
@@ -50,12 +50,18 @@ class Interchange(BaseModel):
 
 
 def interchange(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, most: int = 20, seed: int = 0
+    model: SparseTransformer,
+    circuit: Circuit,
+    whole: Calibration,
+    batch: PairBatch,
+    *,
+    most: int = 20,
+    seed: int = 0,
 ) -> Interchange:
     """Patch each node, and then all, from the pair's other prompt (Geiger et al. 2021; Vig et al. 2020).
 
     What the circuit alone does under the patch is its prediction of what the whole model does. Up to `most` nodes
-    are patched one at a time.
+    are patched one at a time. whole: the whole model's calibration.
     """
     donors, gating, correct = Donors.pairs(batch), circuit.gating(model), correct_of(batch)
     names = circuit.node_names
@@ -67,7 +73,7 @@ def interchange(
     def answers(patched: list[str], alone: bool) -> Tensor:
         changes = patch_with(dict.fromkeys(patched), lambda name: values[alone][name])
         logits = answers_of(final_logits(model, batch, gating if alone else None, changes=changes), batch)
-        return circuit.calibration(logits) if alone else logits
+        return circuit.calibration(logits) if alone else whole(logits)
 
     before = {alone: answers([], alone) for alone in (True, False)}
     flips, same, moved = [], [], []
@@ -179,6 +185,7 @@ def causal_scrubbing(
     circuit: Circuit,
     batch: PairBatch,
     full: Float[Tensor, "n 2"],
+    nothing_fair: Calibration,
     *,
     draws: int = 2,
     seed: int = 0,
@@ -190,6 +197,8 @@ def causal_scrubbing(
     class, and each node that the circuit reads with takes what it is, in the circuit alone, on another random prompt
     of the same class, independently of the others (from up to six donors). Stricter than resample ablation: what is
     lost here and not there, the circuit knows of the very prompt.
+
+    full [n, 2]: the whole model's logits, calibrated; nothing_fair: the calibration of nothing.
     """
     matched, gating = Matched.of(batch), circuit.gating(model)
     space = gating.space
@@ -209,7 +218,8 @@ def causal_scrubbing(
         )
         losses.append(losses_of(logits, batch))
         right.append((_choice(logits) == correct_of(batch)).float())
-        empty.append(losses_of(answers_of(final_logits(model, batch, nothing, donors=outside), batch), batch))
+        left = answers_of(final_logits(model, batch, nothing, donors=outside), batch)
+        empty.append(losses_of(nothing_fair(left), batch))
     mean = lambda parts: torch.stack(parts).mean(dim=0)  # noqa: E731
     return Scrubbing(
         loss=estimate(mean(losses), seed=seed),

@@ -11,11 +11,12 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.estimate import Estimate, estimate, finite
-from sparsecircuits.circuits.measures.runs import chunks
+from sparsecircuits.circuits.measures.runs import answers_of, chunks
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.pruning.objective import Calibration
 from sparsecircuits.tasks import PairBatch
 
 
@@ -42,14 +43,16 @@ def kl(model: Float[Tensor, "n k"], circuit: Float[Tensor, "n k"]) -> Float[Tens
 
 def outputs(
     circuit: Circuit,
+    whole: Calibration,
     batch: PairBatch,
     full: Float[Tensor, "n vocab"],
     alone: Float[Tensor, "n vocab"],
     seed: int = 0,
 ) -> Outputs:
-    """Compare final logits of the whole model and of the circuit alone (KL: Conmy et al. 2023)."""
-    of_model = full[:, list(batch.answers)]
-    of_circuit = circuit.calibration(alone[:, list(batch.answers)])
+    """Compare final logits of the whole model and of the circuit alone (KL: Conmy et al. 2023), each answer with its
+    calibration; whole: the model's."""
+    of_model = whole(answers_of(full, batch))
+    of_circuit = circuit.calibration(answers_of(alone, batch))
     same = (of_model.argmax(dim=-1) == of_circuit.argmax(dim=-1)).float()
     margins = [x[:, 1] - x[:, 0] for x in (of_model, of_circuit)]
     return Outputs(

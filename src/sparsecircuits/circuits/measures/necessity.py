@@ -8,6 +8,7 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
+from sparsecircuits.circuits.calibrations import fitted
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.estimate import Estimate, estimate
 from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
@@ -23,7 +24,7 @@ BROKEN = 0.9 * LN2
 
 
 class Necessity(BaseModel):
-    """Losses of the whole model, in nats, with nodes ablated."""
+    """Losses of the whole model, in nats, with nodes ablated; all calibrated, so that no bias looks like damage."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -58,28 +59,29 @@ def random_nodes_like(circuit: Circuit, space: NodeSpace, generator: torch.Gener
 def necessity(
     model: SparseTransformer,
     circuit: Circuit,
-    batch: PairBatch,
     small: PairBatch,
-    full: Float[Tensor, "n 2"],
+    learn: PairBatch,
+    ablated: Float[Tensor, " n"],
+    full: Float[Tensor, " n"],
     *,
     draws: int = 5,
     seed: int = 0,
 ) -> Necessity:
-    """Ablate the circuit's nodes in the whole model; then, `draws` times, as many random ones (Gao et al. 2025,
-    section 2.2). A circuit that is one of two ways to the answer is sufficient, and not necessary.
+    """What is left of the whole model without the circuit's nodes, and, `draws` times, without as many random ones
+    (Gao et al. 2025, section 2.2). A circuit that is one of two ways to the answer is sufficient, and not necessary.
 
-    full [n, 2]: the whole model's logits. small: some of the prompts, for the random nodes.
+    ablated, full [n]: losses per prompt without the circuit's nodes and of the whole model, calibrated. small: some
+    prompts for the random nodes; learn: training prompts for their calibrations.
     """
     space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(seed)
-
-    def without(off: Tensor, prompts: PairBatch) -> Tensor:
-        return losses_of(answers_of(final_logits(model, prompts, circuit.without(model, off)), prompts), prompts)
-
-    ablated = without(circuit.kept(space), batch)
-    random = [without(random_nodes_like(circuit, space, generator), small).mean().item() for _ in range(draws)]
+    random = []
+    for _ in range(draws):
+        gating = circuit.without(model, random_nodes_like(circuit, space, generator))
+        logits = fitted(model, learn, gating)(answers_of(final_logits(model, small, gating), small))
+        random.append(losses_of(logits, small).mean().item())
     return Necessity(
         ablated=estimate(ablated, seed=seed),
-        necessity=estimate(ablated, losses_of(full, batch), of=towards_chance, seed=seed),
+        necessity=estimate(ablated, full, of=towards_chance, seed=seed),
         breaks=ablated.mean().item() > BROKEN,
         random=tuple(random),
         random_mean=float(np.mean(random)),
@@ -185,7 +187,8 @@ def completeness(
 ) -> Completeness:
     """Knock out the same nodes in circuit and model: do both suffer alike (Wang et al. 2022, section 4)?
 
-    Random subsets of the circuit's nodes, each node with probability 1/2, and the whole circuit.
+    Random subsets of the circuit's nodes, each node with probability 1/2, and the whole circuit. The model is raw: a
+    knockout brings margins near the boundary, where two calibrations that agree on whole prompts part.
     """
     space, kept, rng = NodeSpace.of(model.config), circuit.kept(NodeSpace.of(model.config)), np.random.default_rng(seed)
     names, gating, correct = circuit.node_names, circuit.gating(model), correct_of(batch)

@@ -20,7 +20,7 @@ from sparsecircuits.circuits.measures.runs import (
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import calibrate, correct_of, task_loss
+from sparsecircuits.pruning.objective import Calibration, calibrate, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 AblationName = Literal["mean", "zero", "resample_pair", "resample_random"]
@@ -39,7 +39,7 @@ class Sufficiency(BaseModel):
     loss_recalibrated: float
     """With the scale and shift that suit this ablation best (on these very prompts)."""
     loss_empty: float
-    """Every node ablated in this way, the circuit's own too."""
+    """Every node ablated in this way, the circuit's own too; with the calibration of nothing."""
     accuracy: Estimate
     sufficiency: Estimate
     """(empty - circuit) / (empty - full): 1 when the circuit does as well as the model, 0 when as badly as
@@ -73,6 +73,7 @@ def sufficiency_under(
     circuit: Circuit,
     batch: PairBatch,
     full: Float[Tensor, "n 2"],
+    nothing_fair: Calibration,
     ablation: AblationName,
     *,
     draws: int = 1,
@@ -85,7 +86,8 @@ def sufficiency_under(
     another random prompt of the task, of either class, position by position (Chan et al. 2022); `draws` times.
     Zero ablation alone flatters: a constant that the circuit needs may not show.
 
-    full [n, 2]: the whole model's logits. Losses >= 0, sufficiency <= about 1.
+    full [n, 2]: the whole model's logits, calibrated; nothing_fair: the calibration of nothing.
+    Losses >= 0, sufficiency <= about 1.
     """
     space = NodeSpace.of(model.config)
     alone, nothing = circuit.gating(model), circuit.without(model, torch.ones(space.size, dtype=torch.bool))
@@ -96,7 +98,8 @@ def sufficiency_under(
         calibrated = circuit.calibration(raw[-1])
         losses.append(losses_of(calibrated, batch))
         right.append((calibrated.argmax(dim=-1) == correct_of(batch)).float())
-        empty.append(losses_of(gated_answers(model, nothing, circuit, batch, ablation, seed + draw), batch))
+        left = nothing_fair(gated_answers(model, nothing, circuit, batch, ablation, seed + draw))
+        empty.append(losses_of(left, batch))
     correct = correct_of(batch).repeat(draws)
     best = calibrate(torch.cat(raw), correct)
     mean = lambda parts: torch.stack(parts).mean(dim=0)  # noqa: E731
