@@ -12,14 +12,18 @@ from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.calibrations import training_pairs
 from sparsecircuits.circuits.card.verdict import judge
 from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.measures.nulls import prompt_means
+from sparsecircuits.circuits.measures.nulls import prompt_means, shuffled_labels
+from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
+from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Evaluator
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import calibrate, in_order, task_loss
+from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, in_order, task_loss
+from sparsecircuits.tasks import load_task_file
 
 QUICK = PruneConfig(steps=60, eval_pairs=24)
 
@@ -148,3 +152,26 @@ def test_no_circuit_is_needed_where_nothing_holds_the_target(biased):
     assert judge(circuit, circuit.losses.model_copy(update=done), None)[0] == "no circuit needed"
     assert judge(nothing, circuit.losses, None)[0] == "no circuit needed"
     assert judge(nothing, circuit.losses.model_copy(update={"circuit": 0.69}), None)[0].startswith("not")
+
+
+def test_a_loss_over_a_class_is_of_the_whole_vocabulary(tmp_path):
+    """−log p and −log(1 − p), by every way to a circuit's logits; written to task files and read back."""
+    torch.manual_seed(0)
+    config = ModelConfig(vocab_size=2048, n_ctx=128, n_layer=1, d_model=16, d_head=4, d_mlp=32)
+    model, task = SparseTransformer(config).eval(), sc.get_task("else_elif")
+    assert task.loss == "class"
+    batch = task.batch("train", 8)
+    p = final_logits(model, batch).softmax(dim=-1)[:, batch.answers[0]]
+    expected = -torch.where(torch.from_numpy(batch.correct) == 0, p, 1 - p).log()
+    torch.testing.assert_close(losses_of(answers_of(final_logits(model, batch), batch), batch), expected)
+    torch.testing.assert_close(losses_of(all_candidate_logits(model, batch), batch), expected)
+    space = NodeSpace.of(config)
+    evaluate = Evaluator(model, torch.zeros(space.size), batch)
+    [compact] = evaluate.logits(torch.ones(space.size, dtype=torch.bool))
+    torch.testing.assert_close(losses_of(compact, batch), expected, atol=1e-4, rtol=1e-4)
+    own = load_task_file(sc.write_task_file(task, tmp_path / "own.jsonl", 8))
+    assert (own.loss, shuffled_labels(task, 0).batch("train", 4).over_class) == ("class", True)
+    text = (tmp_path / "own.jsonl").read_text()
+    (tmp_path / "own.jsonl").write_text(text.replace('"class"', '"clas"', 1))
+    with pytest.raises(sc.UserError, match="line 1: no loss 'clas'"):
+        load_task_file(tmp_path / "own.jsonl")

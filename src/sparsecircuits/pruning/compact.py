@@ -18,7 +18,7 @@ from sparsecircuits.models.sites import Site
 from sparsecircuits.models.transformer import SparseTransformer, normed_read, rows_at
 from sparsecircuits.pruning.edges import Edges, joins
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import in_chunks
+from sparsecircuits.pruning.objective import in_chunks, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 REMEMBERED = 2  # results per stage and chunk of prompts
@@ -34,7 +34,9 @@ class CompactForward:
 
     @torch.no_grad()
     def __init__(self, model: SparseTransformer, frozen: Float[Tensor, " nodes"], batch: PairBatch) -> None:
-        self._model, self._answers = model, list(batch.answers)
+        self._model, self._batch = model, batch
+        # Over a class every token counts.
+        self._answers = slice(None) if batch.over_class else list(batch.answers)
         self._space = NodeSpace.of(model.config)
         self._frozen = frozen.to(model.device)
         order, chunks = in_chunks(batch)
@@ -69,7 +71,7 @@ class CompactForward:
         logits = F.linear(hidden, model.lm_head.weight[self._answers], model.logit_bias[self._answers])
         if model.bigram is not None:
             logits = logits + model.bigram.weight[chunk.last_token][:, self._answers]
-        return logits.float()
+        return pick_answers(logits, self._batch).float() if self._batch.over_class else logits.float()
 
     def _attended(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
         """The residual stream after attention: [n, T, D], or [n, 1, D] where only the prompts' last positions matter

@@ -41,7 +41,18 @@ def candidate_logits(
     device = model.device
     tokens, last = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.last).to(device)
     with gating.over(model, batch) if gating is not None else contextlib.nullcontext():
-        return model(tokens, last_only=last, narrow=narrow)[:, list(batch.answers)].float()
+        logits = model(tokens, last_only=last, narrow=narrow)
+    return pick_answers(logits, batch).float()
+
+
+def pick_answers(logits: Float[Tensor, "n vocab"], batch: PairBatch) -> Float[Tensor, "n 2"]:
+    """Logits of the two answers. Over a class the second is that of all tokens but the first together, so that the
+    cross-entropy of the two is -log p and -log(1 - p) over the whole vocabulary."""
+    if not batch.over_class:
+        return logits[:, list(batch.answers)]
+    first = torch.tensor(batch.answers[0], device=logits.device)
+    rest = logits.float().index_fill(1, first[None], -torch.inf).logsumexp(dim=1)
+    return torch.stack([logits[:, batch.answers[0]].float(), rest], dim=1)
 
 
 @torch.no_grad()

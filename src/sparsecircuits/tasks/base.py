@@ -3,8 +3,8 @@
 import dataclasses
 import random
 from collections.abc import Callable
-from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
@@ -42,23 +42,27 @@ class PairBatch:
     """N pairs as tokens: rows 2i (left) and 2i+1 (right).
 
     tokens: int64 [2N, T], padded on the right with 0; last: position of each prompt's last token [2N];
-    correct: 0 or 1, which answer is right [2N]; answers: the two answers' token ids.
+    correct: 0 or 1, which answer is right [2N]; answers: the two answers' token ids; over_class: the second answer
+    is every token but the first (see `Task.loss`).
     """
 
     tokens: np.ndarray
     last: np.ndarray
     correct: np.ndarray
     answers: tuple[int, int]
+    over_class: bool = False
 
     def rows(self, start: int, stop: int) -> "PairBatch":
         """Prompts start..stop, without padding that they do not need."""
         last = self.last[start:stop]
         width = int(last.max()) + 1
-        return PairBatch(self.tokens[start:stop, :width], last, self.correct[start:stop], self.answers)
+        tokens, correct = self.tokens[start:stop, :width], self.correct[start:stop]
+        return dataclasses.replace(self, tokens=tokens, last=last, correct=correct)
 
     def take(self, rows: np.ndarray) -> "PairBatch":
         """Prompts by their row, in the order given; the padding stays."""
-        return PairBatch(self.tokens[rows], self.last[rows], self.correct[rows], self.answers)
+        tokens, last, correct = self.tokens[rows], self.last[rows], self.correct[rows]
+        return dataclasses.replace(self, tokens=tokens, last=last, correct=correct)
 
 
 @dataclass(frozen=True)
@@ -71,6 +75,11 @@ class Task:
     sample: Callable[[random.Random, str], Pair]
     """Draw one pair of a split from a generator."""
     tokenizer: "Tokenizer | None" = None
+    loss: Literal["pair", "class"] = field(default="pair", kw_only=True)
+    """pair: cross-entropy between the two answers. class: where the second answer is anything but the first, whose
+    probability over the whole vocabulary is p: -log p where the first is right, -log(1 - p) where it is not, as the
+    released code scores such tasks. The second answer then names one token of the class, which stands behind the
+    right prompts."""
 
     def bind(self, tokenizer: "Tokenizer") -> "Task":
         """This task with a tokenizer. Raises UserError when an answer is not one of its tokens."""
@@ -136,7 +145,7 @@ class Task:
         tokens = np.zeros((len(ids), int(last.max()) + 1), dtype=np.int64)
         for row, row_ids in enumerate(ids):
             tokens[row, : len(row_ids)] = row_ids
-        return PairBatch(tokens, last, np.tile([0, 1], len(pairs)), answers)
+        return PairBatch(tokens, last, np.tile([0, 1], len(pairs)), answers, self.loss == "class")
 
     def require_tokenizer(self) -> "Tokenizer":
         """The tokenizer. Raises UserError when the task is not bound to one."""

@@ -33,6 +33,7 @@ ELSE_ELIF = Task(
     description="a colon after `else`, a condition after `elif`",
     answers=(":", " not"),
     sample=_else_elif,
+    loss="class",
 )
 
 

@@ -9,7 +9,7 @@ import runpy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import json_lines, parse_json, read_text, write_text
@@ -20,7 +20,10 @@ if TYPE_CHECKING:
 
 MOST_PAIRS = 1000
 """Pairs a split that are drawn from a Python function."""
-_HEAD, _PAIR = ("name", "description", "answers"), ("left", "right", "left_rest", "right_rest", "split", "answers")
+_HEAD, _PAIR = (
+    ("name", "description", "answers", "loss"),
+    ("left", "right", "left_rest", "right_rest", "split", "answers"),
+)
 _PARTS = ("train", "train", "train", "validation", "held_out")  # for pairs whose line names no split
 
 
@@ -80,7 +83,9 @@ def write_task_file(task: Task, path: str | Path, most: int = MOST_PAIRS) -> Pat
 
 def task_text(task: Task, most: int) -> str:
     """A task as the text of a JSONL task file."""
-    rows: list[dict[str, Any]] = [{name: getattr(task, name) for name in _HEAD}]
+    rows: list[dict[str, Any]] = [
+        {name: getattr(task, name) for name in _HEAD if name != "loss" or task.loss != "pair"}
+    ]
     for split in SPLITS:
         pairs = task.pool[split] if isinstance(task, FileTask) else task.draw(split, most)
         rows += [{**dataclasses.asdict(pair), "split": split} for pair in pairs]
@@ -117,6 +122,7 @@ class _Reader:
     def __init__(self, source: str, name: str) -> None:
         self.source, self.name, self.description = source, name, ""
         self.answers: tuple[str, str] | None = None
+        self.loss: Literal["pair", "class"] = "pair"
         self.answers_line = 1
         self.lines: dict[Pair, int] = {}
         self.splits: dict[Pair, str] = {}
@@ -141,6 +147,9 @@ class _Reader:
             self._read_answers(number, row["answers"])
         if is_head:
             self.name, self.description = row.get("name", self.name), row.get("description", "")
+            self.loss = row.get("loss", self.loss)
+            if self.loss not in ("pair", "class"):
+                raise self._wrong(number, no_such("no loss", self.loss, ("pair", "class")))
             if not re.fullmatch(r"[A-Za-z0-9][\w-]*", self.name):
                 raise self._wrong(number, f"the name {self.name!r} must be letters, digits, _ and -")
         else:
@@ -183,7 +192,15 @@ class _Reader:
 
         sample = functools.partial(_choose, pool)
         return FileTask(
-            self.name, self.description, self.answers, sample, None, pool, self.source, self.lines, self.answers_line
+            self.name,
+            self.description,
+            self.answers,
+            sample,
+            pool=pool,
+            source=self.source,
+            lines=self.lines,
+            answers_line=self.answers_line,
+            loss=self.loss,
         )
 
     def _wrong(self, number: int, what: str) -> UserError:

@@ -18,7 +18,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import Calibration, correct_of, task_loss
+from sparsecircuits.pruning.objective import Calibration, correct_of, pick_answers, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import describe, read_text
 from sparsecircuits.viewer.payload import (
@@ -114,7 +114,7 @@ class LiveCircuit:
                     "answer": None if request.prompt is not None else int(batch.correct[row]),
                     **{
                         when: {
-                            "logits": calibration(o.logits[row : row + 1, list(batch.answers)])[0].tolist(),
+                            "logits": calibration(pick_answers(o.logits[row : row + 1], batch))[0].tolist(),
                             "top": self._top(o, row),
                         }
                         for when, o in (("before", before), ("after", after))
@@ -162,7 +162,9 @@ class LiveCircuit:
             raise UserError("the prompt is empty")
         if len(ids) > most:
             raise UserError(f"the prompt has {len(ids)} tokens, the model reads {most}: shorten it")
-        return PairBatch(np.array([ids]), np.array([len(ids) - 1]), np.array([0]), self.task.answer_ids)
+        return PairBatch(
+            np.array([ids]), np.array([len(ids) - 1]), np.array([0]), self.task.answer_ids, self.task.loss == "class"
+        )
 
     def _loss(
         self, request: RunRequest, nodes: list[str] | None, calibration: Calibration, changes: tuple[Intervention, ...]
@@ -176,7 +178,7 @@ class LiveCircuit:
                 outcome = run_with(
                     self.model, self.circuit, batch, changes, scope=request.scope, nodes=nodes, seed=request.seed
                 )
-                logits.append(calibration(outcome.logits[:, list(batch.answers)]))
+                logits.append(calibration(pick_answers(outcome.logits, batch)))
                 correct.append(correct_of(batch, outcome.logits.device))
             self._losses[key] = task_loss(torch.cat(logits), torch.cat(correct)).item()
         return self._losses[key]

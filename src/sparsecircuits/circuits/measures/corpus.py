@@ -1,5 +1,6 @@
 """Real code: models and circuits tried on the places where code that people wrote asks a task's question."""
 
+import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -73,7 +74,7 @@ def transfer(
         pattern=found.what,
         files=files,
         places=found.counts,
-        result=tried(model, circuit, whole, by_length(as_pairs(sides, task.answer_ids)), "real code", seed),
+        result=tried(model, circuit, whole, by_length(as_pairs(sides, task)), "real code", seed),
         cue=cue.token if cue else None,
         cue_accuracy=cue.accuracy if cue else None,
     )
@@ -158,11 +159,12 @@ def _names(tokenizer: Tokenizer) -> list[str]:
     return [tokenizer.token(i) for i in range(tokenizer.vocab_size)]
 
 
-def as_pairs(sides: tuple[Contexts, Contexts], answers: tuple[int, int]) -> PairBatch:
+def as_pairs(sides: tuple[Contexts, Contexts], task: Task) -> PairBatch:
     """As many contexts of each answer, short with short, as a batch whose rows alternate."""
     even = [sorted(side, key=len) for side in sides]
     rows = np.arange(2 * len(even[0])).reshape(2, -1).T.flatten()
-    return _prompts((even[0], even[1]), answers).take(rows)
+    batch = _prompts((even[0], even[1]), task.answer_ids)
+    return dataclasses.replace(batch, over_class=task.loss == "class").take(rows)
 
 
 def _prompts(sides: tuple[Contexts, Contexts], answers: tuple[int, int]) -> PairBatch:

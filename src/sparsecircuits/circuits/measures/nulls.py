@@ -54,6 +54,7 @@ class ChangedTask(Task):
             sample=task.sample,
             tokenizer=task.tokenizer,
             original=task,
+            loss=task.loss,
             change=change,
         )
 
@@ -80,7 +81,7 @@ def shuffled_labels(task: Task, seed: int) -> Task:
         heads = [zlib.crc32(f"{seed}/{pair.left}/{pair.right}".encode()) & 1 for pair in pairs]
         rows = np.arange(len(batch.last)) ^ np.repeat(np.array(heads), 2)
         # The prompts trade places and the answers stay: left is right, right is wrong, for half of the pairs.
-        return PairBatch(batch.tokens[rows], batch.last[rows], batch.correct, batch.answers)
+        return dataclasses.replace(batch, tokens=batch.tokens[rows], last=batch.last[rows])
 
     return ChangedTask.of(task, "shuffled labels", change)
 
@@ -94,7 +95,7 @@ def nonsense_task(task: Task, seed: int) -> Task:
 
     def change(batch: PairBatch, pairs: list[Pair]) -> PairBatch:
         answers = (int(cipher[batch.answers[0]]), int(cipher[batch.answers[1]]))
-        return PairBatch(cipher[batch.tokens], batch.last, batch.correct, answers)
+        return dataclasses.replace(batch, tokens=cipher[batch.tokens], answers=answers)
 
     return ChangedTask.of(task, "nonsense", change)
 

@@ -15,7 +15,7 @@ from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import Ablation
 from sparsecircuits.pruning.gating import Donors, Gating
-from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of, length_order
+from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of, length_order, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 Changes = Callable[[int, int, int], Mapping[str, Callable[[Tensor], Tensor]]]
@@ -76,7 +76,7 @@ def final_logits(
 
 def answers_of(logits: Float[Tensor, "n vocab"], batch: PairBatch) -> Float[Tensor, "n 2"]:
     """The logits of the two answers."""
-    return logits[:, list(batch.answers)]
+    return pick_answers(logits, batch)
 
 
 def prompt_losses(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
