@@ -24,6 +24,7 @@ from sparsecircuits.pruning.discretise import Evaluator
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, in_order, task_loss
 from sparsecircuits.tasks import load_task_file
+from sparsecircuits.viewer.peek import file_payload
 
 QUICK = PruneConfig(steps=60, eval_pairs=24)
 
@@ -175,3 +176,9 @@ def test_a_loss_over_a_class_is_of_the_whole_vocabulary(tmp_path):
     (tmp_path / "own.jsonl").write_text(text.replace('"class"', '"clas"', 1))
     with pytest.raises(sc.UserError, match="line 1: no loss 'clas'"):
         load_task_file(tmp_path / "own.jsonl")
+
+
+def test_the_page_shows_calibrated_losses_beside_raw_ones(biased):
+    summary, losses = file_payload(biased[1])["summary"], biased[1].losses
+    assert (summary["loss_full"], summary["loss_full_calibrated"]) == (losses.full, losses.full_calibrated)
+    assert (summary["loss_ablated"], summary["loss_ablated_calibrated"]) == (losses.ablated, losses.ablated_calibrated)

@@ -20,6 +20,8 @@ def file_payload(circuit: CircuitData) -> dict[str, Any]:
             "loss_full": losses.get("full"),
             "loss_empty": losses.get("empty"),
             "loss_ablated": losses.get("ablated"),
+            "loss_full_calibrated": losses.get("full_calibrated"),
+            "loss_ablated_calibrated": losses.get("ablated_calibrated"),
             "target_loss": circuit.target_loss,
             "n_nodes": len(circuit.nodes),
             "n_edges": len(circuit.edges),

@@ -23,6 +23,7 @@ export interface Group { name: string; nodes: string[] }
 export interface Groups { schema_version: number; groups: Group[]; names: Record<string, string> }
 export interface Summary {
   loss?: number | null; loss_full?: number | null; loss_empty?: number | null; loss_ablated?: number | null;
+  loss_full_calibrated?: number | null; loss_ablated_calibrated?: number | null;
   target_loss?: number | null; n_nodes?: number; n_edges?: number; ablation?: string; split?: string | null; n_prompts?: number | null;
 }
 export interface Payload {

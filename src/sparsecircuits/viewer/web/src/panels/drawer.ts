@@ -41,6 +41,11 @@ const LOSS_ROWS: [string, string, string][] = [
   ["circuit", "circuit alone", "sufficiency: everything outside frozen"], ["full", "whole model", "nothing changed"],
   ["empty", "empty circuit", "every node frozen"], ["ablated", "circuit removed", "necessity: only the circuit frozen"],
 ];
+/** What the losses of those rows are calibrated, raw, and how many pairs are in order; a card has all of them. */
+const LOSS_FIELDS: Record<string, [string, string, string]> = {
+  circuit: ["circuit", "circuit_raw", "order"], full: ["full_calibrated", "full", "order_full"],
+  empty: ["empty_calibrated", "empty", "order_empty"], ablated: ["ablated_calibrated", "ablated", "order_ablated"],
+};
 const HEADED = new Set(["losses", "warnings", "random_ablated", "schema_version", "task", "model_name", "model_id", "descriptions"]);
 
 function bars(rows: [string, string, number][]): HTMLElement {
@@ -78,15 +83,19 @@ function cardPanel(app: App): HTMLElement[] {
       html("p", { class: "words" }, "A small circuit proves little by itself: pruning finds small “circuits” for nonsense too. The card says how sufficient and how necessary this one is.")];
   }
   const losses = (card.losses ?? {}) as Record<string, unknown>;
-  const rows = LOSS_ROWS.filter(([key]) => isNumber(losses[key])).map(([key, name, note]): [string, string, number] => [name, note, losses[key] as number]);
+  const rows = LOSS_ROWS.filter(([key]) => isNumber(losses[key])).map(([key, name, note]): [string, string, number] => {
+    const [fair, raw, order] = LOSS_FIELDS[key].map((field) => losses[field]);
+    if (!isNumber(fair) || !isNumber(raw) || !isNumber(order)) return [name, note, losses[key] as number];
+    return [name, `${note}; raw ${plain(raw)}; ${Math.round(100 * order)}% of pairs in order`, fair];
+  });
   if (isNumber(card.random_ablated)) rows.push(["random nodes removed", "as many, of the same sites", card.random_ablated]);
   rows.push(["coin flip", "chance, ln 2", Math.LN2]);
   const warnings = Array.isArray(card.warnings) ? card.warnings.filter((text): text is string => typeof text === "string") : [];
   const rest = Object.entries(card).filter(([key]) => !HEADED.has(key));
-  const extra = Object.entries(losses).filter(([key]) => !LOSS_ROWS.some(([known]) => known === key));
+  const extra = Object.entries(losses).filter(([key]) => !Object.values(LOSS_FIELDS).flat().includes(key));
   return [
     ...warnings.map((text) => html("p", { class: "warning", role: "note" }, text)),
-    html("h3", {}, "Loss on held-out prompts, in nats"), bars(rows),
+    html("h3", {}, "Loss on held-out prompts, calibrated, in nats"), bars(rows),
     html("h3", {}, "Measures"), table([...rest, ...extra]),
   ];
 }

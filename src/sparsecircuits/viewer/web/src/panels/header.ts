@@ -22,7 +22,10 @@ export function showHeader(app: App): void {
 
 function showStats(app: App, summary: NonNullable<NonNullable<App["payload"]>["summary"]>): void {
   const payload = app.payload!;
-  const losses = [summary.loss, summary.loss_full, Math.LN2, summary.loss_ablated].filter(isNumber);
+  // Files of before hold the raw losses alone.
+  const [full, ablated] = [summary.loss_full_calibrated ?? summary.loss_full, summary.loss_ablated_calibrated ?? summary.loss_ablated];
+  const losses = [summary.loss, full, Math.LN2, ablated].filter(isNumber);
+  const raw = (value: unknown, words: string): string => isNumber(value) ? `raw ${plain(value)}` : words;
   const most = Math.max(...losses, 0.001);
   const stat = (value: string, name: string, note: string, loss?: number | null): HTMLElement => {
     const bar = html("i", { class: "stat-bar" });
@@ -36,9 +39,9 @@ function showStats(app: App, summary: NonNullable<NonNullable<App["payload"]>["s
     stat(count(nodes), nodes === 1 ? "node" : "nodes", "kept in the circuit"),
     stat(count(edges), edges === 1 ? "edge" : "edges", isNumber(payload.model?.nonzeros) ? `of ${count(payload.model!.nonzeros)} weights` : "weights between them"),
     stat(plain(summary.loss), "loss, circuit alone", isNumber(summary.target_loss) ? `target ${plain(summary.target_loss)}` : "lower is better", summary.loss ?? null),
-    stat(plain(summary.loss_full), "whole model", "nothing removed", summary.loss_full ?? null),
+    stat(plain(full), "whole model", raw(summary.loss_full_calibrated == null ? null : summary.loss_full, "nothing removed"), full ?? null),
     stat(plain(Math.LN2), "coin flip", isNumber(summary.loss_empty) ? `empty circuit ${plain(summary.loss_empty)}` : "chance, ln 2", Math.LN2),
-    stat(plain(summary.loss_ablated), "circuit removed", isNumber(summary.loss_ablated) ? "all the rest kept" : "not measured", summary.loss_ablated ?? null));
+    stat(plain(ablated), "circuit removed", raw(summary.loss_ablated_calibrated == null ? null : summary.loss_ablated, isNumber(ablated) ? "all the rest kept" : "not measured"), ablated ?? null));
 }
 
 function showMenu(app: App): void {
