@@ -2,6 +2,7 @@
 
 import contextlib
 import os
+import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from datetime import timedelta
@@ -142,6 +143,8 @@ def joined() -> Iterator[World]:
         yield World(dist.get_rank(), dist.get_world_size(), local_rank)
     finally:
         dist.destroy_process_group()
+        # gloo's threads may still have to let go of a tensor, which needs Python: if it ends before, they abort it.
+        time.sleep(0.3)
 
 
 def local(tensor: torch.Tensor) -> torch.Tensor:
