@@ -55,7 +55,9 @@ def print_table(title: str, columns: list[str], rows: list[list[Any]], right: tu
     """A table on stdout; `right` names the columns to align right."""
     table = Table(title=Text(title) if title else None, title_justify="left", header_style="bold")
     for place, column in enumerate(columns):
-        table.add_column(column, justify="right" if place in right else "left", overflow="fold")
+        # The first column names the row: where the console is narrow, the others fold.
+        justify, first = "right" if place in right else "left", place == 0
+        table.add_column(column, justify=justify, overflow="fold", no_wrap=first)  # type: ignore[arg-type]
     for row in rows:
         table.add_row(*(_cell(value) for value in row))
     STDOUT.print(table, markup=False)
