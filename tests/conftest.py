@@ -2,6 +2,7 @@
 
 import os
 import shutil
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +13,10 @@ from handmade import quote_model
 from sparsecircuits.cache import cache_root
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
+
+# A shell starts what it runs in the background with Ctrl-C ignored, and processes that are started inherit that.
+if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 ARGS = [
     "--no-sandbox",
