@@ -6,6 +6,7 @@ tokens for each of them, and no dense matrix is ever written.
 
 from dataclasses import dataclass
 
+import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
@@ -60,8 +61,7 @@ class Held:
 
     def dense(self) -> Float[Tensor, "rows columns"]:
         """The matrix, differentiable in the values."""
-        rows, columns = self.pattern.shape
-        return self.values.new_zeros(rows * columns).scatter(0, self.pattern.places, self.values).view(rows, columns)
+        return _dense(self.pattern.row_starts, self.pattern.columns, self.values, self.pattern.shape[1])
 
     def product(self, x: Tensor, bias: Tensor | None = None) -> Tensor:
         """x · weightᵀ + bias, not differentiable."""
@@ -89,17 +89,28 @@ def sampled_product(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Te
 
     starts [rows + 1] and columns [nonzeros] say where they are (`Pattern`). Not differentiable.
     """
-    return (a.T @ b)[_rows_of(starts), columns.long()]
+    return _at_nonzeros(a.T @ b, starts, columns)
 
 
 def _rows_of(starts: Tensor) -> Tensor:
     return torch.repeat_interleave(torch.arange(len(starts) - 1, device=starts.device), starts.diff())
 
 
+def _at_nonzeros(matrix: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    return matrix[_rows_of(starts), columns.long()]
+
+
+def _dense(starts: Tensor, columns: Tensor, values: Tensor, width: int) -> Float[Tensor, "rows columns"]:
+    """The matrix that lists by row stand for, differentiable in the values."""
+    matrix = values.new_zeros(len(starts) - 1, width)
+    matrix[_rows_of(starts), columns.long()] = values
+    return matrix
+
+
 @sampled_product.register_kernel("cpu")
 def _(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     if a.dtype != torch.float32 or b.dtype != torch.float32:
-        return (a.T @ b)[_rows_of(starts), columns.long()]
+        return _at_nonzeros(a.T @ b, starts, columns)
     from sparsecircuits.kernels import _cpu, _cpu_sparse
 
     out = torch.empty(len(columns))
@@ -120,6 +131,24 @@ def _(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     return a.new_empty(len(columns))
 
 
+def multiply_lists(
+    x: Tensor, lists: tuple[np.ndarray, np.ndarray, np.ndarray], bias: Tensor | None
+) -> Float[Tensor, "... out"]:
+    """x [..., in] · Wᵀ + bias on a CPU in float32, of a W given by its nonzeros by output: (starts int64 [out + 1],
+    indices int32, values). Not differentiable."""
+    from sparsecircuits.kernels import _cpu, _cpu_sparse
+
+    n_out = len(lists[0]) - 1
+    source = x.detach().reshape(-1, x.shape[-1]).contiguous()
+    out = torch.empty(source.shape[0], n_out)
+    shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
+    with _cpu.LOCK:
+        _cpu_sparse.sparse_product(
+            parameter_array(source), *lists, parameter_array(shift), out.numpy(), torch.get_num_threads()
+        )
+    return out.view(*x.shape[:-1], n_out)
+
+
 @torch.library.custom_op("sparsecircuits::compressed_product", mutates_args=())
 def compressed_product(x: Tensor, starts: Tensor, indices: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     """x [..., in] · Wᵀ + bias -> [..., out], of a W given by its nonzeros by output: starts [out + 1], indices and
@@ -130,32 +159,14 @@ def compressed_product(x: Tensor, starts: Tensor, indices: Tensor, values: Tenso
 def _compressed_reference(
     x: Tensor, starts: Tensor, indices: Tensor, values: Tensor, bias: Tensor | None
 ) -> Float[Tensor, "... out"]:
-    weight = values.new_zeros(len(starts) - 1, x.shape[-1])
-    weight[_rows_of(starts), indices.long()] = values
-    return torch.nn.functional.linear(x, weight.to(x.dtype), bias)
+    return torch.nn.functional.linear(x, _dense(starts, indices, values, x.shape[-1]).to(x.dtype), bias)
 
 
 @compressed_product.register_kernel("cpu")
 def _(x: Tensor, starts: Tensor, indices: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
     if x.dtype != torch.float32 or values.dtype != torch.float32:
         return _compressed_reference(x, starts, indices, values, bias)
-    from sparsecircuits.kernels import _cpu, _cpu_sparse
-
-    n_out = len(starts) - 1
-    source = x.detach().reshape(-1, x.shape[-1]).contiguous()
-    out = torch.empty(source.shape[0], n_out)
-    shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
-    with _cpu.LOCK:
-        _cpu_sparse.sparse_product(
-            parameter_array(source),
-            starts.numpy(),
-            indices.numpy(),
-            parameter_array(values),
-            parameter_array(shift),
-            out.numpy(),
-            torch.get_num_threads(),
-        )
-    return out.view(*x.shape[:-1], n_out)
+    return multiply_lists(x, (starts.numpy(), indices.numpy(), parameter_array(values)), bias)
 
 
 @compressed_product.register_fake
@@ -178,16 +189,7 @@ def _linear(
 
 
 @_linear.register_fake
-def _(
-    x: Tensor,
-    values: Tensor,
-    bias: Tensor | None,
-    row_starts: Tensor,
-    columns: Tensor,
-    column_starts: Tensor,
-    rows: Tensor,
-    order: Tensor,
-) -> Tensor:
+def _(x: Tensor, values: Tensor, bias: Tensor | None, row_starts: Tensor, *_rest: Tensor) -> Tensor:
     return x.new_empty(*x.shape[:-1], len(row_starts) - 1)
 
 
@@ -212,9 +214,7 @@ _linear.register_autograd(_linear_backward, setup_context=_linear_setup)
 
 @torch.library.custom_op("sparsecircuits::held_embed", mutates_args=())
 def _embed(ids: Tensor, values: Tensor, starts: Tensor, columns: Tensor, width: int) -> Tensor:
-    weight = values.new_zeros(len(starts) - 1, width)
-    weight[_rows_of(starts), columns.long()] = values
-    return weight[ids]
+    return _dense(starts, columns, values, width)[ids]
 
 
 @_embed.register_kernel("cpu")
@@ -240,8 +240,7 @@ def _(ids: Tensor, values: Tensor, starts: Tensor, columns: Tensor, width: int) 
 
 @torch.library.custom_op("sparsecircuits::held_embed_gradient", mutates_args=())
 def _embed_gradient(grad: Tensor, ids: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
-    dense = grad.new_zeros(len(starts) - 1, grad.shape[1]).index_add_(0, ids, grad)
-    return dense[_rows_of(starts), columns.long()]
+    return _at_nonzeros(grad.new_zeros(len(starts) - 1, grad.shape[1]).index_add_(0, ids, grad), starts, columns)
 
 
 @_embed_gradient.register_kernel("cpu")

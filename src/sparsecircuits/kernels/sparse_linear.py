@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsecircuits.kernels._views import parameter_array
-from sparsecircuits.kernels.held import Held
+from sparsecircuits.kernels.held import Held, multiply_lists
 
 # Below this density the sparse product beats the dense one on a CPU (measured: `bench sparse-linear`).
 MOST_DENSE = 0.12
@@ -48,22 +48,15 @@ class Nonzeros:
         return self._multiply(x, None, True)
 
     def _multiply(self, x: Tensor, bias: Tensor | None, transpose: bool) -> Tensor:
-        from sparsecircuits.kernels import _cpu, _cpu_sparse
+        if transpose not in self._lists:
+            from sparsecircuits.kernels import _cpu, _cpu_sparse
 
-        n_out = self._weight.shape[1 if transpose else 0]
-        source = x.detach().reshape(-1, x.shape[-1]).contiguous()
-        out = torch.empty(source.shape[0], n_out)
-        shift = torch.zeros(n_out) if bias is None else bias.detach().contiguous()
-        with _cpu.LOCK:
-            if transpose not in self._lists:
-                count = int(self._weight.count_nonzero())
+            count = int(self._weight.count_nonzero())
+            with _cpu.LOCK:
                 self._lists[transpose] = _cpu_sparse.compress(
                     parameter_array(self._weight), count, transpose, torch.get_num_threads()
                 )
-            _cpu_sparse.sparse_product(  # type: ignore[call-arg]
-                source.numpy(), *self._lists[transpose], parameter_array(shift), out.numpy(), torch.get_num_threads()
-            )
-        return out.view(*x.shape[:-1], n_out)
+        return multiply_lists(x, self._lists[transpose], bias)
 
 
 @_sparse_product.register_fake
