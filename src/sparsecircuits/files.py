@@ -33,28 +33,20 @@ def atomic_path(target: Path) -> Iterator[Path]:
     whichever library notices.
     """
     target = Path(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent, target.name)
+    with _refusals_told(target):
+        _make_way(target)
         handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part")
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
-    temporary = Path(name)
-    try:
-        with contextlib.suppress(OSError):  # a file system without locks
-            lock(handle)  # held until the end: a part that nobody holds was left behind
-        yield temporary
-        os.chmod(temporary, 0o644)
-        fsync(temporary)
-        os.replace(temporary, target)
-    except Exception as error:
-        reason = refusal(error)
-        if reason is None:
-            raise
-        raise UserError(f"cannot write {target}: {reason}") from error
-    finally:
-        os.close(handle)
-        temporary.unlink(missing_ok=True)
+        temporary = Path(name)
+        try:
+            with contextlib.suppress(OSError):  # a file system without locks
+                lock(handle)  # held until the end: a part that nobody holds was left behind
+            yield temporary
+            os.chmod(temporary, 0o644)
+            fsync(temporary)
+            os.replace(temporary, target)
+        finally:
+            os.close(handle)
+            temporary.unlink(missing_ok=True)
 
 
 @contextlib.contextmanager
@@ -65,25 +57,34 @@ def atomic_folder(target: Path) -> Iterator[Path]:
     Raises UserError for what the system refuses.
     """
     target = Path(target)
-    try:
-        target.parent.mkdir(parents=True, exist_ok=True)
-        sweep(target.parent, target.name)
+    with _refusals_told(target):
+        _make_way(target)
         temporary = Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}.", suffix=".part"))
-    except OSError as error:
-        raise UserError(f"cannot write {target}: {error.strerror or error}") from error
+        try:
+            yield temporary
+            temporary.chmod(0o755)
+            if target.is_dir():
+                target.rmdir()  # Windows renames over no folder, not even an empty one
+            os.replace(temporary, target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _make_way(target: Path) -> None:
+    target.parent.mkdir(parents=True, exist_ok=True)
+    sweep(target.parent, target.name)
+
+
+@contextlib.contextmanager
+def _refusals_told(target: Path) -> Iterator[None]:
+    """Turn what the system refuses while `target` is written into a UserError."""
     try:
-        yield temporary
-        temporary.chmod(0o755)
-        if target.is_dir():
-            target.rmdir()  # Windows renames over no folder, not even an empty one
-        os.replace(temporary, target)
+        yield
     except Exception as error:
         reason = refusal(error)
         if reason is None:
             raise
         raise UserError(f"cannot write {target}: {reason}") from error
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def replace_folder(target: Path, finished: Path) -> None:
