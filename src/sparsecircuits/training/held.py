@@ -77,7 +77,17 @@ class HeldWeights:
     @property
     def entries(self) -> int:
         """Entries of the parameters that are held, zeros included."""
-        return sum(p.whole.numel() for p in (*self.pieces, *([] if self.rows is None else [self.rows])))
+        return sum(piece.whole.numel() for piece in self._touched)
+
+    @property
+    def _touched(self) -> list[_Piece]:
+        """What a step changes: the matrices, and the table's rows."""
+        return self.pieces if self.rows is None else [*self.pieces, self.rows]
+
+    def others(self, parameters: Iterable[nn.Parameter]) -> list[nn.Parameter]:
+        """Those that are not held."""
+        held = {id(piece.whole) for piece in self.pieces}
+        return [p for p in parameters if id(p) not in held]
 
     @torch.no_grad()
     def hold(self, names: Sequence[str] | None = None) -> None:
@@ -144,17 +154,17 @@ class HeldWeights:
     @torch.no_grad()
     def collect(self) -> tuple[list[Tensor], list[Tensor]]:
         """After backward: the held matrices' gradients at their nonzeros, and the table's at the step's rows."""
-        rows = [] if self.rows is None else [self.rows]
-        for piece in (*self.pieces, *rows):
+        for piece in self._touched:
             if not self.direct and piece.whole.grad is not None:
                 piece.values.grad = piece.view(piece.whole.grad).index_select(0, piece.index)
                 piece.whole.grad = None
-        return [_gradient(p) for p in self.pieces], [_gradient(p) for p in rows]
+        found = [_gradient(piece) for piece in self._touched]
+        return found[: len(self.pieces)], found[len(self.pieces) :]
 
     @torch.no_grad()
     def step(self, rate: float, decay: float) -> None:
         """Adam on what is held, then decay of the matrices (of `decay` of each weight)."""
-        pieces = [*self.pieces, *([] if self.rows is None else [self.rows])]
+        pieces = self._touched
         if not pieces:
             return
         adam_(

@@ -274,12 +274,11 @@ class _Run:
         for group in self.adam.param_groups:
             group["lr"] = rate
         self.adam.step()
-        names, decay = set() if held is None else set(held.names), rate * settings.weight_decay
+        decay = rate * settings.weight_decay
         if held is not None:
             held.step(rate, decay)
-        self.projector(progress, names)
-        waiting = {id(p) for name, p in self.model.named_parameters() if name in names}
-        decay_([p for p in self.decayed if id(p) not in waiting], decay)
+        self.projector(progress, () if held is None else held.names)
+        decay_(self.decayed if held is None else held.others(self.decayed), decay)
         if self.held is not None and held is None:
             self.held.hold()
         return loss, float(rms), rate
