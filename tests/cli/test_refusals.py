@@ -73,7 +73,8 @@ def test_a_largest_seed_trains(corpus, tmp_path):
         sparsity=SparsityConfig(density=0.5, sparsifier="hard_concrete"),
         **{"data": str(corpus), "batch_size": 2, "steps": 1, "eval_tokens": 16, "seed": (1 << 64) - 1},
     )
-    sc.train(config, tmp_path / "run")
+    model = sc.train(config, tmp_path / "run")
+    assert all(bool(parameter.isfinite().all()) for parameter in model.parameters())
 
 
 def test_metrics_lines_that_are_no_objects_with_a_step_are_passed_over(tmp_path):
