@@ -1,10 +1,11 @@
 """Kill small trainings at random moments beside a busy process, and compare their ends with one that nothing disturbed.
 
-python benchmarks/kills.py [ROUNDS] [SEED]
+python benchmarks/kills.py [ROUNDS] [SEED] [HALF]
 
 First ROUNDS (20) trainings, each killed once (SIGKILL) between its first file and its last and gone on with; then as
 many where two processes are started into each folder, at the start and again at `--resume`: one of the two must be
 refused in one line. All must end with the same bits in every weight and the same loss at every step. dtype is auto.
+HALF, 1 or 2, runs only one of the two.
 """
 
 import random
@@ -83,7 +84,7 @@ def same(run: Path, whole: Path) -> bool:
 
 def main() -> None:
     given = [int(word) for word in sys.argv[1:]]
-    rounds, seed = given + [20, 0][len(given) :]
+    rounds, seed, half = given + [20, 0, 0][len(given) :]
     drawn = random.Random(seed)
     busy = subprocess.Popen([sys.executable, "-c", "while True: pass"])
     try:
@@ -101,7 +102,7 @@ def main() -> None:
             assert process.wait() == 0
             length = time.monotonic() - began
             print(f"undisturbed: {length:.1f} s from the first file to the end", flush=True)
-            for both in (False, True):
+            for both in {1: (False,), 2: (True,)}.get(half, (False, True)):
                 steps: list[int] = []
                 equal = tries = 0
                 while len(steps) < rounds:

@@ -106,6 +106,23 @@ def test_class_attributes_copy_their_parameter() -> None:
     assert copies > 900
 
 
+def test_comments_and_long_strings_open_what_nothing_closes() -> None:
+    """So that a count of quotes or brackets over the file does not say what is open."""
+    comments = re.findall(r"(?m)^ *# (.*)$", TEXT)
+    assert len(comments) > 2000
+    for opener, closer, least in (("(", ")", 100), ("[", "]", 100), ("{", "}", 15)):
+        assert sum(text.count(opener) > text.count(closer) for text in comments) > least, opener
+    assert sum(text.count("'") % 2 or text.count('"') % 2 for text in comments) > 200
+    strings = [node.value for node in ast.walk(ast.parse(TEXT)) if isinstance(node, ast.Constant)]
+    assert sum(isinstance(text, str) and "\n" in text and "(" in text for text in strings) > 300
+
+
+def test_strings_stand_in_later_arguments_and_keywords_too() -> None:
+    for quote in "'\"":
+        assert len(re.findall(rf", {quote}[^\n]*{quote}\)", TEXT)) > 100
+        assert len(re.findall(rf"[(, ]\w+={quote}[^\n]*{quote}\)", TEXT)) > 40
+
+
 def test_smaller_idioms_are_a_modest_share() -> None:
     weights = dict(SIMPLE)
     assert 0.05 < weights[idiom] / sum(weights.values()) < 0.2

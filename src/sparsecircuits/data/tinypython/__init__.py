@@ -85,9 +85,14 @@ def _lines(w: Writer) -> list[str]:
 
 def _outside_return(lines: list[str]) -> list[str]:
     """Drop nothing but turn a `return` outside any function into a bare expression."""
-    inside = False
+    inside = quoted = False
     fixed = []
     for line in lines:
+        was_quoted, marks = quoted, line.count('"""') + line.count("'''")
+        quoted ^= bool(marks % 2)
+        if was_quoted:
+            fixed.append(line)
+            continue
         if line and line[0] not in " )]}":
             inside = line.startswith(("def ", "class "))
         text = line.lstrip(" ")

@@ -38,7 +38,7 @@ def parameters(w: Writer, names: list[str]) -> str:
         )
         shown.append(f"{name}{hint} = {default}" if hint else f"{name}={default}")
     if names and w.chance(0.03):
-        shown += w.pick((["*args"], ["**kwargs"], ["*args", "**kwargs"]))
+        shown += [f"*{more}" for more in w.pick((["args"], ["*kwargs"], ["args", "*kwargs"])) if more not in names]
     return ", ".join(shown)
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from sparsecircuits.data.tinypython import words
+from sparsecircuits.data.tinypython.clutter import clutter, prose
 from sparsecircuits.data.tinypython.expressions import (
     VALUES,
     any_list,
@@ -26,6 +27,7 @@ from sparsecircuits.data.tinypython.idioms import idiom
 from sparsecircuits.data.tinypython.strings import called, string_call, string_value, word
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
 
+TAKEN_OUT = 5  # the depth at which statements stand that are comments: deeper than any others
 HINTS = {"num": "int", "str": "str", "flag": "bool"}
 
 
@@ -308,14 +310,9 @@ def method_use(w: Writer, scope: Scope) -> list[str]:
     ]
 
 
-def comment(w: Writer, scope: Scope) -> list[str]:
-    """A comment line."""
-    return [f"# {w.pick(words.VERBS)} the {w.skewed(words.NOUNS).replace('_', ' ')}"]
-
-
 SIMPLE = (
     (assign, 22), (literal, 16), (text_call, 20), (text_use, 12), (swap, 5), (augment, 5), (accumulators, 7),
-    (with_open, 6), (functional, 6), (comprehension, 2), (plain_call, 7), (method_use, 5), (idiom, 13),
+    (with_open, 6), (functional, 6), (comprehension, 2), (plain_call, 7), (method_use, 9), (idiom, 13),
 )  # fmt: skip
 COMPOUND = ((for_loop, 10), (while_loop, 6), (if_chain, 12), (try_block, 2))
 _SIMPLE = [function for function, weight in SIMPLE for _ in range(weight)]
@@ -323,11 +320,17 @@ _COMPOUND = [function for function, weight in COMPOUND for _ in range(weight)]
 
 
 def statement(w: Writer, scope: Scope, depth: int) -> list[str]:
-    """One statement; compound ones become rare with depth."""
+    """One statement, with what stands before it; compound ones become rare with depth."""
+    before = clutter(w, scope, _taken_out) if depth < TAKEN_OUT and w.chance(w.clutter) else []
     if w.chance((0.32, 0.26, 0.18, 0.08)[depth] if depth < 4 else 0.0):
-        return w.pick(_COMPOUND)(w, scope, depth)
+        return before + w.pick(_COMPOUND)(w, scope, depth)
     lines = w.pick(_SIMPLE)(w, scope)
-    return comment(w, scope) + lines if w.chance(w.comments) else lines
+    return [*before, f"# {prose(w)}", *lines] if w.chance(w.comments) else before + lines
+
+
+def _taken_out(w: Writer, scope: Scope) -> list[str]:
+    """A statement that may stand in a comment: it holds none itself."""
+    return w.pick(_COMPOUND)(w, scope, TAKEN_OUT - 1) if w.chance(0.3) else w.pick(_SIMPLE)(w, scope)
 
 
 def block(w: Writer, scope: Scope, depth: int, count: int) -> list[str]:

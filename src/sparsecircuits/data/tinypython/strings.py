@@ -174,17 +174,25 @@ def called(w: Writer, argument: str) -> str:
     return f"{w.pick(words.VERBS)}({argument})"
 
 
+def _led(w: Writer, scope: Scope) -> str:
+    """What stands in a call before a string: arguments, and a keyword or not."""
+    names = scope.all() or ["x"]
+    before = [w.pick(names) if w.chance(0.6) else str(w.between(0, 20)) for _ in range(w.pick((0, 1, 1, 1, 2, 3)))]
+    keyword = f"{w.noun()}=" if not before or w.chance(0.3) else ""
+    return "".join(f"{text}, " for text in before) + keyword
+
+
 def string_call(w: Writer, scope: Scope) -> str:
     """A call statement whose argument, usually the only one, is a string."""
     roll = w.random()
-    if roll < 0.45:
+    if roll < 0.4:
         return called(w, string(w))
-    if roll < 0.72:
+    if roll < 0.66:
         return called(w, fstring(w, scope))
-    if roll < 0.8:
+    if roll < 0.74:
         return called(w, f"{string(w)}, {w.pick(scope.all() or ['x'])}")
     if roll < 0.87:
-        return called(w, f"{w.pick(scope.all() or ['x'])}, {string(w)}")
+        return called(w, _led(w, scope) + string(w))
     if roll < 0.92:
         return called(w, f"{string(w)} {w.pick(('+', '%'))} {w.known(scope, 'str') or w.variable()}")
     return called(w, f"{w.pick(('len', 'str', 'repr', 'int', 'list'))}({string(w)})")

@@ -56,6 +56,7 @@ class Writer:
         self.typed = self.chance(0.12)
         self.docstrings = self.rng.choice((0.0, 0.15, 0.5))
         self.comments = self.rng.choice((0.0, 0.05, 0.12))
+        self.clutter = self.rng.choice((0.0, 0.0, 0.08, 0.2, 0.5))
         self.default = self.rng.choice(("None", "None", "None", "mixed"))
         self.short_names = self.rng.choice((0.1, 0.3, 0.6))
 
