@@ -10,7 +10,7 @@ from collections.abc import Callable, Hashable
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels import attention_at, causal_attention
@@ -83,19 +83,27 @@ class CompactForward:
             stream = block.resid_in(x)
             update = wiring.frozen[write]
             if len(wiring.kept[write]):
-                y, varying = self._attention(chunk, wiring, layer, stream, last)
-                update = wiring.gated(write, block.attn.resid_delta(wiring.product(write, y, varying)))
+                sink = block.attn.sink_logit
+                heads = wiring.running_heads(layer, self._model.config.d_head, sink)
+                y, varying = self._attention(chunk, wiring, layer, stream, last, heads)
+                pre = wiring.product(write, y, varying)
+                if sink is not None:
+                    taken = wiring.taken_by_sinks(layer, sink, heads, x.shape[1])
+                    pre = pre + (taken if last is None else taken[last].unsqueeze(1))
+                update = wiring.gated(write, block.attn.resid_delta(pre))
             out = (stream if last is None else rows_at(stream, last)) + update
             return block.resid_mid(out.relu() if block.residual_relu else out)
 
         return chunk.once((layer, "attention"), wiring.key(write), compute)
 
     def _attention(
-        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None
+        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None, heads: Tensor
     ) -> tuple[Tensor, Tensor]:
-        """What heads write, y, at the channels that vary between prompts; and which these are."""
+        """What the heads that run write, y, at the channels that vary between prompts; and which these are."""
         block, source = self._model.block(layer), f"{layer}.attn.act_in"
         attn, inputs = block.attn, x[..., :0]
+        if not len(heads):
+            return (x if last is None else x[:, :1])[..., :0], heads
         if len(wiring.kept[source]):
             full = chunk.once(
                 (layer, "attn.act_in"),
@@ -103,24 +111,20 @@ class CompactForward:
                 lambda: attn.act_in(normed_read(x, block.ln_1, block.ln_p1, chunk.positions)),
             )
             inputs = full[..., wiring.kept[source]]
-        # A frozen value is the same at all positions: without a sink, so is any mean of it, and a head all of whose
-        # values are frozen need not run.
-        width, size, sink = wiring.frozen[f"{layer}.attn.v"].numel(), self._model.config.d_head, attn.sink_logit
-        kept = torch.arange(width, device=x.device) if sink is not None else wiring.kept[f"{layer}.attn.v"]
-        if not len(kept):
-            return (x if last is None else x[:, :1])[..., :0], kept
-        heads = (kept // size).unique()
-        channels = (heads[:, None] * size + torch.arange(size, device=x.device)).flatten()
+        channels = _channels_of(heads, self._model.config.d_head)
         queries = inputs if last is None else rows_at(inputs, last)
         q, k, v = (
             wiring.site(f"{layer}.attn.{name}", site, read, channels)
             for name, site, read in (("q", attn.q, queries), ("k", attn.k, inputs), ("v", attn.v, inputs))
         )
+        sink = None if attn.sink_logit is None else attn.sink_logit[heads]
         if last is None:
             y = causal_attention(q, k, v, len(heads), sink)
         else:
             y = attention_at(q, k, v, len(heads), sink, last)
-        return y[..., torch.searchsorted(channels, kept)], kept
+        # What a sink leaves of a frozen value depends on the prompt too.
+        varying = wiring.kept[f"{layer}.attn.v"] if sink is None else channels
+        return y[..., torch.searchsorted(channels, varying)], varying
 
     def _transformed(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
         """The residual stream after the MLP, at the rows that x has."""
@@ -217,6 +221,30 @@ class _Wiring:
             self._keys[stop] = (self.last_reader, self._mask[:stop].nonzero().numpy().tobytes(), *edges)
         return self._keys[stop]
 
+    def running_heads(self, layer: int, size: int, sink: Tensor | None) -> Int[Tensor, " running"]:
+        """Heads whose output varies between prompts. A frozen value is the same at all positions, so any mean of it is
+        too; with a sink, which takes a share of the mean, the pattern must be frozen as well."""
+        sites = "v" if sink is None else "qkv"
+        kept = torch.cat([self.kept[f"{layer}.attn.{site}"] for site in sites])
+        return (kept // size).unique()
+
+    def taken_by_sinks(
+        self, layer: int, sink: Float[Tensor, " H"], running: Int[Tensor, " running"], length: int
+    ) -> Float[Tensor, "T D"]:
+        """What sinks take, at each position, from the writes of the heads that do not run: their scores are one
+        constant, so it is the same in every prompt."""
+        size = self.frozen[f"{layer}.attn.v"].numel() // len(sink)
+        idle = (
+            torch.ones(len(sink), dtype=torch.bool, device=sink.device).index_fill_(0, running, False).nonzero()[:, 0]
+        )
+        channels = _channels_of(idle, size)
+        q, k, v = (self.frozen[f"{layer}.attn.{site}"][channels].view(-1, size) for site in "qkv")
+        score = (q * k).sum(dim=1) * size**-0.5
+        seen = torch.arange(1, length + 1, device=score.device).log()
+        share = torch.sigmoid(seen[:, None] + score - sink[idle])
+        weight = self._joins[f"{layer}.attn.resid_delta"][1][:, channels].unflatten(1, (-1, size))
+        return (share - 1) @ torch.einsum("dhs,hs->hd", weight, v)
+
     def product(self, target: str, inputs: Float[Tensor, "... varying"], varying: Tensor) -> Float[Tensor, "... width"]:
         """What a matrix gives at all channels of its target. inputs: at the `varying` channels of its source (the
         same ones in each call), the others being frozen."""
@@ -254,6 +282,10 @@ class _Wiring:
             return self.frozen[target][channels].expand(*inputs.shape[:-1], len(channels))
         x = module(self.product(target, inputs, self.kept[self._joins[target][0]]))
         return _with_channels(self.frozen[target][channels], x[..., kept[here]], place[here])
+
+
+def _channels_of(heads: Int[Tensor, " H"], size: int) -> Int[Tensor, " channels"]:
+    return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
 
 
 def _with_channels(frozen: Float[Tensor, " width"], x: Float[Tensor, "... varying"], place: Tensor) -> Tensor:
