@@ -24,12 +24,13 @@ def run(arguments: list, **environment: str) -> str:
 
 def test_kernels_against_the_references():
     interpreter = {} if torch.cuda.is_available() else {"TRITON_INTERPRET": "1"}
-    run(["-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", HERE / "triton_cases.py"], **interpreter)
+    cases = [HERE / name for name in ("triton_cases.py", "triton_held_cases.py")]
+    run(["-m", "pytest", "-q", "-W", "ignore", "-p", "no:cacheprovider", *cases], **interpreter)
 
 
 def test_kernels_compile_for_a_gpu_that_is_not_here(tmp_path):
     """Triton brings the assembler. Nothing may spill: a row lives in registers."""
     lines = run([HERE / "triton_compile.py", "90"], TRITON_CACHE_DIR=str(tmp_path)).splitlines()
     found = dict(line.split() for line in lines)
-    assert len(found) == 7
+    assert len(found) == 12
     assert set(found.values()) == {"0"}

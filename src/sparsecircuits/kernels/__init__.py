@@ -1,7 +1,8 @@
-"""Operators that PyTorch lacks or does slowly: AbsTopK and the exact top-k projection of a weight matrix.
+"""Operators that PyTorch lacks or does slowly: AbsTopK, the exact top-k projection of a weight matrix, products with a
+weight held as its nonzeros and their gradients at these alone, and others.
 
-Each is one torch.library operator with a plain-PyTorch reference, a fast CPU implementation and, for
-the first two, one in Triton for CUDA.
+Each is one torch.library operator with a plain-PyTorch reference, a fast CPU implementation and, for those named, one
+in Triton for CUDA. On a GPU the others use PyTorch's own operators.
 """
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference

@@ -1,7 +1,8 @@
 """Layers whose weight is held as its nonzeros: the pattern stays, the values learn.
 
 Output, input gradient and the values' gradient all cost what the nonzeros cost: the last is one dot product over the
-tokens for each of them, and no dense matrix is ever written.
+tokens for each of them, and no dense matrix is ever written. So on a CPU in float32, and on a CUDA device in the types
+that its kernels take; elsewhere the operators use their plain-PyTorch references, which go by the dense matrix.
 """
 
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
+from sparsecircuits.kernels import _gpu
 from sparsecircuits.kernels._views import parameter_array
 
 
@@ -92,18 +94,20 @@ def sampled_product(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Te
     return _at_nonzeros(a.T @ b, starts, columns)
 
 
-def _rows_of(starts: Tensor) -> Tensor:
-    return torch.repeat_interleave(torch.arange(len(starts) - 1, device=starts.device), starts.diff())
+def _rows_of(starts: Tensor, columns: Tensor) -> Int[Tensor, " nonzeros"]:
+    """Each nonzero's row. The host does not wait for the device to count them: there is a column for each."""
+    rows = torch.arange(len(starts) - 1, device=starts.device)
+    return torch.repeat_interleave(rows, starts.diff(), output_size=len(columns))
 
 
 def _at_nonzeros(matrix: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
-    return matrix[_rows_of(starts), columns.long()]
+    return matrix[_rows_of(starts, columns), columns.long()]
 
 
 def _dense(starts: Tensor, columns: Tensor, values: Tensor, width: int) -> Float[Tensor, "rows columns"]:
     """The matrix that lists by row stand for, differentiable in the values."""
     matrix = values.new_zeros(len(starts) - 1, width)
-    matrix[_rows_of(starts), columns.long()] = values
+    matrix[_rows_of(starts, columns), columns.long()] = values
     return matrix
 
 
@@ -124,6 +128,16 @@ def _(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
             torch.get_num_threads(),
         )
     return out
+
+
+@sampled_product.register_kernel("cuda")
+def _sampled_on_gpu(a: Tensor, b: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    if not _gpu.takes(a) or a.dtype != b.dtype:
+        return _at_nonzeros(a.T @ b, starts, columns)
+    from sparsecircuits.kernels import _triton_held
+
+    with torch.cuda.device(a.device):
+        return _triton_held.sampled_product(a, b, _rows_of(starts, columns), columns)
 
 
 @sampled_product.register_fake
@@ -167,6 +181,16 @@ def _(x: Tensor, starts: Tensor, indices: Tensor, values: Tensor, bias: Tensor |
     if x.dtype != torch.float32 or values.dtype != torch.float32:
         return _compressed_reference(x, starts, indices, values, bias)
     return multiply_lists(x, (starts.numpy(), indices.numpy(), parameter_array(values)), bias)
+
+
+@compressed_product.register_kernel("cuda")
+def _product_on_gpu(x: Tensor, starts: Tensor, indices: Tensor, values: Tensor, bias: Tensor | None) -> Tensor:
+    if not _gpu.takes(x) or not _gpu.takes(values):
+        return _compressed_reference(x, starts, indices, values, bias)
+    from sparsecircuits.kernels import _triton_held
+
+    with torch.cuda.device(x.device):
+        return _triton_held.compressed_product(x, starts, indices, values, bias)
 
 
 @compressed_product.register_fake
@@ -228,6 +252,16 @@ def _(ids: Tensor, values: Tensor, starts: Tensor, columns: Tensor, width: int) 
     return out.view(*ids.shape, width)
 
 
+@_embed.register_kernel("cuda")
+def _embed_on_gpu(ids: Tensor, values: Tensor, starts: Tensor, columns: Tensor, width: int) -> Tensor:
+    if not _gpu.takes(values):
+        return _dense(starts, columns, values, width)[ids]
+    from sparsecircuits.kernels import _triton_held
+
+    with torch.cuda.device(values.device):
+        return _triton_held.embed(ids, values, starts, columns, width)
+
+
 def _require_rows(ids: Tensor, starts: Tensor) -> None:
     if ids.numel() and not 0 <= int(ids.min()) <= int(ids.max()) < len(starts) - 1:
         raise IndexError(f"an id is outside 0..{len(starts) - 2}")
@@ -240,6 +274,10 @@ def _(ids: Tensor, values: Tensor, starts: Tensor, columns: Tensor, width: int) 
 
 @torch.library.custom_op("sparsecircuits::held_embed_gradient", mutates_args=())
 def _embed_gradient(grad: Tensor, ids: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    return _embed_gradient_reference(grad, ids, starts, columns)
+
+
+def _embed_gradient_reference(grad: Tensor, ids: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     return _at_nonzeros(grad.new_zeros(len(starts) - 1, grad.shape[1]).index_add_(0, ids, grad), starts, columns)
 
 
@@ -251,6 +289,16 @@ def _(grad: Tensor, ids: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
     source = parameter_array(grad.contiguous())
     _cpu_sparse.scatter_rows(ids.contiguous().numpy(), starts.numpy(), columns.numpy(), source, out.numpy())
     return out
+
+
+@_embed_gradient.register_kernel("cuda")
+def _embed_gradient_on_gpu(grad: Tensor, ids: Tensor, starts: Tensor, columns: Tensor) -> Tensor:
+    if not _gpu.takes(grad):
+        return _embed_gradient_reference(grad, ids, starts, columns)
+    from sparsecircuits.kernels import _triton_held
+
+    with torch.cuda.device(grad.device):
+        return _triton_held.embed_gradient(grad, ids, len(starts) - 1, _rows_of(starts, columns), columns)
 
 
 @_embed_gradient.register_fake
