@@ -1,6 +1,7 @@
 """Steps between two dense gradients: the support stays, the numbers are those of a masked dense step."""
 
 import dataclasses
+import itertools
 
 import numpy as np
 import pytest
@@ -29,6 +30,10 @@ HELD = TrainConfig(
     checkpoint_every=10,
     seed=3,
 )
+
+
+def sparse(start):
+    return dataclasses.replace(HELD, sparsity=dataclasses.replace(HELD.sparsity, start=start))
 
 
 @pytest.fixture(scope="module")
@@ -93,9 +98,24 @@ def test_tied_and_biased_models_and_accumulation_hold_too(tokens, tmp_path):
         torch.testing.assert_close(one, other, rtol=1e-3, atol=1e-4)
 
 
-@pytest.mark.parametrize("saved", [9, 13, 16])
-def test_a_run_resumed_between_dense_gradients_ends_bit_equal(tokens, tmp_path, saved, monkeypatch):
-    config = dataclasses.replace(HELD, checkpoint_every=saved)
+@pytest.mark.parametrize("start", ["uniform", "erk"])
+def test_a_sparse_start_is_on_the_budget_at_every_step_and_exchanges_places(tokens, tmp_path, start):
+    run = run_of(sparse(start), tokens, tmp_path)
+    matrices = sparse_matrices(run.model)
+    supports = [{name: m.detach() != 0 for name, m in matrices.items()}, *take(run, HELD.steps)]
+    for support in supports:
+        for target in run.projector.targets:
+            assert int(support[target.name].sum()) == budget(matrices[target.name], target.density)
+    held = run.held.names  # erk leaves a small matrix denser than what is held
+    assert len(held) >= 8
+    moved = [any(not torch.equal(a[name], b[name]) for name in held) for a, b in itertools.pairwise(supports)]
+    assert not any(m for step, m in enumerate(moved) if step % EVERY)
+    assert sum(moved) > 3
+
+
+@pytest.mark.parametrize(("saved", "start"), [(9, "dense"), (13, "dense"), (16, "dense"), (6, "uniform"), (13, "erk")])
+def test_a_run_resumed_between_dense_gradients_ends_bit_equal(tokens, tmp_path, saved, start, monkeypatch):
+    config = dataclasses.replace(sparse(start), checkpoint_every=saved)
     whole = sc.train(config, tmp_path / "whole", tokens=tokens)
 
     real = loop._Run._take_step

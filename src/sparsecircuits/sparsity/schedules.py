@@ -29,6 +29,12 @@ class SparsityConfig:
     paper's baseline); then there is no schedule and no floor, and `density` is where the penalty stops."""
     l0_coef: float = 10.0
     """hard_concrete: weight of the expected density above `density` in the loss."""
+    start: Literal["dense", "uniform", "erk"] = "dense"
+    """Where L0 begins. dense: at every weight, and it falls to `density` (`anneal`). uniform: at `density`, with
+    random places in each matrix. erk: the same number of weights, shared out so that a matrix's density follows
+    (inputs + outputs) / (inputs * outputs) (Erdős-Rényi, as in RigL), among all matrices of one density. Sparse
+    starts scale weights by 1/sqrt(density), so that outputs keep their variance; places are exchanged for others in
+    the steps with dense gradients (`regrow_every`)."""
     anneal: Literal["linear", "log"] = "linear"
     """L0 falls linearly in progress, or linearly on log-log axes."""
     anneal_start: float = 0.01
@@ -55,6 +61,8 @@ class SparsityConfig:
             raise UserError(f"sparsity.l0_coef must be positive, got {self.l0_coef}")
         if self.sparsifier == "hard_concrete" and (self.embed_density is not None or self.sparse_biases):
             raise UserError("sparsity.sparsifier hard_concrete knows one density: no embed_density, no sparse_biases")
+        if self.sparsifier == "hard_concrete" and self.start != "dense":
+            raise UserError(f"sparsity.start {self.start} is for sparsity.sparsifier topk: gates begin dense")
         if not 0 <= self.anneal_start <= self.anneal_end <= 1:
             raise UserError("sparsity: 0 <= anneal_start <= anneal_end <= 1 does not hold")
         if self.anneal == "log" and self.anneal_start == 0:
@@ -79,12 +87,13 @@ class SparsityConfig:
 
 
 def density_at(progress: float, target: float, config: SparsityConfig) -> float:
-    """Share of entries kept at a point of training: 1 until `anneal_start`, `target` from `anneal_end` on.
+    """Share of entries kept at a point of training: 1 until `anneal_start`, `target` from `anneal_end` on, or from
+    the beginning where that is sparse.
 
     linear: straight in progress. log: straight on log-log axes of density against progress.
     """
     start, end = config.anneal_start, config.anneal_end
-    if progress >= end:
+    if config.start != "dense" or progress >= end:
         return target
     if progress <= start:
         return 1.0

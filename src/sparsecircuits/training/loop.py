@@ -26,6 +26,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.seeds import derived_seed
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
+from sparsecircuits.sparsity.start import start_sparse_
 from sparsecircuits.training.bigram import bigram_log_frequencies
 from sparsecircuits.training.checkpoints import DIRECTORY, checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.config import TrainConfig
@@ -148,6 +149,7 @@ class _Run:
             self.model.bigram.weight.data.copy_(counted)
         if config.dtype == "auto":
             config = dataclasses.replace(config, dtype=world.of_first(auto_dtype(device)[0]))
+        start_sparse_(self.model, config.sparsity)
         self.config = config
         self.engine = open_engine(self.model, config, world)
         self.projector = self.engine.projector(config.sparsity)
