@@ -3,59 +3,21 @@
 import dataclasses
 import itertools
 
-import numpy as np
 import pytest
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.data import TokenData, Tokenizer
-from sparsecircuits.models.config import ModelConfig
+from heldruns import EVERY, HELD, run_of, small_tokens, stopped_at, take, with_sparsity
 from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
 from sparsecircuits.training import loop
-from sparsecircuits.training.config import OptimizerConfig, TrainConfig
 from sparsecircuits.training.optimizer import gradient_rms
-
-EVERY = 4
-HELD = TrainConfig(
-    model=ModelConfig(n_layer=2, d_model=64, d_head=16, n_ctx=32),
-    sparsity=SparsityConfig(density=0.08, anneal_start=0.0, anneal_end=0.3, floor=2, regrow_every=EVERY),
-    optimizer=OptimizerConfig(lr=5e-2),
-    batch_size=4,
-    steps=22,
-    dtype="float32",
-    eval_every=50,
-    eval_tokens=64,
-    checkpoint_every=10,
-    seed=3,
-)
-
-
-def sparse(start):
-    return dataclasses.replace(HELD, sparsity=dataclasses.replace(HELD.sparsity, start=start))
 
 
 @pytest.fixture(scope="module")
 def tokens():
-    text = "".join(f"def f{n}(x):\n    y = x + {n}\n    return y * {n % 7}\n" for n in range(600))
-    ids = np.array(Tokenizer.default().encode(text), dtype=np.uint16)
-    return TokenData(train=ids[:-1000], val=ids[-1000:], manifest={}, cached=False)
-
-
-def run_of(config, tokens, tmp_path, *, direct=True):
-    run = loop._Run(config, tmp_path, tokens, Tokenizer.default(), torch.device("cpu"))
-    if not direct:
-        run.held.direct = False
-    return run
-
-
-def take(run, steps):
-    """Take steps, and after each: (was it one with dense gradients, the supports)."""
-    for _ in range(steps):
-        run._take_step(run._progress())
-        run.step += 1
-        yield {name: m.detach() != 0 for name, m in sparse_matrices(run.model).items()}
+    return small_tokens()
 
 
 def test_computing_with_the_nonzeros_is_computing_with_the_masked_matrix(tokens, tmp_path):
@@ -100,7 +62,7 @@ def test_tied_and_biased_models_and_accumulation_hold_too(tokens, tmp_path):
 
 @pytest.mark.parametrize("start", ["uniform", "erk"])
 def test_a_sparse_start_is_on_the_budget_at_every_step_and_exchanges_places(tokens, tmp_path, start):
-    run = run_of(sparse(start), tokens, tmp_path)
+    run = run_of(with_sparsity(start=start), tokens, tmp_path)
     matrices = sparse_matrices(run.model)
     supports = [{name: m.detach() != 0 for name, m in matrices.items()}, *take(run, HELD.steps)]
     for support in supports:
@@ -115,18 +77,11 @@ def test_a_sparse_start_is_on_the_budget_at_every_step_and_exchanges_places(toke
 
 @pytest.mark.parametrize(("saved", "start"), [(9, "dense"), (13, "dense"), (16, "dense"), (6, "uniform"), (13, "erk")])
 def test_a_run_resumed_between_dense_gradients_ends_bit_equal(tokens, tmp_path, saved, start, monkeypatch):
-    config = dataclasses.replace(sparse(start), checkpoint_every=saved)
+    config = dataclasses.replace(with_sparsity(start=start), checkpoint_every=saved)
     whole = sc.train(config, tmp_path / "whole", tokens=tokens)
 
-    real = loop._Run._take_step
-
-    def stopped(self, progress):
-        if self.step == saved + 1:
-            raise KeyboardInterrupt
-        return real(self, progress)
-
     with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_take_step", stopped)
+        patched.setattr(loop._Run, "_take_step", stopped_at(saved + 1))
         with pytest.raises(KeyboardInterrupt):
             sc.train(config, tmp_path / "run", tokens=tokens)
     resumed = sc.train(config, tmp_path / "run", tokens=tokens, resume=True)

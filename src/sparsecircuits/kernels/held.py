@@ -35,8 +35,12 @@ class Pattern:
     @classmethod
     def of(cls, weight: Float[Tensor, "rows columns"]) -> "Pattern":
         """The pattern of a matrix's nonzero entries."""
-        n_rows, n_columns = weight.shape
-        places = weight.detach().reshape(-1).nonzero()[:, 0]
+        return cls.at((weight.shape[0], weight.shape[1]), weight.detach().reshape(-1).nonzero()[:, 0])
+
+    @classmethod
+    def at(cls, shape: tuple[int, int], places: Int[Tensor, " nonzeros"]) -> "Pattern":
+        """The pattern of a matrix with nonzeros at these flat places, in ascending order."""
+        n_rows, n_columns = shape
         rows, columns = places // n_columns, places % n_columns
         order = columns.argsort(stable=True)
         return cls(

@@ -233,7 +233,7 @@ class SparseTransformer(nn.Module):
     @property
     def device(self) -> torch.device:
         """Where the weights are."""
-        return self.wte.weight.device
+        return self.logit_bias.device
 
     def forward(
         self,

@@ -90,17 +90,16 @@ class Projector:
     """Projects a model's weights after each optimizer step."""
 
     def __init__(self, model: SparseTransformer, config: SparsityConfig) -> None:
-        parameters = dict(model.named_parameters())
-        self.config = config
+        self.model, self.config = model, config
         self.targets = [] if config.dense or config.sparsifier != "topk" else targets(model, config)
-        self.weights = [parameters[target.name] for target in self.targets]
 
     @torch.no_grad()
     def __call__(self, progress: float, held: Collection[str] = ()) -> None:
         """Zero all but the budget of this moment, per tensor, exactly. held: names of those to leave as they are."""
-        for target, weight in zip(self.targets, self.weights, strict=True):
+        for target in self.targets:
             if target.name in held:
                 continue
+            weight = self.model.get_parameter(target.name)
             share = density_at(progress, target.density, self.config)
             matrix = weight.data if weight.dim() == 2 else weight.data.view(1, -1)
             project_topk_(matrix, budget(weight, share), target.floor, target.dim)

@@ -48,6 +48,10 @@ class SparsityConfig:
     regrow_every: int = 1
     """Steps from one with dense gradients, in which zero weights may come back, to the next. Between them, weights
     sparser than 12% keep their support, and the step costs what the nonzeros cost. 1: every step, the paper's way."""
+    state: Literal["dense", "compact"] = "dense"
+    """What training keeps of weights sparser than 12%. dense: whole matrices and their moments; a zero weight's moments
+    wait until it comes back. compact: nonzeros alone (40 bytes each), for models whose whole moments fill the memory;
+    who comes back is decided by the step's own gradient, of one matrix at a time. Needs a sparse `start`."""
 
     def __post_init__(self) -> None:
         require_finite(self, "sparsity.")
@@ -63,6 +67,8 @@ class SparsityConfig:
             raise UserError("sparsity.sparsifier hard_concrete knows one density: no embed_density, no sparse_biases")
         if self.sparsifier == "hard_concrete" and self.start != "dense":
             raise UserError(f"sparsity.start {self.start} is for sparsity.sparsifier topk: gates begin dense")
+        if self.state == "compact" and self.start == "dense":
+            raise UserError("sparsity.state compact needs a sparse start: give sparsity.start uniform or erk")
         if not 0 <= self.anneal_start <= self.anneal_end <= 1:
             raise UserError("sparsity: 0 <= anneal_start <= anneal_end <= 1 does not hold")
         if self.anneal == "log" and self.anneal_start == 0:

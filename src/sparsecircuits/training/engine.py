@@ -16,6 +16,7 @@ from sparsecircuits.models.transformer import SparseTransformer, count_parameter
 from sparsecircuits.sparsity.projection import Projector
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training.checkpoints import load_file, load_shards, save_checkpoint, save_shards
+from sparsecircuits.training.compact import Matrix, take_out
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, local
 from sparsecircuits.training.held import HeldWeights
@@ -50,7 +51,8 @@ class Engine:
             for block in model.blocks:
                 block.compile()
         self._spread()
-        self._loss: nn.Module = _Loss(model, config.dtype == "bfloat16")
+        self.low_precision = config.dtype == "bfloat16"
+        self._loss: nn.Module = _Loss(model, self.low_precision)
         self._bare = self._loss
         self.holding = False
         """Whether weights are held outside the model, where DDP does not see them: then gradients are exchanged by
@@ -69,12 +71,28 @@ class Engine:
         """What holds the weights to their budget."""
         return Projector(self.model, config)
 
+    @property
+    def direct(self) -> bool:
+        """Whether layers can compute with nonzeros that are held outside the model."""
+        plain = self.model.device.type == "cpu" and not self.compiled
+        return plain and not self.low_precision and self.shards is None
+
+    def take_out(self, config: TrainConfig) -> list[Matrix]:
+        """For `sparsity.state` compact: the matrices that are sparse enough, no longer in the model. Raises UserError
+        where training with them is not supported."""
+        if config.sparsity.state != "compact":
+            return []
+        if self.world.size > 1:
+            raise UserError("sparsity.state compact trains in one process: with several, leave it at dense")
+        if not self.direct:
+            raise UserError(
+                "sparsity.state compact is for float32 on a CPU, not compiled: --dtype float32 --compile off"
+            )
+        return take_out(self.model, config.sparsity)
+
     def held_weights(self, names: Iterable[str], adam: torch.optim.Adam, config: TrainConfig) -> HeldWeights:
         """What makes the steps between two with dense gradients cheap."""
-        plain = self.model.device.type == "cpu" and config.dtype == "float32" and not self.compiled
-        return HeldWeights(
-            self.model, names, adam, config.optimizer, direct=plain and self.shards is None, shards=self.shards
-        )
+        return HeldWeights(self.model, names, adam, config.optimizer, direct=self.direct, shards=self.shards)
 
     def loss(self, inputs: Tensor, targets: Tensor) -> Tensor:
         """Mean cross-entropy in nats of a micro-batch [B, T]."""

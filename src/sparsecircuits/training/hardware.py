@@ -20,6 +20,12 @@ def keep_freed_memory() -> None:
         libc.mallopt(-1, (1 << 31) - 1)  # M_TRIM_THRESHOLD
 
 
+def return_freed_memory() -> None:
+    """Give the system back what was freed so far, whatever `keep_freed_memory` asked for (no-op elsewhere)."""
+    with contextlib.suppress(OSError, AttributeError):
+        ctypes.CDLL("libc.so.6").malloc_trim(0)
+
+
 CPU_FLAGS = Path("/proc/cpuinfo")
 """Where Linux says what its CPU can do; other systems have no such file."""
 

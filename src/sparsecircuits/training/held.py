@@ -25,21 +25,39 @@ MOMENTS = ("exp_avg", "exp_avg_sq")
 
 
 @dataclass
-class _Piece:
+class Piece:
     """What is held of one parameter: entries of it (by flat place), or whole rows."""
 
     name: str
-    whole: nn.Parameter
+    whole: nn.Parameter | None
+    """None: it is kept nowhere else."""
+    size: int
+    """Entries of the parameter, zeros included."""
     index: Tensor
     by_row: bool
     values: Tensor
     """The leaf that learns."""
     moments: tuple[Tensor, Tensor]
+    step: Tensor
+    """Adam's count of steps."""
 
-    def view(self, tensor: Tensor) -> Tensor:
-        """This process's part of a tensor like the parameter, so that `index` indexes its first dimension."""
-        mine = local(tensor.detach())
-        return mine if self.by_row else mine.view(-1)
+    @property
+    def gradient(self) -> Tensor:
+        """That of the values; zeros where there is none yet."""
+        if self.values.grad is None:
+            self.values.grad = torch.zeros_like(self.values)
+        return self.values.grad
+
+
+def _view(tensor: Tensor, by_row: bool) -> Tensor:
+    """This process's part of a tensor like a parameter, so that a piece's `index` indexes its first dimension."""
+    mine = local(tensor.detach())
+    return mine if by_row else mine.view(-1)
+
+
+def layers_of(model: SparseTransformer, whole: nn.Parameter) -> list[Linear | Embedding]:
+    """Those that compute with a weight."""
+    return [m for m in model.modules() if isinstance(m, Linear | Embedding) and m.weight is whole]
 
 
 class HeldWeights:
@@ -64,8 +82,8 @@ class HeldWeights:
         parameters = dict(model.named_parameters())
         self.model, self.adam, self.config, self.direct, self.shards = model, adam, config, direct, shards
         self.matrices = {name: parameters[name] for name in names if parameters[name].dim() == 2}
-        self.pieces: list[_Piece] = []
-        self.rows: _Piece | None = None
+        self.pieces: list[Piece] = []
+        self.rows: Piece | None = None
         self.share = 1.0
         """Of the held matrices' squared gradient: how much of it lay at the nonzeros when it was last known whole."""
 
@@ -77,10 +95,15 @@ class HeldWeights:
     @property
     def entries(self) -> int:
         """Entries of the parameters that are held, zeros included."""
-        return sum(piece.whole.numel() for piece in self._touched)
+        return sum(piece.size for piece in self._touched)
 
     @property
-    def _touched(self) -> list[_Piece]:
+    def apart(self) -> int:
+        """Nonzeros of matrices that the model itself is without."""
+        return sum(int(piece.values.detach().count_nonzero()) for piece in self.pieces if piece.whole is None)
+
+    @property
+    def _touched(self) -> list[Piece]:
         """What a step changes: the matrices, and the table's rows."""
         return self.pieces if self.rows is None else [*self.pieces, self.rows]
 
@@ -88,6 +111,14 @@ class HeldWeights:
         """Those that are not held."""
         held = {id(piece.whole) for piece in self.pieces}
         return [p for p in parameters if id(p) not in held]
+
+    def enter(self, regrows: bool) -> "HeldWeights | None":
+        """Begin a step; regrows: one in which zero weights may come back. Returns what is held in it: None where
+        gradients are dense, after which `hold` is due."""
+        if not regrows:
+            return self
+        self.release()
+        return None
 
     @torch.no_grad()
     def hold(self, names: Sequence[str] | None = None) -> None:
@@ -100,7 +131,7 @@ class HeldWeights:
             piece = self._piece(name, whole, places, by_row=False)
             self.pieces.append(piece)
             if pattern is not None:
-                for layer in self._layers(whole):
+                for layer in layers_of(self.model, whole):
                     layer.held = Held(pattern, piece.values)
         self._measure_share()
 
@@ -111,19 +142,17 @@ class HeldWeights:
         sizes = {name: matrix.numel() for name, matrix in self.matrices.items()}
         return [n for (n, size), count in zip(sizes.items(), counts.tolist(), strict=True) if count < MOST_DENSE * size]
 
-    def _layers(self, whole: nn.Parameter) -> list[Linear | Embedding]:
-        return [m for m in self.model.modules() if isinstance(m, Linear | Embedding) and m.weight is whole]
-
-    def _piece(self, name: str, whole: nn.Parameter, index: Tensor, *, by_row: bool) -> _Piece:
-        piece = _Piece(name, whole, index, by_row, torch.empty(0), (torch.empty(0), torch.empty(0)))
-        piece.values = piece.view(whole).index_select(0, index).requires_grad_()
+    def _piece(self, name: str, whole: nn.Parameter, index: Tensor, *, by_row: bool) -> Piece:
         state = self.adam.state[whole]
-        first, second = (piece.view(state[key]).index_select(0, index) for key in MOMENTS)
-        piece.moments = (first, second)
-        return piece
+        values, first, second = (
+            _view(tensor, by_row).index_select(0, index) for tensor in (whole, *(state[key] for key in MOMENTS))
+        )
+        values.requires_grad_()
+        return Piece(name, whole, whole.numel(), index, by_row, values, (first, second), state["step"])
 
     def _measure_share(self) -> None:
-        known = [(piece.index, piece.view(piece.whole.grad)) for piece in self.pieces if piece.whole.grad is not None]
+        gradients = [(p.index, p.whole.grad) for p in self.pieces if p.whole is not None]
+        known = [(index, _view(grad, by_row=False)) for index, grad in gradients if grad is not None]
         if not known:
             return
         here = float(sum(grad[index].square().sum() for index, grad in known))
@@ -137,8 +166,12 @@ class HeldWeights:
         """Get ready for a step on these tokens: the whole batch's, over all processes."""
         for piece in self.pieces:
             piece.values.grad = None
+        if self.pieces:
+            self._hold_rows(inputs)
+
+    def _hold_rows(self, inputs: np.ndarray) -> None:
         table = dict(self.model.named_parameters()).get("bigram.weight")
-        if not self.pieces or table is None or not table.requires_grad:
+        if table is None or not table.requires_grad:
             return
         ids = torch.from_numpy(np.unique(inputs)).to(local(table.detach()).device)
         if self.shards is not None:
@@ -152,14 +185,15 @@ class HeldWeights:
             self.model.held_bigram = HeldRows(self.rows.values, places)
 
     @torch.no_grad()
-    def collect(self) -> tuple[list[Tensor], list[Tensor]]:
-        """After backward: the held matrices' gradients at their nonzeros, and the table's at the step's rows."""
+    def collect(self) -> tuple[list[Tensor], list[Tensor], list[Tensor]]:
+        """After backward: the held matrices' gradients at their nonzeros, the table's at the step's rows, and the
+        gradients of zero weights that may come back in this step."""
         for piece in self._touched:
-            if not self.direct and piece.whole.grad is not None:
-                piece.values.grad = piece.view(piece.whole.grad).index_select(0, piece.index)
+            if not self.direct and piece.whole is not None and piece.whole.grad is not None:
+                piece.values.grad = _view(piece.whole.grad, piece.by_row).index_select(0, piece.index)
                 piece.whole.grad = None
-        found = [_gradient(piece) for piece in self._touched]
-        return found[: len(self.pieces)], found[len(self.pieces) :]
+        rows = [] if self.rows is None else [self.rows.gradient]
+        return [piece.gradient for piece in self.pieces], rows, []
 
     @torch.no_grad()
     def step(self, rate: float, decay: float) -> None:
@@ -169,11 +203,11 @@ class HeldWeights:
             return
         adam_(
             [p.values for p in pieces],
-            [_gradient(p) for p in pieces],
+            [p.gradient for p in pieces],
             [p.moments[0] for p in pieces],
             [p.moments[1] for p in pieces],
             [],
-            [self.adam.state[p.whole]["step"] for p in pieces],
+            [p.step for p in pieces],
             fused=True,
             amsgrad=False,
             beta1=self.config.beta1,
@@ -186,7 +220,8 @@ class HeldWeights:
         for piece in pieces:
             if decay and not piece.by_row:
                 piece.values.mul_(1.0 - decay)
-            piece.view(piece.whole).index_copy_(0, piece.index, piece.values)
+            if piece.whole is not None:
+                _view(piece.whole, piece.by_row).index_copy_(0, piece.index, piece.values)
         if self.rows is not None:
             self._keep_moments(self.rows)
             self.rows = self.model.held_bigram = None
@@ -196,13 +231,17 @@ class HeldWeights:
         """Give the moments back, and let the layers compute with whole matrices again."""
         for piece in self.pieces:
             self._keep_moments(piece)
-            for layer in self._layers(piece.whole):
+            for layer in layers_of(self.model, self.matrices[piece.name]):
                 layer.held = None
         self.pieces = []
 
-    def _keep_moments(self, piece: _Piece) -> None:
+    def finish(self) -> None:
+        """After the last checkpoint: the model has all its weights again."""
+
+    def _keep_moments(self, piece: Piece) -> None:
+        assert piece.whole is not None
         for key, held in zip(MOMENTS, piece.moments, strict=True):
-            piece.view(self.adam.state[piece.whole][key]).index_copy_(0, piece.index, held)
+            _view(self.adam.state[piece.whole][key], piece.by_row).index_copy_(0, piece.index, held)
 
     def state_dict(self) -> dict[str, Any]:
         """What a checkpoint needs beside weights and moments (after `release`, what was held before)."""
@@ -213,8 +252,10 @@ class HeldWeights:
         self.share = state["share"]
         self.hold(state["names"])
 
-
-def _gradient(piece: _Piece) -> Tensor:
-    if piece.values.grad is None:
-        piece.values.grad = torch.zeros_like(piece.values)
-    return piece.values.grad
+    def renewed(self) -> dict[str, Any]:
+        """The state for a checkpoint. A run that goes on from there holds its weights anew: so does this one, or
+        their ends could differ."""
+        state = self.state_dict()
+        self.release()
+        self.load_state_dict(state)
+        return state

@@ -29,6 +29,7 @@ from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.sparsity.start import start_sparse_
 from sparsecircuits.training.bigram import bigram_log_frequencies
 from sparsecircuits.training.checkpoints import DIRECTORY, checkpoint_steps, newest_checkpoint
+from sparsecircuits.training.compact import STORED, CompactWeights, held_apart
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
@@ -91,13 +92,15 @@ def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
     more checkpoint that a resumed one needs."""
     with torch.device("meta"):
         model = SparseTransformer(config.model)
-    stored = sum(p.numel() for p in model.parameters())
-    moments = sum(2 * p.numel() for p in model.parameters() if p.requires_grad)
+    stored = sum(4 * p.numel() for p in model.parameters())
+    moments = sum(8 * p.numel() for p in model.parameters() if p.requires_grad)
+    for target, kept in held_apart(model, config.sparsity):
+        stored += kept * STORED - 12 * model.get_parameter(target.name).numel()
     planned = (config.total_steps or math.inf) // config.checkpoint_every + 1
     checkpoints = (
         1 if resume else min(config.keep_checkpoints + 1, planned)
     )  # a new one is there before an old one goes
-    needed = 4 * int(checkpoints * (stored + moments))
+    needed = int(checkpoints * (stored + moments))
     place = next(folder for folder in (out, *out.resolve().parents) if folder.exists())
     free = shutil.disk_usage(place).free
     if free < needed:
@@ -148,19 +151,23 @@ class _Run:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)
         if config.dtype == "auto":
-            config = dataclasses.replace(config, dtype=world.of_first(auto_dtype(device)[0]))
+            fast = "float32" if config.sparsity.state == "compact" else auto_dtype(device)[0]
+            config = dataclasses.replace(config, dtype=world.of_first(fast))
         start_sparse_(self.model, config.sparsity)
         self.config = config
         self.engine = open_engine(self.model, config, world)
         self.projector = self.engine.projector(config.sparsity)
         self.gates = HardConcrete(self.model, config.sparsity) if config.sparsity.sparsifier != "topk" else None
+        apart = self.engine.take_out(config)
         self.learned = [p for p in self.model.parameters() if p.requires_grad]
         self.decayed = decayed_weights(self.model)
         if self.gates is not None:
             self.learned, self.decayed = self.gates.learned(self.model), list(self.gates.free)
         self.adam = build_adam(self.learned, config.optimizer)
         self.held: HeldWeights | None = None
-        if config.sparsity.regrow_every > 1 and self.projector.targets:
+        if apart:
+            self.held = CompactWeights(self.model, apart, self.adam, config.optimizer)
+        elif config.sparsity.regrow_every > 1 and self.projector.targets:
             names = [target.name for target in self.projector.targets]
             self.held = self.engine.held_weights(names, self.adam, config)
         self.sampler = open_sampler(
@@ -188,6 +195,8 @@ class _Run:
             if self.log is not None:
                 self.log.close()
         self._checkpoint()
+        if self.held is not None:
+            self.held.finish()
         model = self.engine.finished().eval()
         self.world.first(lambda: save_native(model, self.out, self._about()))
         return model
@@ -258,9 +267,8 @@ class _Run:
         inputs, targets = self.sampler.next()  # the whole batch: all processes draw the same one
         if self.gates is not None:
             self.gates.prepare(derived_seed(self.config.seed, self.step))
-        held = self.held if self.step % self.config.sparsity.regrow_every else None
-        if self.held is not None and held is None:
-            self.held.release()
+        regrows = self.step % self.config.sparsity.regrow_every == 0
+        held = None if self.held is None else self.held.enter(regrows)
         self.adam.zero_grad(set_to_none=True)
         if held is not None:
             held.begin(inputs)
@@ -287,14 +295,14 @@ class _Run:
 
     def _normalise(self, held: HeldWeights | None) -> Tensor:
         """Bring the gradient to its scale; returns its root-mean-square before."""
-        sampled, rows = ([], []) if held is None else held.collect()
+        sampled, rows, candidates = ([], [], []) if held is None else held.collect()
         whole = [p for p in self.learned if p.grad is not None]
         complete = [p.grad for p in whole if p.grad is not None] + rows
         self.engine.exchange(complete + sampled)
         entries = sum(p.numel() for p in whole) + (0 if held is None else held.entries)
         share = 1.0 if held is None else held.share
         rms = gradient_rms(complete, entries, sampled, share, self.engine.shards)
-        scale_gradients_(complete + sampled, rms, self.config.optimizer.gradient)
+        scale_gradients_(complete + sampled + candidates, rms, self.config.optimizer.gradient)
         return rms
 
     def _gradient(self, inputs: np.ndarray, targets: np.ndarray) -> float:
@@ -318,7 +326,7 @@ class _Run:
         if self.held is not None:
             self.held.release()
         if self.gates is None:
-            self.projector(1.0)
+            self.projector(1.0, () if self.held is None else self.held.names)
         else:
             self.gates.settle()
 
@@ -355,7 +363,7 @@ class _Run:
             "progress": status.progress,
             "loss": status.loss,
             "density": status.density,
-            "nonzeros": self.engine.nonzeros(),
+            "nonzeros": self.engine.nonzeros() + (0 if self.held is None else self.held.apart),
             "lr": rate,
             "grad_rms": rms,
             "tokens_per_second": round(status.tokens_per_second, 1),
@@ -375,13 +383,8 @@ class _Run:
             "seconds": self.seconds,
             "val_loss": self.val_loss,
             "dtype": self.config.dtype,
-            "held": None,
+            "held": None if self.held is None else self.held.renewed(),
         }
-        if self.held is not None:
-            # A run that goes on from here holds its weights anew: so does this one, or their ends could differ.
-            state["held"] = self.held.state_dict()
-            self.held.release()
-            self.held.load_state_dict(state["held"])
         self.engine.save(self.out, self.step, self.adam, gates, state)
 
     def _restore(self) -> bool:
