@@ -114,6 +114,7 @@ class CompactWeights(HeldWeights):
         self._opened: dict[str, nn.Parameter] = {}
         self._hooks: list[Any] = []
         self._squares = (0.0, 0.0)
+        self._buffer = torch.empty(0)
 
     @property
     def _touched(self) -> list[Piece]:
@@ -137,6 +138,8 @@ class CompactWeights(HeldWeights):
             super().begin(inputs)
             return
         self._squares = (0.0, 0.0)
+        # One block of memory for each matrix in turn: freed and taken anew between activations it would leave holes.
+        self._buffer = torch.empty(max(matrix.size for matrix in self.pieces))
         for matrix in self.pieces:
             matrix.values.grad = None
             if self.model.lm_head in matrix.layers:  # no layer's output: the loss computes with it
@@ -144,13 +147,18 @@ class CompactWeights(HeldWeights):
             else:
                 self._hooks += [layer.register_forward_hook(self._watcher(matrix)) for layer in matrix.layers]
 
+    def _dense(self, matrix: Matrix) -> Tensor:
+        """Room for a dense tensor of its shape, until the next one's."""
+        return self._buffer[: matrix.size].view(matrix.pattern.shape)
+
     def _watcher(self, matrix: Matrix) -> Callable[[nn.Module, tuple[Tensor], Tensor], Tensor | None]:
         def see(grad: Tensor, entered: Tensor) -> None:
+            gradient = self._dense(matrix)
             if entered.is_floating_point():
-                self._see(matrix, grad.T @ entered.reshape(-1, entered.shape[-1]))
+                torch.mm(grad.T, entered.reshape(-1, entered.shape[-1]), out=gradient)
             else:
-                zeros = grad.new_zeros(matrix.pattern.shape)
-                self._see(matrix, zeros.index_add_(0, entered.reshape(-1), grad))
+                gradient.zero_().index_add_(0, entered.reshape(-1), grad)
+            self._see(matrix, gradient)
 
         def hook(_module: nn.Module, entered: tuple[Tensor], output: Tensor) -> Tensor | None:
             return _Watched.apply(output, entered[0], see) if output.requires_grad else None
@@ -207,11 +215,12 @@ class CompactWeights(HeldWeights):
             return
         everywhere = sum(_square(matrix.gradient) for matrix in self.pieces) / self.share
         here = sum(_square(self._regrow(matrix, self.candidates.pop(matrix.name))) for matrix in self.pieces)
+        self._buffer = torch.empty(0)
         self.share = here / everywhere if here > 0 else 1.0
 
     def _regrow(self, matrix: Matrix, candidates: Piece) -> Tensor:
         """Keep the largest of both; returns the gradient there."""
-        weight = torch.zeros(matrix.pattern.shape)
+        weight = self._dense(matrix).zero_()
         flat, both = weight.view(-1), torch.cat((matrix.index, candidates.index))
         flat[both] = torch.cat((matrix.values, candidates.values))
         project_topk_(weight, matrix.kept, matrix.target.floor, matrix.target.dim)
@@ -263,4 +272,4 @@ class CompactWeights(HeldWeights):
 
 
 def _square(tensor: Tensor) -> float:
-    return float(tensor.square().sum())
+    return float(torch.linalg.vector_norm(tensor)) ** 2
