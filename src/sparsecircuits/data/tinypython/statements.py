@@ -91,12 +91,14 @@ def swap(w: Writer, scope: Scope) -> list[str]:
     """Two places that trade their values."""
     roll = w.random()
     names = scope.all()
-    if len(names) > 1 and roll < 0.45:
+    if len(names) > 1 and roll < 0.4:
         a, b = w.many(names, 2)
-    elif roll < 0.75:
+    elif roll < 0.6:
         a, b = w.many(words.LETTERS, 2)
-    else:
+    elif roll < 0.75:
         a, b = w.many(words.NOUNS[:80], 2)
+    else:
+        a, b = w.many((w.pick(words.LETTERS), w.pick(words.NOUNS) if w.chance(0.7) else w.pick(words.PLURALS)), 2)
     if w.chance(0.12):
         group = w.plural()
         a, b = f"{group}[{a}]", f"{group}[{b}]"

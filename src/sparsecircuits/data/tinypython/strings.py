@@ -92,7 +92,7 @@ def sentence(w: Writer) -> str:
         )
     else:
         text = _word(w)
-        for _ in range(w.pick((0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6, 8))):
+        for _ in range(w.pick((0, 0, 0, 0, 1, 1, 1, 2, 2, 3, 4, 5, 6, 8, 10, 12, 15, 19))):
             text += w.pick(JOINS) + _word(w)
     case = w.random()
     if case < 0.3:
