@@ -132,10 +132,14 @@ class TrainConfig:
         return from_fields(cls, fields, "training config")
 
 
+PLACED: dict[str, Any] = {"positions": "concat_sinusoidal", "d_pos_emb": 16, "sink": True}
+"""Small models need to be told where a token stands: what was opened last is what is open (docs/log.md)."""
+
+
 def nano() -> TrainConfig:
     """2 layers, d_model 256, 2% of the weights: minutes on two CPU cores."""
     return TrainConfig(
-        model=ModelConfig(n_layer=2, d_model=256, n_ctx=128),
+        model=ModelConfig(n_layer=2, d_model=256, n_ctx=128, **PLACED),
         sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02, regrow_every=8),
         optimizer=OptimizerConfig(lr=8e-2),
         bigram_init="counts",
@@ -150,7 +154,7 @@ def nano() -> TrainConfig:
 def micro() -> TrainConfig:
     """4 layers, d_model 512, 1% of the weights: a night on a laptop, minutes on a GPU."""
     return TrainConfig(
-        model=ModelConfig(n_layer=4, d_model=512, n_ctx=256),
+        model=ModelConfig(n_layer=4, d_model=512, n_ctx=256, **PLACED),
         sparsity=SparsityConfig(density=0.01, anneal="log", regrow_every=8),
         optimizer=OptimizerConfig(lr=3e-2),
         bigram_init="counts",
