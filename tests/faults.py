@@ -67,7 +67,7 @@ def without_node(circuit: Circuit, name: str) -> Circuit:
 
 
 def _task() -> Task:
-    return sc.get_task("single_double_quote")
+    return sc.get_task("single_double_quote.plain")
 
 
 def _model():

@@ -33,13 +33,18 @@ SECOND_NODES = [
 ]
 
 
+def openers(tokenizer) -> list[int]:
+    """The tokens that open a string with a double quote in single_double_quote.plain, which the model does."""
+    return [tokenizer.single_token(text) for text in ('("', ' "', '="')]
+
+
 @torch.no_grad()
 def two_way_model(tokenizer, weight: float) -> SparseTransformer:
     """The quote model with a second way to the answers, through other nodes: as strong as the first at a
     weight of 6, against it below 0."""
     model = quote_model(tokenizer)
     model.logit_bias[tokenizer.single_token("')")] += weight
-    double, opener = tokenizer.single_token('")'), tokenizer.single_token('("')
+    double, opener = tokenizer.single_token('")'), openers(tokenizer)
     attention, mlp = model.block(0).attn, model.block(0).mlp
     model.wte.weight[opener, 1] = 10.0
     attention.c_attn.weight[2 * model.config.attn_width + 1, 1] = 1.0
@@ -52,7 +57,7 @@ def two_way_model(tokenizer, weight: float) -> SparseTransformer:
 
 @torch.no_grad()
 def quote_model(tokenizer) -> SparseTransformer:
-    """One layer. Channel 0 marks the token `("`; a head that attends evenly carries it to channel 3; a
+    """One layer. Channel 0 marks the tokens `("`, ` "` and `="`; a head that attends evenly carries it to channel 3; a
     neuron passes it to channel 4, which alone decides between the answers. All else is junk that writes to
     channels that the answers do not read."""
     torch.manual_seed(0)
@@ -65,7 +70,7 @@ def quote_model(tokenizer) -> SparseTransformer:
             parameter.zero_()
     junk = slice(6, 16)  # channels of the residual stream that have nothing to do with the task
     model.wte.weight[:, junk] = 0.3 * torch.randn(config.vocab_size, 10)
-    model.wte.weight[tokenizer.single_token('("'), 0] = 10.0
+    model.wte.weight[openers(tokenizer), 0] = 10.0
     attention, mlp = model.block(0).attn, model.block(0).mlp
     v = 2 * config.attn_width
     attention.c_attn.weight[v, 0] = QUOTE_EDGES["0.attn.act_in.0", "0.attn.v.0"]

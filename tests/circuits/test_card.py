@@ -14,7 +14,7 @@ import torch
 
 import sparsecircuits as sc
 from faults import FAULTS, card_of, circuit_of
-from handmade import QUOTE_NODES, quote_model
+from handmade import QUOTE_NODES, openers, quote_model
 from sparsecircuits.circuits.card.schema import Report
 from sparsecircuits.circuits.card.verdict import CHECKS, judge, warnings
 from sparsecircuits.circuits.measures.corpus import transfer
@@ -37,7 +37,7 @@ TINY_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)
 
 @pytest.fixture(scope="module")
 def task():
-    return sc.get_task("single_double_quote")
+    return sc.get_task("single_double_quote.plain")
 
 
 @pytest.fixture(scope="module")
@@ -87,8 +87,10 @@ def test_donors_are_other_prompts_matched_by_role(task):
         donors = matched.draw(3, same_class=same_class)
         rows = np.arange(len(pool.last))
         assert (donors.place[rows, pool.last] == donors.batch.last).all()
-        other = [donors.batch.tokens[i, donors.place[i, matched.contrast[i]]] for i in rows]
-        quotes = [pool.tokens[i, matched.contrast[i]] for i in rows]
+        double = openers(task.tokenizer)
+        other = [donors.batch.tokens[i, donors.place[i, matched.contrast[i]]] in double for i in rows]
+        quotes = [pool.tokens[i, matched.contrast[i]] in double for i in rows]
+        assert quotes == list(pool.correct == 1)
         assert set(other) == set(quotes)  # the place where a pair differs stands for the place where a pair differs
         alike = np.array(other) == np.array(quotes)
         assert alike.all() if same_class else 0.2 < alike.mean() < 0.8
@@ -98,7 +100,11 @@ def test_donors_are_other_prompts_matched_by_role(task):
 def test_the_true_circuit_passes_everything(card):
     assert {name: check(card) for name, check in CHECKS.items()} == dict.fromkeys(CHECKS, True)
     assert card.verdict == "distinguishable from null"
-    assert card.warnings == []
+    # Of the task without distractors; with them the rule fails, and the warning is gone.
+    (warning,) = card.warnings
+    cue = card.shortcut.rule
+    assert warning == f"A rule that needs no understanding, {cue}, gets 100% right, the circuit no more than 100%."
+    assert f"{cue}, gets 100% of these prompts right; the circuit 100%, the model 100%." in card.to_markdown()
     assert all(control.n_edges is None for control in card.nulls.nulls)
     assert card.nulls.true.n_edges is not None
     assert card.internals.explained > 0.95
@@ -278,7 +284,10 @@ def test_a_token_that_says_more_than_the_circuit_is_a_warning(card):
     told = card.transfer.model_copy(update={"cue_accuracy": 0.97})
     fields = {name: getattr(card, name) for name in Report.model_fields}
     worse = told.model_copy(update={"result": told.result.model_copy(update={"accuracy_circuit": 0.9})})
-    assert warnings(fields | {"transfer": told}) == []
+    assert warnings(fields | {"transfer": told}) == card.warnings
+    better = card.shortcut.model_copy(update={"accuracy": 0.99})
+    assert warnings(fields | {"shortcut": better}) == []
+    assert warnings(fields | {"shortcut": card.shortcut.model_copy(update={"by_definition": True})}) == []
     (warning,) = [text for text in warnings(fields | {"transfer": worse}) if "one token" in text]
     assert (
         warning

@@ -8,7 +8,7 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES, quote_model
+from handmade import QUOTE_NODES, openers, quote_model
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.circuits.measures.necessity import random_nodes_like
@@ -23,7 +23,7 @@ from sparsecircuits.viewer.picture import render_html
 @pytest.fixture(scope="module")
 def found(handmade_run):
     model = sc.load_model(handmade_run)
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
     return model, task, circuit, circuit.save(handmade_run / "circuits" / task.name / "circuit.json")
 
@@ -104,7 +104,8 @@ def test_the_report_says_sufficient_and_necessary(found):
     model, task, circuit, path = found
     report = sc.faithfulness(model, circuit, task)
     assert report.holds_target
-    assert report.warnings == []
+    # Without distractors a bag of tokens does the task too, and the card says so.
+    assert [text for text in report.warnings if "needs no understanding" not in text] == []
     assert report.sufficiency > 0.8
     assert report.necessity > 0.9
     assert report.random_ablated < 0.2 < report.losses.ablated
@@ -138,9 +139,11 @@ def test_the_picture_holds_the_circuit(found):
     assert prompt["answer"] == 1
     assert len(payload["nodes"][0]["activations"][1]) == len(prompt["tokens"])
     assert prompt["circuit"][1] > prompt["circuit"][0]
-    assert payload["embedding"] == [
-        {"token": '("', "token_id": task.tokenizer.single_token('("'), "target": "0.attn.act_in.0", "weight": 10.0}
+    reads = [
+        {"token": task.tokenizer.token(i), "token_id": i, "target": "0.attn.act_in.0", "weight": 10.0}
+        for i in sorted(openers(task.tokenizer))
     ]
+    assert payload["embedding"] == reads
     assert payload["logits"] == [{"source": "final_resid.4", "answer": 1, "weight": 6.0}]
     pattern = payload["attention"][0]["patterns"][0]
     assert sum(pattern[-1]) == pytest.approx(1, abs=1e-5)

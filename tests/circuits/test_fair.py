@@ -39,7 +39,7 @@ def biased_model(by: float = 20.0):
 
 @pytest.fixture(scope="module")
 def task():
-    return sc.get_task("single_double_quote")
+    return sc.get_task("single_double_quote.plain")
 
 
 @pytest.fixture(scope="module")
@@ -121,7 +121,7 @@ def test_the_card_of_a_biased_model_compares_like_with_like(biased, task):
     assert card.necessity_test.breaks
     assert 0.9 < card.sufficiency <= 1.1
     assert card.losses.model_dump() == pytest.approx(circuit.losses.model_dump(), abs=1e-4)
-    [warning] = card.warnings
+    [warning] = [text for text in card.warnings if "needs no understanding" not in text]
     assert "raw answer is biased: it puts 100% of the pairs in the right order, but its raw loss is" in warning
     assert {row.order_model for row in card.splits} == {1.0}
     assert all(row.raw_model > 1 > 0.1 > row.loss_model.value for row in card.splits)

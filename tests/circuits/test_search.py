@@ -33,7 +33,7 @@ if __name__ == "__main__":
     model = sc.load_model(sys.argv[1])
     means = torch.zeros(NodeSpace.of(model.config).size)
     config = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     search(model, task, 0.15, sys.argv[2], trials=3, workers=sys.argv[3], config=config, means=means)
 """
 
@@ -41,7 +41,7 @@ if __name__ == "__main__":
 @pytest.fixture(scope="module")
 def parts(handmade_run):
     model = sc.load_model(handmade_run)
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     return model, task, torch.zeros(NodeSpace.of(model.config).size)
 
 

@@ -3,6 +3,7 @@
 import json
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -34,7 +35,9 @@ def fails(*arguments, code=1, **more):
 @pytest.fixture(scope="module")
 def pruned(handmade_run):
     """The hand-made run with a circuit found from the command line."""
-    done = run("prune", handmade_run, "single_double_quote", "if_equals", "--steps", 60, "--eval-pairs", 48, "--json")
+    done = run(
+        "prune", handmade_run, "single_double_quote.plain", "if_equals", "--steps", 60, "--eval-pairs", 48, "--json"
+    )
     return handmade_run, json.loads(done.stdout)
 
 
@@ -67,8 +70,8 @@ def test_prune_json_is_the_contract(pruned):
     assert found["order"] == 1.0
     assert (found["n_nodes"], found["n_edges"]) == (7, 4)
     assert found["loss"] <= 0.15
-    assert Path(found["path"]) == directory / "circuits" / "single_double_quote" / "circuit.json"
-    assert (directory / "circuits" / "single_double_quote" / "report.json").exists()
+    assert Path(found["path"]) == directory / "circuits" / "single_double_quote.plain" / "circuit.json"
+    assert (directory / "circuits" / "single_double_quote.plain" / "report.json").exists()
     assert skipped["task"] == "if_equals"
     assert re.search(r"whole model's loss on if_equals is \S+ calibrated \(\S+ raw\)", skipped["skipped"])
 
@@ -95,7 +98,8 @@ def test_tasks(pruned):
     assert {"name", "description", "answers"} <= set(listed[0])
     shown = json.loads(run("tasks", "if_equals", "--n", 3, "--json").stdout)["tasks"][0]
     assert len(shown["pairs"]) == 3
-    scored = json.loads(run("tasks", "--model", pruned[0], "--n", 32, "--json").stdout)["tasks"]
+    options = ("--model", pruned[0], "--n", 32, "--json")
+    scored = json.loads(run("tasks", "single_double_quote.plain", *options).stdout)["tasks"]
     assert scored[0]["accuracy"] == 1.0
     assert scored[0]["pairs"] == 32
     assert (scored[0]["order"], scored[0]["loss_calibrated"] < 0.1) == (1.0, True)
@@ -104,9 +108,9 @@ def test_tasks(pruned):
 def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):
     import sparsecircuits as sc
 
-    text = sc.write_task_file(sc.get_task("single_double_quote"), tmp_path / "own.jsonl", 40).read_text()
+    text = sc.write_task_file(sc.get_task("single_double_quote.plain"), tmp_path / "own.jsonl", 40).read_text()
     own = tmp_path / "own.jsonl"
-    own.write_text(text.replace('"single_double_quote"', '"own"', 1))
+    own.write_text(text.replace('"single_double_quote.plain"', '"own"', 1))
     listed = json.loads(run("tasks", "--task-file", own, "--n", 2, "--json").stdout)["tasks"]
     assert (listed[0]["name"], len(listed[0]["pairs"])) == ("own", 2)
     options = ("--steps", 40, "--eval-pairs", 16, "--out", tmp_path / "out", "--json")
@@ -122,9 +126,12 @@ def test_prune_all_makes_a_table_and_a_plot(handmade_run, tmp_path):
     printed = json.loads(run("prune", handmade_run, "--all", *options).stdout)
     assert len(printed["circuits"]) == 20
     assert sum("skipped" in record for record in printed["circuits"]) >= 15
-    assert [Path(path).name for path in printed["files"]] == ["table.md", "edges.svg"]
     assert (tmp_path / "table.md").read_text().count("whole model's loss") >= 15
-    assert "single_double_quote" in printed["summary"][0]["tasks"]
+    other = shutil.copytree(handmade_run, tmp_path / "other")
+    one = ("single_double_quote.plain", "--beside", other)
+    printed = json.loads(run("prune", handmade_run, *one, *options).stdout)
+    assert [Path(path).name for path in printed["files"]] == ["table.md", "edges.svg"]
+    assert printed["summary"][0]["tasks"] == ["single_double_quote.plain"]
     assert "geometric_mean_edges" in printed["summary"][0]
 
 
@@ -162,7 +169,7 @@ def test_view_serves_on_loopback_alone(pruned):
         assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", started["url"])
         assert "<script src=" in urllib.request.urlopen(started["url"]).read().decode()
         listed = json.loads(urllib.request.urlopen(started["url"] + "api/circuits").read())
-        assert [record["task"] for record in listed["circuits"]] == ["single_double_quote"]
+        assert [record["task"] for record in listed["circuits"]] == ["single_double_quote.plain"]
         for path, host, status in (("../../etc/passwd", None, 404), ("", "evil.example", 403)):
             request = urllib.request.Request(started["url"] + path, headers={"Host": host} if host else {})
             with pytest.raises(urllib.error.HTTPError) as error:
@@ -206,7 +213,7 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
         "no circuit under": ("view", tmp_path / "empty", "--no-open"),
         "do not fit the model's context": ("generate", directory, "--prompt", "x = 1\n" * 200),
         "the prompt is empty": ("generate", directory, "--prompt", ""),
-        "target_loss must lie": ("prune", directory, "single_double_quote", "--target-loss", 2),
+        "target_loss must lie": ("prune", directory, "single_double_quote.plain", "--target-loss", 2),
         "one of steps, tokens and minutes": ("train", "--out", tmp_path / "a", "--steps", 5, "--minutes", 1),
         "lower sparsity.floor": (
             "train",
@@ -219,7 +226,7 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
             "--data",
             corpus,
         ),
-        "workers is a number": ("prune", directory, "single_double_quote", "lambda_func", "--workers", "many"),
+        "workers is a number": ("prune", directory, "single_double_quote.plain", "lambda_func", "--workers", "many"),
         "line 1: no JSON": ("tasks", "--task-file", broken),
         "was not made by quickstart": ("quickstart", "--out", directory, "--no-open"),
     }

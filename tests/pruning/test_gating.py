@@ -47,7 +47,7 @@ def test_counterparts_align_the_beginning_and_the_end(batch):
         assert (place >= 0).all()
         assert (place[row] <= batch.last[other]).all()
         same = sum(tokens[t] == others[place[row, t]] for t in range(last + 1))
-        assert same >= last  # all but the token that is inserted or replaced
+        assert same >= last - 1  # all but what is inserted or replaced: a name at the margin is two tokens
 
 
 def test_resampling_everything_gives_the_other_prompts_logits(model, batch):

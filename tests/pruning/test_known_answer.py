@@ -13,14 +13,14 @@ from sparsecircuits.pruning.config import PruneConfig
 @pytest.fixture(scope="module")
 def tokens() -> np.ndarray:
     """Text for the means, both quotes equally often."""
-    batch = sc.get_task("single_double_quote").batch("train", 200, seed=7)
+    batch = sc.get_task("single_double_quote.plain").batch("train", 200, seed=7)
     return np.concatenate([row[: last + 1] for row, last in zip(batch.tokens, batch.last, strict=True)])
 
 
 @pytest.mark.parametrize("seed", [0, 1])
 def test_exactly_the_built_in_circuit(tokens, seed):
     model = quote_model(Tokenizer.default())
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     circuit = sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=100, eval_pairs=48, seed=seed))
     assert circuit.node_names == QUOTE_NODES
     assert {(e.source, e.target): e.weight for e in circuit.edges} == QUOTE_EDGES
@@ -31,7 +31,7 @@ def test_exactly_the_built_in_circuit(tokens, seed):
 
 
 def test_pruning_is_deterministic(tokens):
-    task = sc.get_task("single_double_quote")
+    task = sc.get_task("single_double_quote.plain")
     runs = []
     for _ in range(2):
         model = quote_model(task.tokenizer)
@@ -41,7 +41,7 @@ def test_pruning_is_deterministic(tokens):
 
 
 def test_pruning_leaves_the_model_as_it_was(tokens):
-    task = sc.get_task("single_double_quote")
+    task = sc.get_task("single_double_quote.plain")
     model = quote_model(task.tokenizer)
     learned = {name: p.requires_grad for name, p in model.named_parameters()}
     before = {name: t.clone() for name, t in model.state_dict().items()}
@@ -62,4 +62,4 @@ def test_targets_out_of_range_are_refused(tokens):
     model = quote_model(Tokenizer.default())
     for target in (0, 0.7):
         with pytest.raises(sc.UserError, match="target_loss"):
-            sc.prune(model, sc.get_task("single_double_quote"), target, tokens=tokens)
+            sc.prune(model, sc.get_task("single_double_quote.plain"), target, tokens=tokens)

@@ -26,7 +26,7 @@ def model():
 
 @pytest.fixture(scope="module")
 def task():
-    return sc.get_task("single_double_quote")
+    return sc.get_task("single_double_quote.plain")
 
 
 @pytest.fixture(scope="module")
@@ -111,7 +111,7 @@ def test_the_curve_is_a_front_that_holds_the_circuit(model, task, means):
 
 def test_a_task_that_the_bigram_table_does_needs_no_node(model, task):
     wide = quote_model(task.tokenizer)
-    colon, condition = (wide.tokenizer.single_token(text) for text in (":", " not"))
+    colon, condition = (wide.tokenizer.single_token(text) for text in (":\n", " not"))
     wide.bigram = torch.nn.Embedding(wide.config.vocab_size, wide.config.vocab_size)
     with torch.no_grad():
         wide.bigram.weight.zero_()

@@ -35,7 +35,7 @@ def test_heaviside_and_its_gradient():
 
 
 def test_gates_on_change_nothing_and_gates_off_freeze_everything(model):
-    space, task = NodeSpace.of(model.config), sc.get_task("single_double_quote")
+    space, task = NodeSpace.of(model.config), sc.get_task("single_double_quote.plain")
     batch, frozen = task.batch("train", 8), torch.randn(space.size)
     full = all_candidate_logits(model, batch)
     on, off = (Gating(space, gates, frozen) for gates in (torch.ones(space.size), torch.zeros(space.size)))
@@ -66,7 +66,7 @@ def test_means_are_means_over_text(model):
 
 
 def test_order_and_chunks_of_evaluation_do_not_matter(model, monkeypatch):
-    batch = sc.get_task("single_double_quote").batch("train", 20)
+    batch = sc.get_task("single_double_quote.plain").batch("train", 20)
     with torch.no_grad():
         expected = candidate_logits(model, batch)
     monkeypatch.setattr("sparsecircuits.pruning.objective.EVALUATION_ROWS", 7)
@@ -127,7 +127,7 @@ def test_as_many_as_can_go_are_dropped(missed, target, limit):
 
 def test_first_order_rises_are_slopes(model):
     """Of nodes and of edges: what finite differences of the calibrated loss say."""
-    task = sc.get_task("single_double_quote")
+    task = sc.get_task("single_double_quote.plain")
     space, batch = NodeSpace.of(model.config), task.batch("train", 16)
     correct = batch.correct.copy()
     correct[:6] = correct[:6][::-1]  # some answers are wrong: where all are right, no slope is left

@@ -20,7 +20,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Pat
     folder = tmp_path_factory.mktemp("viewed") / "handmade"
     shutil.copytree(handmade_run, folder, ignore=shutil.ignore_patterns("circuits"))
     model = sc.load_model(folder)
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
     path = circuit.save(folder / "circuits" / "first" / "circuit.json")
     sc.faithfulness(model, circuit, task).save(path.with_name("report.json"))

@@ -81,8 +81,8 @@ def causal_pattern(length: int, peak: int) -> list[list[float]]:
 def base_payload(rng: random.Random) -> dict[str, Any]:
     return {
         "schema": 1,
-        "title": "single_double_quote",
-        "task": "single_double_quote",
+        "title": "single_double_quote.plain",
+        "task": "single_double_quote.plain",
         "description": "Close the string with the quote that opened it: ') or \")",
         "model": {
             "name": "nano",

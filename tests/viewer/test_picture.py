@@ -363,7 +363,7 @@ def test_svg_stands_alone(show: Open) -> None:
     with page.expect_download() as download:
         page.click("#export summary")
         page.click("#download")
-    assert download.value.suggested_filename == "single_double_quote.svg"
+    assert download.value.suggested_filename == "single_double_quote.plain.svg"
     text = Path(download.value.path()).read_text(encoding="utf-8")
     root = ElementTree.fromstring(text)
     drawn = {e.get("data-name") for e in root.iter() if e.get("data-name")}

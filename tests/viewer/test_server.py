@@ -359,7 +359,7 @@ def test_a_task_of_ones_own_with_few_pairs(run_dir: Path, n: int) -> None:
 
 def test_a_task_with_few_pairs_has_nulls_and_no_interval_of_one_pair(run_dir: Path) -> None:
     model = sc.load_model(run_dir)
-    task = sc.get_task("single_double_quote", model.tokenizer)
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
     few = FileTask(
         task.name, "", task.answers, task.sample, task.tokenizer, {s: tuple(task.draw(s, 3)) for s in SPLITS}
     )

@@ -12,7 +12,7 @@ import torch
 from sparsecircuits import __version__
 from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs, training_pairs
 from sparsecircuits.circuits.card import verdict
-from sparsecircuits.circuits.card.schema import PromptLosses, Report
+from sparsecircuits.circuits.card.schema import PromptLosses, Report, Shortcut
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.circuits.evaluation import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.circuits.measures import context, describe, interchange, likeness, necessity
@@ -30,6 +30,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
+from sparsecircuits.tasks.shortcuts import shortcuts
 
 SMALL_PAIRS = 64
 """Pairs for the measures that run once per node, or oftener."""
@@ -75,6 +76,7 @@ def faithfulness(
     if corpus is not None:
         tell(0.95, "real code")
         card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
+    card["shortcut"] = _shortcut(task, seed)
     card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
     card["warnings"] = verdict.warnings(card)
     tell(1.0, card["verdict"])
@@ -140,6 +142,12 @@ def _quick(
         "splits": tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
         "prompts": PromptLosses(**{name: tuple(by_prompt[name].tolist()) for name in ("circuit", "full")}),
     }
+
+
+def _shortcut(task: Task, seed: int) -> Shortcut:
+    found = shortcuts(task, REPORT_PAIRS, seed, fitted=2 * REPORT_PAIRS)
+    rule, accuracy = found.best
+    return Shortcut(rule=rule, accuracy=accuracy, by_definition=found.by_definition)
 
 
 def _gained(losses: Losses) -> float:

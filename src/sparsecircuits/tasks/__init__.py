@@ -3,6 +3,7 @@
 One module per family; `get_task` finds a task by name and checks it against a tokenizer.
 """
 
+import dataclasses
 from typing import TYPE_CHECKING
 
 from sparsecircuits.errors import UserError, no_such
@@ -12,6 +13,7 @@ from sparsecircuits.tasks.brackets import BRACKET_BRACE, BRACKET_COUNTING
 from sparsecircuits.tasks.comparisons import IF_EQUALS, VAR_IF
 from sparsecircuits.tasks.conditions import ELSE_ELIF, IF_TERNARY
 from sparsecircuits.tasks.definitions import CLASS_INIT, FINAL_KWARG, LAMBDA_FUNC
+from sparsecircuits.tasks.distractors import Composed
 from sparsecircuits.tasks.endings import WHILE_TRUE_COLON
 from sparsecircuits.tasks.files import WITH_AS, WITH_OPEN
 from sparsecircuits.tasks.fstrings import FSTRING_BRACE
@@ -42,6 +44,9 @@ __all__ = [
 
 TASK_FILE = "task.jsonl"
 """The pairs of a task of one's own, beside the circuit that was found for it."""
+
+PLAIN = ".plain"
+"""Behind a task's name: the same without distractors before the line under test."""
 
 _TASKS = {
     task.name: task
@@ -78,13 +83,17 @@ def list_tasks(*, beside: bool = False) -> list[Task]:
 
 
 def get_task(name: str, tokenizer: "Tokenizer | None" = None) -> Task:
-    """A task by name, bound to a tokenizer (by default the shipped one).
+    """A task by name, bound to a tokenizer (by default the shipped one). NAME.plain is a shipped task without
+    distractors: what these cost a circuit is the difference.
 
     Raises UserError for an unknown name, or when an answer is not one token of the tokenizer.
     """
-    if name not in _TASKS:
+    task = _TASKS.get(name.removesuffix(PLAIN))
+    if task is None:
         raise UserError(no_such("no task", name, _TASKS))
-    return _TASKS[name].bind(tokenizer or _default_tokenizer())
+    if name.endswith(PLAIN) and isinstance(task.sample, Composed):
+        task = dataclasses.replace(task, name=name, sample=task.sample.plain)
+    return task.bind(tokenizer or _default_tokenizer())
 
 
 def own_task(path: "str | Path", tokenizer: "Tokenizer | None" = None) -> Task:
@@ -104,7 +113,7 @@ def task_of_circuit(name: str, folder: "Path", tokenizer: "Tokenizer | None" = N
 
     That file is data only: nothing in it is executed.
     """
-    if name not in _TASKS and (folder / TASK_FILE).exists():
+    if name.removesuffix(PLAIN) not in _TASKS and (folder / TASK_FILE).exists():
         return own_task(folder / TASK_FILE, tokenizer)
     return get_task(name, tokenizer)
 

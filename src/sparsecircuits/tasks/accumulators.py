@@ -3,7 +3,9 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names, short_names
+from sparsecircuits.tasks.distractors import GAP, Composed, from_table
+from sparsecircuits.tasks.statements import ACCUMULATORS
+from sparsecircuits.tasks.words import names, short_names
 
 # What leads to the line that uses the variable; it ends with the indentation of that line.
 TEMPLATES = {
@@ -34,27 +36,27 @@ def _several(rng: random.Random, split: str) -> Pair:
         lines.append(f"{other} = {rng.choice(OTHER_VALUES[split])}\n")
     rng.shuffle(lines)
     lead, added, joined = _use(rng, split)
-    before = context(rng, split, 2) + "".join(lines) + context(rng, split, 2) + lead
+    before = "".join(lines) + GAP + lead
     return Pair(before + a_set, before + a_string, added, joined)
 
 
 def _fixed(rng: random.Random, split: str) -> Pair:
     empty = rng.choice(("''", '""'))
     lead, added, joined = _use(rng, split)
-    before, after = context(rng, split, 2), context(rng, split, 2) + lead + "current"
-    return Pair(f"{before}current = set()\n{after}", f"{before}current = {empty}\n{after}", added, joined)
+    after = f"{GAP}{lead}current"
+    return Pair(f"current = set()\n{after}", f"current = {empty}\n{after}", added, joined)
 
 
 SET_OR_STRING = Task(
     name="set_or_string",
     description="add to the variable that is a set, append to the one that is a string",
     answers=(".add", " +="),
-    sample=_several,
+    sample=Composed(_several, from_table(ACCUMULATORS)),
 )
 
 SET_OR_STRING_FIXEDVARNAME = Task(
     name="set_or_string_fixedvarname",
     description="add to `current` if it is a set, append to it if it is a string",
     answers=(".add", " +="),
-    sample=_fixed,
+    sample=Composed(_fixed, from_table(ACCUMULATORS)),
 )

@@ -3,8 +3,11 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names, opener
+from sparsecircuits.tasks.distractors import Composed, from_table
+from sparsecircuits.tasks.statements import COMPARED, EQUALS
+from sparsecircuits.tasks.words import names, opener, short_names
 
+AT_MARGIN = 0.4  # share of lines that stand in no block; their name is one token behind a space, two at the margin
 # What opens the block that the line stands in.
 TEMPLATES = {
     "train": (
@@ -31,19 +34,20 @@ TEMPLATES = {
 
 def _sample(rng: random.Random, split: str) -> Pair:
     a, b, c = names(rng, split, 3)
-    before = context(rng, split)
-    block = rng.choice(TEMPLATES[split])
+    block, indent = rng.choice(TEMPLATES[split]), "    "
+    if rng.random() < AT_MARGIN:
+        block, indent, a = "", "", short_names(rng, split, 1)[0]
     value = rng.choice([str(rng.randint(0, 99)), "None", c])
-    line = before + block.format(a=a, b=b, c=c)
+    line = block.format(a=a, b=b, c=c) + indent
     closing = "\nexcept ValueError:\n    pass" if block == "try:\n" else ""
-    return Pair(f"{line}    if {a}", f"{line}    {a}", f" {value}:\n        pass{closing}", f" {value}{closing}")
+    return Pair(f"{line}if {a}", f"{line}{a}", f" {value}:\n{indent}    pass{closing}", f" {value}{closing}")
 
 
 IF_EQUALS = Task(
     name="if_equals",
     description="compare after `if`, assign without it",
     answers=(" ==", " ="),
-    sample=_sample,
+    sample=Composed(_sample, from_table(COMPARED)),
 )
 
 VALUES = {
@@ -55,14 +59,16 @@ VALUES = {
 
 def _line_end(rng: random.Random, split: str) -> Pair:
     a, b, c = names(rng, split, 3)
-    before = context(rng, split) + opener(rng, split)
+    before = opener(rng, split) + "    "
+    if rng.random() < AT_MARGIN:
+        before, a = "", short_names(rng, split, 1)[0]
     value = rng.choice(VALUES[split]).format(b=b, c=c, n=rng.randint(0, 99))
-    return Pair(f"{before}    if {a} == {value}", f"{before}    {a} = {value}", "        pass")
+    return Pair(f"{before}if {a} == {value}", f"{before}{a} = {value}", "        pass")
 
 
 VAR_IF = Task(
     name="var_if",
     description="open a block after `if x == True`, end the line after `x = True`",
     answers=(":\n", "\n"),
-    sample=_line_end,
+    sample=Composed(_line_end, from_table(EQUALS)),
 )

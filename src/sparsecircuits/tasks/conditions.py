@@ -3,7 +3,9 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names, opener
+from sparsecircuits.tasks.distractors import Composed, from_table
+from sparsecircuits.tasks.statements import BRANCHES, CHOICES
+from sparsecircuits.tasks.words import names, opener
 
 CONDITIONS = {
     "train": ("{c}", "{c} == {n}", "{c} > {n}", "{c}.{d}"),
@@ -18,35 +20,33 @@ def _condition(rng: random.Random, split: str, c: str, d: str) -> str:
 
 def _else_elif(rng: random.Random, split: str) -> Pair:
     a, b, c, d = names(rng, split, 4)
-    before, indent = context(rng, split, 3), ""
-    if rng.random() < 0.5:
-        before, indent = before + opener(rng, split), "    "
-    # Branches on one line, so that the colon is not the token that holds a line end.
-    before += f"{indent}if {_condition(rng, split, c, d)}: {a} = {rng.randint(0, 9)}\n{indent}"
+    before, indent = (opener(rng, split), "    ") if rng.random() < 0.5 else ("", "")
+    body = f"{indent}    {a} = {rng.randint(0, 9)}\n{indent}"
+    before += f"{indent}if {_condition(rng, split, c, d)}:\n{body}"
     if rng.random() < 0.3:
-        before += f"elif {_condition(rng, split, b, d)}: {a} = {rng.randint(0, 9)}\n{indent}"
-    return Pair(f"{before}else", f"{before}elif", f" {a} = {b}", f" {b}: {a} = {c}")
+        before += f"elif {_condition(rng, split, b, d)}:\n{body}"
+    return Pair(f"{before}else", f"{before}elif", f"{indent}    {a} = {b}", f" {b}:\n{indent}    {a} = {c}")
 
 
 ELSE_ELIF = Task(
     name="else_elif",
     description="a colon after `else`, a condition after `elif`",
-    answers=(":", " not"),
-    sample=_else_elif,
+    answers=(":\n", " not"),
+    sample=Composed(_else_elif, from_table(BRANCHES)),
     loss="class",
 )
 
 
 def _if_ternary(rng: random.Random, split: str) -> Pair:
     a, b, c, d = names(rng, split, 4)
-    before = f"{context(rng, split)}{opener(rng, split)}    {a} = {b}"
-    test = _condition(rng, split, c, d)
-    return Pair(f"{before}\n    if {test}", f"{before} if {test}", f" {a} = {d}", f" {d}")
+    block, indent = (opener(rng, split), "    ") if rng.random() < 0.6 else ("", "")
+    before, test = f"{block}{indent}{a} = {b}", _condition(rng, split, c, d)
+    return Pair(f"{before}\n{indent}if {test}", f"{before} if {test}", f"{indent}    {a} = {d}", f" {d}")
 
 
 IF_TERNARY = Task(
     name="if_ternary",
     description="a colon after an if statement, ` else` inside a ternary",
-    answers=(":", " else"),
-    sample=_if_ternary,
+    answers=(":\n", " else"),
+    sample=Composed(_if_ternary, from_table(CHOICES)),
 )

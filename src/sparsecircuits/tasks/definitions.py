@@ -3,7 +3,9 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import VERBS, context, names, short_names
+from sparsecircuits.tasks.distractors import Composed, from_table
+from sparsecircuits.tasks.statements import DEFAULTS, FUNCTIONS, XY
+from sparsecircuits.tasks.words import VERBS, names, short_names
 
 # {d}: the default of the last parameter but one, or nothing.
 SIGNATURES = {
@@ -28,9 +30,9 @@ PARAMETERS = ("index", "row", "user", "code", "level", "account")
 
 def _final_kwarg(rng: random.Random, split: str) -> Pair:
     a, b, c, e = names(rng, split, 4)
-    before, name = context(rng, split), f"{rng.choice(VERBS[split])}_{rng.choice((a, b, c, e))}"
+    name = f"{rng.choice(VERBS[split])}_{rng.choice((a, b, c, e))}"
     template = rng.choice(SIGNATURES[split])
-    left, right = (before + template.format(f=name, a=a, b=b, c=c, e=e, d=d) for d in ("=None", ""))
+    left, right = (template.format(f=name, a=a, b=b, c=c, e=e, d=d) for d in ("=None", ""))
     return Pair(left, right, "):\n    pass", "    pass")
 
 
@@ -38,7 +40,7 @@ FINAL_KWARG = Task(
     name="final_kwarg",
     description="give the last parameter a default if the one before it has one, else close the list",
     answers=("=None", "):\n"),
-    sample=_final_kwarg,
+    sample=Composed(_final_kwarg, from_table(DEFAULTS)),
 )
 
 
@@ -48,7 +50,7 @@ def _class_init(rng: random.Random, split: str) -> Pair:
     rng.shuffle(parameters)
     head = rng.choice(CLASS_HEADS[split]).format(A=own.title(), B=base.title(), b=base)
     stored = [f"        self.{name} = {name}\n" for name in parameters if name in others[: rng.randint(0, 3)]]
-    before = f"{context(rng, split, 2)}{head}    def __init__(self, {', '.join(parameters)}):\n{''.join(stored)}"
+    before = f"{head}    def __init__(self, {', '.join(parameters)}):\n{''.join(stored)}"
     return Pair(f"{before}        self.x =", f"{before}        self.y =", "\n", "\n")
 
 
@@ -56,22 +58,22 @@ CLASS_INIT = Task(
     name="class_init",
     description="store the parameter that bears the attribute's name",
     answers=(" x", " y"),
-    sample=_class_init,
+    sample=Composed(_class_init, from_table(XY)),
 )
 
 
 def _lambda_func(rng: random.Random, split: str) -> Pair:
     a, b, c = short_names(rng, split, 3)
-    before, (lead, instead, closer) = context(rng, split), rng.choice(LAMBDAS[split])
+    lead, instead, closer = rng.choice(LAMBDAS[split])
     lead, instead = lead.format(a=a, c=c), instead.format(a=a, c=c)
     parameter = rng.choice(PARAMETERS)
     rest = f" {b} + {c}{closer}", f"{parameter}):\n    return {c}"
-    return Pair(f"{before}{lead}lambda {b}", f"{before}{instead}def {b}", *rest)
+    return Pair(f"{lead}lambda {b}", f"{instead}def {b}", *rest)
 
 
 LAMBDA_FUNC = Task(
     name="lambda_func",
     description="a colon after the parameter of a lambda, a bracket after the name of a function",
     answers=(":", "("),
-    sample=_lambda_func,
+    sample=Composed(_lambda_func, from_table(FUNCTIONS)),
 )

@@ -7,7 +7,9 @@ indentation after it. The colon of a line that opens a block is one token with t
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import VERBS, context, names
+from sparsecircuits.tasks.distractors import Composed, from_table
+from sparsecircuits.tasks.statements import ENDINGS
+from sparsecircuits.tasks.words import VERBS, names
 
 HEADS = {
     "train": ("def {f}({a}):\n", "def {f}(self, {a}):\n", "def {f}({a}, {b}=None):\n"),
@@ -50,8 +52,8 @@ def _fill(rng: random.Random, split: str, template: str) -> str:
 
 
 def _sample(rng: random.Random, split: str) -> Pair:
-    blocks = [_fill(rng, split, rng.choice(BLOCKS[split])) for _ in range(rng.randint(1, 4))]
-    before = context(rng, split, 2) + _fill(rng, split, rng.choice(HEADS[split])) + "".join(blocks)
+    blocks = [_fill(rng, split, rng.choice(BLOCKS[split])) for _ in range(rng.randint(0, 3))]
+    before = _fill(rng, split, rng.choice(HEADS[split])) + "".join(blocks)
     indent = "    "
     if rng.random() < 0.5:
         before, indent = before + indent + _fill(rng, split, rng.choice(BRANCHES[split])), 2 * indent
@@ -62,5 +64,5 @@ WHILE_TRUE_COLON = Task(
     name="while_true_colon",
     description="open a block after `while True`, end the line after `return True`",
     answers=(":\n", "\n"),
-    sample=_sample,
+    sample=Composed(_sample, from_table(ENDINGS)),
 )

@@ -3,7 +3,9 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names, opener, short_names
+from sparsecircuits.tasks.distractors import Composed, fill, from_table
+from sparsecircuits.tasks.statements import ENTERED, WAYS
+from sparsecircuits.tasks.words import names, opener, short_names
 
 # What is entered or assigned. It ends with a name: after a bracket the line end would be part of its token.
 MANAGERS = {
@@ -23,16 +25,14 @@ OPENINGS = {
     ),
     "held_out": (
         ("def {way}_{a}(self):\n    with open(self.{b}, ", (("parse", "export"), ("get", "store"))),
-        ("with open({way}_path, ", (("in", "out"), ("old", "new"))),
+        ("with open({way}_path, ", (("in", "out"),)),
     ),
 }
 
 
 def _with_as(rng: random.Random, split: str) -> Pair:
     (a, b, c), (name,) = names(rng, split, 3), short_names(rng, split, 1)
-    before, indent = context(rng, split), ""
-    if rng.random() < 0.5:
-        before, indent = before + opener(rng, split), "    "
+    before, indent = (opener(rng, split), "    ") if rng.random() < 0.5 else ("", "")
     what = rng.choice(MANAGERS[split]).format(a=a, b=b, c=c)
     return Pair(f"{before}{indent}with {what}", f"{before}{indent}{name} = {what}", f" {name}:\n{indent}    pass")
 
@@ -41,23 +41,32 @@ WITH_AS = Task(
     name="with_as",
     description="name what `with` enters; end the line of an assignment",
     answers=(" as", "\n"),
-    sample=_with_as,
+    sample=Composed(_with_as, from_table(ENTERED)),
 )
 
 
 def _with_open(rng: random.Random, split: str) -> Pair:
     a, b = names(rng, split, 2)
-    before, quote = context(rng, split), rng.choice("'\"")
+    quote = rng.choice("'\"")
     template, ways = rng.choice(OPENINGS[split])
-    left, right = (before + template.format(way=way, a=a, b=b) + quote for way in rng.choice(ways))
+    left, right = (template.format(way=way, a=a, b=b) + quote for way in rng.choice(ways))
     indent = "        " if "\n    with" in template else "    "
     rest = f"{quote}) as {a}:\n{indent}pass"
     return Pair(left, right, rest, rest)
+
+
+def _mention(rng: random.Random, split: str, side: int) -> str:
+    """A statement with a word that tells reading from writing, and no file."""
+    variable = rng.random() < 0.5
+    ways = [
+        words[side] for line, pairs in OPENINGS[split] for words in pairs if ("with open({way}" in line) == variable
+    ]
+    return fill(rng.choice(WAYS[split][variable]), rng, split, way=rng.choice(ways))
 
 
 WITH_OPEN = Task(
     name="with_open",
     description="open a file for reading or for writing, as the names say",
     answers=("r", "w"),
-    sample=_with_open,
+    sample=Composed(_with_open, _mention),
 )

@@ -6,7 +6,10 @@ The last space of an indentation belongs to the token of the next word, so that 
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import VERBS, context, names, short_names
+from sparsecircuits.tasks.distractors import Composed, from_table
+from sparsecircuits.tasks.statements import ENDINGS
+from sparsecircuits.tasks.statements import GROUPS as CONTAINED
+from sparsecircuits.tasks.words import VERBS, names, short_names
 
 FUNCTIONS = {
     "train": ("def {f}({a}):\n", "def {f}({a}, {b}):\n", "def {f}(self, {a}):\n", "def {f}({a}, {b}=None):\n"),
@@ -24,6 +27,7 @@ ORDINARY = {
     "validation": ("yield", "{c} +=", "return not", "{c} |="),
     "held_out": ("assert not", "{c} -="),
 }
+COMMENTED = 0.25  # share of ordinary lines that are the header itself, commented out: they end as it does
 BRANCHES = {
     "train": ("if {a}:\n", "if {a} == {n}:\n", "for {a} in {b}:\n", "if {a} is {b}:\n", "while {a} < {n}:\n"),
     "validation": ("if not {a}:\n", "while {a}:\n", "for {a} in {b}.{c}:\n", "if {a} and {b}:\n"),
@@ -34,7 +38,7 @@ BRANCHES = {
 def _function(rng: random.Random, split: str) -> str:
     a, b = names(rng, split, 2)
     name = f"{rng.choice(VERBS[split])}_{rng.choice(names(rng, split, 1))}"
-    return context(rng, split, 3) + rng.choice(FUNCTIONS[split]).format(f=name, a=a, b=b, n=rng.randint(0, 9))
+    return rng.choice(FUNCTIONS[split]).format(f=name, a=a, b=b, n=rng.randint(0, 9))
 
 
 def _more(rng: random.Random, split: str, indent: str) -> str:
@@ -42,7 +46,8 @@ def _more(rng: random.Random, split: str, indent: str) -> str:
     lines = []
     for _ in range(rng.randint(0, 2)):
         a, b = names(rng, split, 2)
-        lines.append(f"{indent}{a} = {rng.choice((b, str(rng.randint(0, 99))))}\n")
+        value = rng.choice((b, str(rng.randint(0, 99))))
+        lines.append(f"{indent}{rng.choice((f'{a} = {value}', f'# for {a} in {b}:', f'# {a}', f'# {a} {b}:'))}\n")
     return "".join(lines)
 
 
@@ -50,6 +55,8 @@ def _indent_for(rng: random.Random, split: str) -> Pair:
     a, b, c = names(rng, split, 3)
     before = _function(rng, split) + _more(rng, split, "    ")
     rest = f" {a} in {rng.choice(GROUPS[split]).format(a=a, b=b, c=c)}"
+    if rng.random() < COMMENTED:
+        return Pair(f"{before}    for{rest}:\n", f"{before}    # for{rest}:\n", " pass", " pass")
     ordinary = rng.choice(ORDINARY[split]).format(c=short_names(rng, split, 1)[0])
     return Pair(f"{before}    for{rest}:\n", f"{before}    {ordinary}{rest}\n", " pass", " pass")
 
@@ -58,7 +65,7 @@ INDENT_FOR = Task(
     name="indent_for",
     description="indent deeper after the header of a for loop, as before after an ordinary line",
     answers=(" " * 7, " " * 3),
-    sample=_indent_for,
+    sample=Composed(_indent_for, from_table(CONTAINED)),
 )
 
 
@@ -73,5 +80,5 @@ WHILE_RETURN_TRUE = Task(
     name="while_return_true",
     description="indent deeper after `while True:`, less after `return True`",
     answers=(" " * 11, " " * 3),
-    sample=_while_return_true,
+    sample=Composed(_while_return_true, from_table(ENDINGS)),
 )

@@ -55,13 +55,13 @@ class Shortcuts:
         return {**dataclasses.asdict(self), "best_rule": rule, "best": accuracy}
 
 
-def shortcuts(task: Task, pairs: int = SCORED_PAIRS, seed: int = 0) -> Shortcuts:
-    """Measure the rules on up to `pairs` held-out pairs, with up to 1,000 training pairs to fit on; deterministic.
+def shortcuts(task: Task, pairs: int = SCORED_PAIRS, seed: int = 0, fitted: int = TRAIN_PAIRS) -> Shortcuts:
+    """Measure the rules on up to `pairs` held-out pairs, with up to `fitted` training pairs to fit on; deterministic.
 
     Raises UserError when the task is not bound to a tokenizer, or cannot be expressed in it.
     """
     tokenizer = task.require_tokenizer()
-    train = task.encode(task.draw("train", TRAIN_PAIRS, seed))
+    train = task.encode(task.draw("train", fitted, seed))
     held_out = task.encode(task.draw("held_out", pairs, seed))
     counts = token_counts(held_out, tokenizer.vocab_size)
     present, token = best_threshold(counts, held_out.correct, most=1)

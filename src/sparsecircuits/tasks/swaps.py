@@ -3,7 +3,9 @@
 import random
 
 from sparsecircuits.tasks.base import Pair, Task
-from sparsecircuits.tasks.words import context, names
+from sparsecircuits.tasks.distractors import GAP, Composed, from_table
+from sparsecircuits.tasks.statements import SWAPPED
+from sparsecircuits.tasks.words import names
 
 # What opens the block of the swap, if any.
 TEMPLATES = {
@@ -18,7 +20,7 @@ def _sample(rng: random.Random, split: str) -> Pair:
     defined = [f"{name} = {rng.randint(0, 99)}\n" for name in ("x", "y", b)]
     rng.shuffle(defined)
     lead = rng.choice(TEMPLATES[split]).format(b=b, c=c, d=d)
-    before = context(rng, split, 3) + "".join(defined) + lead
+    before = "".join(defined) + GAP + lead
     return Pair(f"{before}x, {b} = {b},", f"{before}y, {b} = {b},", "\n", "\n")
 
 
@@ -26,5 +28,5 @@ VAR_SWAP = Task(
     name="var_swap",
     description="complete a swap with the variable that it began with",
     answers=(" x", " y"),
-    sample=_sample,
+    sample=Composed(_sample, from_table(SWAPPED)),
 )

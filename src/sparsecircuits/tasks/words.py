@@ -127,11 +127,6 @@ def phrase(rng: random.Random, split: str, low: int = 1, high: int = 8) -> str:
     return " ".join(rng.choice(WORDS[split]) for _ in range(rng.randint(low, high)))
 
 
-def context(rng: random.Random, split: str, most: int = 4) -> str:
-    """0 to `most` lines of plain code without strings, as what stands before a prompt."""
-    return context_lines(rng, split, rng.randint(0, most))
-
-
 def context_lines(rng: random.Random, split: str, n: int) -> str:
     """n lines (or short blocks) of plain code without strings."""
     lines = []

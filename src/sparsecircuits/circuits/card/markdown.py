@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterator
 
-from sparsecircuits.circuits.card.schema import Report
+from sparsecircuits.circuits.card.schema import Report, Shortcut
 from sparsecircuits.circuits.measures.context import Tried
 from sparsecircuits.circuits.measures.estimate import Estimate
 
@@ -35,6 +35,8 @@ def _parts(card: Report) -> Iterator[str]:
         "pairs. Losses are in nats. Whatever runs is calibrated alike: a scale and a shift per answer, fitted on "
         "training pairs; a bias can hide an answer from a raw loss, but not from the order of a pair."
     )
+    if card.shortcut is not None:
+        yield _shortcut(card, card.shortcut)
     yield _ablations(card)
     yield _likeness(card)
     yield _minimality(card)
@@ -94,6 +96,15 @@ def _headline(card: Report) -> str:
     rows.append(["all but as many random nodes", number(card.random_ablated), "–", "–", draws])
     rows.append(["chance", number(math.log(2)), number(math.log(2)), "50.0%", ""])
     return table(["what runs", "loss, calibrated (nats)", "loss, raw", "pairs in the right order", ""], rows)
+
+
+def _shortcut(card: Report, shortcut: Shortcut) -> str:
+    by_definition = " (by the task's definition the last tokens decide)" if shortcut.by_definition else ""
+    return (
+        f"The best rule that needs no understanding, {shortcut.rule}, gets {percent(shortcut.accuracy)} of these "
+        f"prompts right{by_definition}; the circuit {percent(card.losses.accuracy)}, the model "
+        f"{percent(card.losses.accuracy_full)}."
+    )
 
 
 def _ablations(card: Report) -> str:

@@ -35,6 +35,17 @@ class PromptLosses(BaseModel):
     full: tuple[float, ...]
 
 
+class Shortcut(BaseModel):
+    """The best rule that needs no understanding, on the card's split."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    rule: str
+    accuracy: float
+    by_definition: bool
+    """The task's last tokens are meant to decide."""
+
+
 class Report(BaseModel):
     """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2. Whatever
     ran has a calibration from training pairs; `losses` and the prompts that were tried have raw losses too.
@@ -76,6 +87,8 @@ class Report(BaseModel):
     constants: Constants
     splits: tuple[Tried, ...]
     prompts: PromptLosses
+    shortcut: Shortcut | None = None
+    """What the circuit's accuracy is to be held against; None in cards that were made before it was measured."""
     completeness: Completeness | None = None
     interchange: Interchange | None = None
     scrubbing: Scrubbing | None = None

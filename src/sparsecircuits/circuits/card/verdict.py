@@ -196,6 +196,12 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
             what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
             shares = f"the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}"
             found.append(f"{what[0].upper()}{what[1:]} {shares}.")
+    shortcut, right = card.get("shortcut"), card["losses"].accuracy
+    if shortcut is not None and not shortcut.by_definition and right <= shortcut.accuracy:
+        found.append(
+            f"A rule that needs no understanding, {shortcut.rule}, gets {shortcut.accuracy:.0%} right, the circuit no "
+            f"more than {right:.0%}."
+        )
     real = card.get("transfer")
     if real is not None and real.cue_accuracy is not None and real.result.accuracy_circuit < real.cue_accuracy:
         found.append(
