@@ -16,6 +16,7 @@ from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training import loop
 from sparsecircuits.training.distributed import World
 from sparsecircuits.training.held import MOMENTS
+from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 
 COMPACT = with_sparsity(start="uniform", state="compact")
 
@@ -145,6 +146,10 @@ def test_the_saved_model_is_like_any_other(tokens, tmp_path):
     assert content_hash(loaded) == content_hash(trained)
     assert list(trained.state_dict()) == list(other.state_dict())
     assert trained(torch.zeros(1, 4, dtype=torch.int64)).isfinite().all()
+    last = read_metrics(tmp_path / "compact" / METRICS_NAME)[-1]
+    assert last["done"]
+    assert last["dead_neurons"] == last["neurons"] - last["alive_neurons"]  # each has its floor of weights
+    assert {"dead_q", "dead_k", "dead_v"} <= set(last)
     sizes = [(tmp_path / name / "model.safetensors").stat().st_size for name in ("compact", "plain")]
     assert sizes[0] == pytest.approx(sizes[1], rel=0.05)
 

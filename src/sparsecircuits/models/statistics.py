@@ -31,14 +31,23 @@ def matrix_counts(model: SparseTransformer) -> dict[str, dict[str, Any]]:
     return counts
 
 
+UNITS = {"mlp.post_act": "neurons", "attn.q": "q", "attn.k": "k", "attn.v": "v"}
+"""Sites of units that a layer's weights make, and what to call these."""
+
+
 @dataclass
 class NeuronCounts:
-    """MLP neurons that were nonzero, counted over forward passes."""
+    """MLP neurons that were nonzero, and attention channels, counted over forward passes."""
 
-    fired: Tensor
-    """bool [n_layer, mlp_width]: nonzero on at least one token."""
+    units: dict[str, Tensor]
+    """By site of `UNITS`, bool [n_layer, width]: nonzero on at least one token."""
     active: float = 0.0
     """Nonzero neurons, summed over tokens and layers."""
+
+    @property
+    def fired(self) -> Tensor:
+        """bool [n_layer, mlp_width]: the neurons among them."""
+        return self.units["mlp.post_act"]
 
     @property
     def alive(self) -> int:
@@ -53,24 +62,56 @@ class NeuronCounts:
 
 @contextlib.contextmanager
 def count_neurons(model: SparseTransformer) -> Iterator[NeuronCounts]:
-    """While open, forward passes count which MLP neurons are nonzero (`mlp.post_act`)."""
+    """While open, forward passes count which MLP neurons and attention channels are nonzero (`UNITS`)."""
     config = model.config
-    counts = NeuronCounts(torch.zeros(config.n_layer, config.mlp_width, dtype=torch.bool, device=model.device))
+    counts = NeuronCounts(
+        {
+            site: torch.zeros(
+                config.n_layer,
+                config.mlp_width if site == "mlp.post_act" else config.attn_width,
+                dtype=torch.bool,
+                device=model.device,
+            )
+            for site in UNITS
+        }
+    )
 
-    def watch(layer: int) -> Callable[[nn.Module, tuple, Tensor], None]:
+    def watch(site: str, layer: int) -> Callable[[nn.Module, tuple, Tensor], None]:
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
             fired = (output.detach() != 0).flatten(0, -2)
-            counts.fired[layer] |= fired.any(dim=0)
-            counts.active += int(fired.sum())
+            counts.units[site][layer] |= fired.any(dim=0)
+            if site == "mlp.post_act":
+                counts.active += int(fired.sum())
 
         return hook
 
     points = hook_points(model)
     with contextlib.ExitStack() as stack:
-        for layer in range(config.n_layer):
-            site = points[f"{layer}.mlp.post_act"]
-            stack.callback(site.register_forward_hook(watch(layer)).remove)
+        for site in UNITS:
+            for layer in range(config.n_layer):
+                point = points[f"{layer}.{site}"]
+                stack.callback(point.register_forward_hook(watch(site, layer)).remove)
         yield counts
+
+
+@torch.no_grad()
+def dead_units(model: SparseTransformer, fired: dict[str, Tensor]) -> dict[str, int]:
+    """How many of each kind of `UNITS` do nothing: never nonzero on the text that `fired` is of ([n_layer, width] by
+    site), or without a nonzero weight in, or (neurons and v channels) out."""
+    found = dict.fromkeys(UNITS.values(), 0)
+    for site, kind in UNITS.items():
+        for layer, alive in enumerate(fired[site]):
+            block = model.block(layer)
+            writes = block.mlp.c_proj if site == "mlp.post_act" else block.attn.c_proj
+            if site == "mlp.post_act":
+                reads = block.mlp.c_fc.weight
+            else:
+                reads = block.attn.c_attn.weight.chunk(3)["qkv".index(kind)]
+            linked = reads.count_nonzero(dim=1) > 0
+            if site in ("mlp.post_act", "attn.v"):
+                linked &= writes.weight.count_nonzero(dim=0) > 0
+            found[kind] += int((~(alive.to(linked.device) & linked)).sum())
+    return found
 
 
 @torch.no_grad()

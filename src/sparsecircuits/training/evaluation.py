@@ -15,8 +15,9 @@ from sparsecircuits.training.engine import Engine
 @torch.no_grad()
 def validate(
     engine: Engine, tokens: np.ndarray, config: TrainConfig, loss: Callable[[np.ndarray, np.ndarray], Tensor]
-) -> dict[str, float]:
-    """Validation loss in nats a token, and how many of the MLP neurons were ever nonzero on that text.
+) -> tuple[dict[str, float], dict[str, Tensor]]:
+    """Validation loss in nats a token, and how many of the MLP neurons were ever nonzero on that text; beside these
+    figures, which units were (`dead_units`).
 
     tokens: validation ids, of which `config.eval_tokens` are read in batches of a micro-batch's size. loss: of
     inputs and targets [B, T]. All processes call it and get the same figures.
@@ -34,5 +35,5 @@ def validate(
             if mine < len(batches):
                 total, size = total + mean * y.size, size + y.size
     total, size = world.total(total, size)
-    alive = int((world.sum_(neurons.fired.int()) > 0).sum())
-    return {"val_loss": total / size, "alive_neurons": alive, "neurons": neurons.total}
+    neurons.units = {site: world.sum_(fired.int()) > 0 for site, fired in neurons.units.items()}
+    return {"val_loss": total / size, "alive_neurons": neurons.alive, "neurons": neurons.total}, neurons.units

@@ -21,6 +21,7 @@ from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.locks import LOCK_NAME, locked
+from sparsecircuits.models.statistics import dead_units
 from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.seeds import derived_seed
@@ -190,14 +191,16 @@ class _Run:
             with Interrupts(patient=self.world.size > 1) as interrupts:
                 self._loop(interrupts, report)
             self._settle()
-            self._evaluate(done=True)
+            measured, fired = self._measure()
+            self._checkpoint()
+            if self.held is not None:
+                self.held.finish()
+            model = self.engine.finished().eval()
+            dead = {f"dead_{kind}": count for kind, count in dead_units(model, fired).items()}
+            self._write_measured(measured, **dead, done=True)
         finally:
             if self.log is not None:
                 self.log.close()
-        self._checkpoint()
-        if self.held is not None:
-            self.held.finish()
-        model = self.engine.finished().eval()
         self.world.first(lambda: save_native(model, self.out, self._about()))
         return model
 
@@ -330,18 +333,22 @@ class _Run:
         else:
             self.gates.settle()
 
-    def _evaluate(self, **more: bool) -> None:
+    def _measure(self) -> tuple[dict[str, float], dict[str, Tensor]]:
+        """Figures of the validation text, and which units are nonzero on it."""
         if self.gates is not None:
             self.gates.settle()
-        measured = validate(self.engine, self.tokens.val, self.config, self.loss)
+        measured, fired = validate(self.engine, self.tokens.val, self.config, self.loss)
         self.val_loss = measured["val_loss"]
+        return measured, fired
+
+    def _write_measured(self, measured: dict[str, float], **more: float | bool) -> None:
         tokens = self.step * self.config.tokens_per_step
         self._write(step=self.step, tokens=tokens, **measured, seconds=round(self.seconds, 3), **more)
 
     def _evaluate_or_keep(self) -> None:
         """Evaluate; should that fail, keep what was learned."""
         try:
-            self._evaluate()
+            self._write_measured(self._measure()[0])
         except Exception:
             if self.world.size == 1:
                 self._checkpoint()
