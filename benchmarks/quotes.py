@@ -1,0 +1,111 @@
+"""What the circuit of closing quotes does, in numbers: where it looks, and where that fails.
+
+python benchmarks/quotes.py RUN
+
+RUN: a run with a circuit of `single_double_quote`. Prints means of its key and value channels at tokens with a quote
+and at others, how keys grow with the position, and accuracy of circuit and whole model, calibrated, by closed calls
+before the line, with quotes of both kinds before it, and by the number of tokens since the last quote.
+"""
+
+import itertools
+import random
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import numpy as np
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.circuits.calibrations import fitted, training_pairs
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.evaluation import circuit_logits
+from sparsecircuits.pruning.objective import all_candidate_logits, correct_of
+from sparsecircuits.tasks import PLAIN, Pair, PairBatch, Task
+
+NAME = "single_double_quote"
+PAIRS = 1000
+WORDS = "ready denied open price total wrong page happy".split()
+CALLS = "print log show send".split()
+DISTANCES = (0, 5, 9, 13, 17, 21, 10_000)
+
+
+def after_calls(pairs: list[Pair], n: int, rng: random.Random) -> Iterator[Pair]:
+    """The pairs after n calls on closed strings, of either quote."""
+    for pair in pairs:
+        quotes = [rng.choice("'\"") for _ in range(n)]
+        texts = [" ".join(rng.choices(WORDS, k=rng.randint(1, 3))) for _ in quotes]
+        before = "".join(f"{rng.choice(CALLS)}({q}{text}{q})\n" for q, text in zip(quotes, texts, strict=True))
+        yield Pair(before + pair.left, before + pair.right, pair.left_rest, pair.right_rest)
+
+
+def main(run: str) -> None:
+    model = sc.load_model(run)
+    circuit = Circuit.load(Path(run) / "circuits" / NAME / "circuit.json")
+    task, plain = sc.get_task(NAME, model.tokenizer), sc.get_task(NAME + PLAIN, model.tokenizer)
+    whole = fitted(model, training_pairs(task))
+
+    def tried(batch: PairBatch) -> list[tuple[np.ndarray, np.ndarray]]:
+        """Losses and which are right, of the whole model and of the circuit."""
+        correct = correct_of(batch)
+        runs = (whole(all_candidate_logits(model, batch)), circuit_logits(model, circuit, batch))
+        return [
+            (
+                torch.nn.functional.cross_entropy(x, correct, reduction="none").numpy(),
+                (x.argmax(dim=1) == correct).numpy(),
+            )
+            for x in runs
+        ]
+
+    def show(what: str, found: list[tuple[np.ndarray, np.ndarray]], rows: np.ndarray | slice = slice(None)) -> None:
+        (a, b), (c, d) = ((loss[rows].mean(), right[rows].mean()) for loss, right in found)
+        print(f"{what} | whole model {a:.3f}, {b:.3f} | circuit {c:.3f}, {d:.3f}")
+
+    def encoded(of: Task, pairs: Iterator[Pair] | list[Pair]) -> PairBatch:
+        return of.encode(list(pairs))
+
+    print("loss and accuracy")
+    rng = random.Random(0)
+    for n in range(5):
+        show(f"{n} closed calls before", tried(encoded(plain, after_calls(plain.draw("held_out", 256, 0), n, rng))))
+    pairs = task.draw("held_out", PAIRS, 0)
+    both = [pair for pair in pairs if {"'", '"'} <= set(pair.left[: pair.left.rfind("'")])]
+    show(f"quotes of both kinds before ({len(both)} pairs)", tried(encoded(task, both)))
+    batch = encoded(task, pairs)
+    quoted = np.array([bool({"'", '"'} & set(model.tokenizer.token(i))) for i in range(model.config.vocab_size)])
+    since = np.array(
+        [last - np.nonzero(quoted[row[: last + 1]])[0][-1] for row, last in zip(batch.tokens, batch.last, strict=True)]
+    )
+    found = tried(batch)
+    for low, high in itertools.pairwise(DISTANCES):
+        rows = (since >= low) & (since < high)
+        show(f"{low} tokens and more since the quote ({rows.sum()} prompts)", found, rows)
+    channels(model, circuit, batch, quoted)
+
+
+def channels(model: sc.SparseTransformer, circuit: Circuit, batch: PairBatch, quoted: np.ndarray) -> None:
+    """Means of the circuit's keys and values by kind of token; slopes of keys over positions."""
+    tokens, last = torch.from_numpy(batch.tokens), torch.from_numpy(batch.last)
+    with torch.no_grad(), sc.record(model, r"\d+\.attn\.[qkv]") as seen:
+        model(tokens)
+    there = torch.arange(tokens.shape[1]) <= last[:, None]
+    kinds = {
+        name: torch.tensor([name in model.tokenizer.token(i) for i in range(len(quoted))])[tokens] & there
+        for name in ("'", '"')
+    }
+    kinds["others"] = ~torch.from_numpy(quoted)[tokens] & there
+    place = torch.arange(tokens.shape[1]).expand_as(tokens)
+    for node in circuit.nodes:
+        site = node.name.rsplit(".", 1)[0]
+        if site not in seen or site.endswith("q"):
+            continue
+        values = seen[site][..., node.index]
+        means = ", ".join(f"{name} {values[rows].mean():.2f}" for name, rows in kinds.items())
+        slope = np.polyfit(place[kinds["others"]].numpy(), values[kinds["others"]].numpy(), 1)[0]
+        query = seen[site[:-1] + "q"][torch.arange(len(last)), last, node.index]
+        asked = f"; query {query.mean():.2f} ± {query.std():.2f}" if site.endswith("k") else ""
+        print(f"{node.name}: {means}; {slope:+.4f} a token{asked}")
+
+
+if __name__ == "__main__":
+    main(sys.argv[1])
