@@ -41,15 +41,16 @@ def main(run: str, names: list[str]) -> None:
         if (after.full_calibrated or 0) > circuit.target_loss:
             print(f"{name}: the model has {after.full_calibrated:.3f} with distractors", file=sys.stderr)
             continue
-        found += 1
-        held += after.circuit <= circuit.target_loss
+        if before.circuit <= circuit.target_loss:
+            found += 1
+            held += after.circuit <= circuit.target_loss
         print(
             f"| {name} | {before.full_calibrated:.3f} | {before.circuit:.3f} | {len(circuit.nodes)}, "
             f"{len(circuit.edges)} | {after.full_calibrated:.3f} | {after.accuracy_full:.3f} | {after.circuit:.3f} | "
             f"{after.accuracy:.3f} |",
             flush=True,
         )
-    print(f"\n{held} of {found} still hold the target.")
+    print(f"\n{held} of {found} circuits that hold the target without distractors hold it with them.")
 
 
 if __name__ == "__main__":
