@@ -164,7 +164,7 @@ def test_resume_takes_what_agrees_and_names_what_does_not(corpus, whole):
         ("--minutes", "3"): "--minutes 3.0 contradicts its None; leave it out",
         ("--steps", "61"): "--steps 61 contradicts its 60; leave it out",
         ("--seed", "1", "--steps", "60"): "--seed 1 contradicts its 0; leave it out",
-        ("--model.sink",): "--model.sink True contradicts its False; leave it out",
+        ("--model.no-sink",): "--model.sink False contradicts its True; leave it out",
         ("--optimizer.no-sharkfin",): "--optimizer.sharkfin False contradicts its True; leave it out",
         ("--preset", "micro", "--steps", "60"): "--preset, which means --model.",
         ("--dense",): "--dense, which means --model.afrac None, contradicts its 0.25; leave it out",
