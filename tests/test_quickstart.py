@@ -4,12 +4,15 @@ import dataclasses
 import os
 import signal
 from contextlib import contextmanager
+from types import SimpleNamespace
 
+import numpy as np
 import pytest
 
 import sparsecircuits as sc
 from sparsecircuits import quickstart
 from sparsecircuits.circuits import discovery
+from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import Interrupted, TaskTooHard
 from sparsecircuits.locks import locked
 from sparsecircuits.models.config import ModelConfig
@@ -49,7 +52,7 @@ def job(monkeypatch):
         make(folder, f"new {name}")
         if asked["error"] is not None:
             raise asked["error"]
-        return {"loss": 0.1}
+        return {"task": quickstart.TASK, "loss": 0.1}
 
     monkeypatch.setattr(quickstart, "_work", work)
     return asked
@@ -152,6 +155,24 @@ def tiny(monkeypatch, corpus):
         raise TaskTooHard("too hard")
 
     monkeypatch.setattr(discovery, "prune", too_hard)
+
+
+def test_a_model_that_fails_among_distractors_is_pruned_without_them(monkeypatch):
+    asked, said = [], []
+
+    def prune(_model, task, **_):
+        asked.append(task.name)
+        if not task.name.endswith(".plain"):
+            raise TaskTooHard("the whole model's loss is 0.175")
+        return "circuit"
+
+    monkeypatch.setattr(discovery, "prune", prune)
+    model = SimpleNamespace(tokenizer=Tokenizer.default())
+    task, circuit = quickstart._found(model, 0, np.arange(3), quiet, said.append)
+    assert (task.name, circuit) == ("single_double_quote.plain", "circuit")
+    assert asked == ["single_double_quote", "single_double_quote.plain"]
+    assert "0.175" in said[0]
+    assert "--minutes" in said[-1]
 
 
 def test_one_that_was_stopped_is_gone_on_with(tmp_path, tiny):

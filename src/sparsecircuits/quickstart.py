@@ -7,7 +7,7 @@ from collections.abc import Callable
 from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.errors import Interrupted, TaskTooHard, UserError
 from sparsecircuits.files import recover_folder, replace_folder, write_text
@@ -16,6 +16,13 @@ from sparsecircuits.models.storage import CONFIG_NAME, WEIGHTS_NAME
 from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.config import TrainConfig, nano
 from sparsecircuits.training.loop import saved_config
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from sparsecircuits.circuits.circuit import Circuit
+    from sparsecircuits.models.transformer import SparseTransformer
+    from sparsecircuits.tasks import Task
 
 TASK = "single_double_quote"
 MARK = "quickstart.txt"
@@ -31,7 +38,7 @@ def run_quickstart(
     The work is done beside `out` and takes its place at the end, so that an earlier quickstart survives a failure. One
     that was stopped is gone on with by the same call. Returns paths and headline numbers. Raises UserError when `out`
     is something else, cannot be replaced, or is being made by another process, and when the model did not learn the
-    task; that model is kept, beside an earlier quickstart if there is one.
+    task, not even without distractors; that model is kept, beside an earlier quickstart if there is one.
     """
     shown, config = Path(out), replace(nano(), steps=None, minutes=minutes, seed=seed)
     out = _replaceable(shown)
@@ -53,7 +60,7 @@ def run_quickstart(
                 shutil.rmtree(work, ignore_errors=True)
             raise
         replace_folder(out, work)
-    folder = shown / "circuits" / TASK
+    folder = shown / "circuits" / record["task"]
     return {
         "run": str(shown),
         "circuit": str(folder / "circuit.json"),
@@ -102,11 +109,8 @@ def _keep(work: Path, out: Path) -> Path:
 
 
 def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
-    from sparsecircuits.circuits.discovery import prune
     from sparsecircuits.circuits.faithfulness import faithfulness
     from sparsecircuits.data import Tokenizer, prepare_tokens
-    from sparsecircuits.pruning.config import PruneConfig
-    from sparsecircuits.tasks import get_task
     from sparsecircuits.training.loop import require_room, train
     from sparsecircuits.viewer.payload import picture_payload
     from sparsecircuits.viewer.picture import write_picture
@@ -128,22 +132,15 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
     model.name = name
     write_text(work / MARK, "Made by `sparsecircuits quickstart`, which may replace this folder.\n")
     say(f"3/4  pruning to the circuit of {TASK}")
-    task, settings = get_task(TASK, model.tokenizer), PruneConfig(seed=config.seed)
-    with progress("pruning ") as update:
-        circuit = prune(
-            model,
-            task,
-            config=settings,
-            tokens=tokens.train,
-            report=update,
-        )
+    task, circuit = _found(model, config.seed, tokens.train, progress, say)
     say("4/4  drawing")
-    folder = work / "circuits" / TASK
+    folder = work / "circuits" / task.name
     circuit.save(folder / "circuit.json")
     faithfulness(model, circuit, task).save(folder / "report.json")
     write_picture(folder / "circuit.html", picture_payload(model, circuit, task))
     assert circuit.losses is not None
     return {
+        "task": task.name,
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
         "loss": circuit.losses.circuit,
@@ -153,3 +150,25 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
         "loss_full_calibrated": circuit.losses.full_calibrated,
         "loss_ablated_calibrated": circuit.losses.ablated_calibrated,
     }
+
+
+def _found(
+    model: "SparseTransformer", seed: int, tokens: "np.ndarray", progress: Progress, say: Callable[[str], None]
+) -> "tuple[Task, Circuit]":
+    """The circuit of the task among distractors; where the model did not learn that, without them."""
+    from sparsecircuits.circuits.discovery import prune
+    from sparsecircuits.pruning.config import PruneConfig
+    from sparsecircuits.tasks import PLAIN, get_task
+
+    def pruned(name: str) -> "tuple[Task, Circuit]":
+        task = get_task(name, model.tokenizer)
+        with progress("pruning ") as update:
+            return task, prune(model, task, config=PruneConfig(seed=seed), tokens=tokens, report=update)
+
+    try:
+        return pruned(TASK)
+    except TaskTooHard as error:
+        say(f"     {error}.")
+        say(f"     So it is pruned on {TASK}{PLAIN}, where no other quotes stand before: what is found may be no more")
+        say("     than which kind of quote there is. Longer training (--minutes) gives the real one")
+        return pruned(TASK + PLAIN)
