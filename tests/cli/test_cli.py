@@ -147,8 +147,8 @@ def test_real_code_is_scored(pruned, corpus):
             assert 0 <= row["balanced_accuracy"] <= 1
             assert row["balanced_accuracy_shifted"] is None or 0 <= row["balanced_accuracy_shifted"] <= 1
             assert row["cue_accuracy"] is None or 0 <= row["cue_accuracy"] <= 1
-    # What the hand-made model goes by, the opener before, is most of what decides here.
-    assert rows["single_double_quote"]["balanced_accuracy"] > 0.8
+    # The hand-made model counts openers, which comments and long strings lead astray: better than chance, not good.
+    assert 0.6 < rows["single_double_quote"]["balanced_accuracy"] < 0.9
     one = json.loads(run("tasks", "else_elif", "--model", pruned[0], "--corpus", corpus, "--n", 9, "--json").stdout)
     assert [(row["name"], row["scored"]) for row in one["tasks"]] == [("else_elif", [9, 9])]
 
