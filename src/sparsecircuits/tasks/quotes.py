@@ -44,7 +44,7 @@ def _sample(rng: random.Random, split: str) -> Pair:
     line = before.format(a=a, b=b, c=c, n=numbers) + "("
     if rng.random() < LED:
         line += rng.choice(LEADS[split]).format(a=a, b=b, c=c, n=numbers)
-    text, rest = phrase(rng, split, 1, rng.choice((3, 6, 10))), after.format(a=a, b=b, c=c, n=numbers)
+    text, rest = phrase(rng, split, 1, rng.choice((4, 8, 10))), after.format(a=a, b=b, c=c, n=numbers)
     return Pair(f"{line}'{text}", f'{line}"{text}', rest, rest)
 
 
