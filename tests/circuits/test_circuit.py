@@ -143,7 +143,9 @@ def test_the_picture_holds_the_circuit(found):
         {"token": task.tokenizer.token(i), "token_id": i, "target": "0.attn.act_in.0", "weight": 10.0}
         for i in sorted(openers(task.tokenizer))
     ]
-    assert payload["embedding"] == reads
+    shown = {token for prompt in payload["prompts"] for token in prompt["tokens"]}
+    assert payload["embedding"] == [read for read in reads if read["token"] in shown]
+    assert len(payload["embedding"]) >= 2
     assert payload["logits"] == [{"source": "final_resid.4", "answer": 1, "weight": 6.0}]
     pattern = payload["attention"][0]["patterns"][0]
     assert sum(pattern[-1]) == pytest.approx(1, abs=1e-5)
