@@ -21,7 +21,7 @@ from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.evaluation import circuit_logits
 from sparsecircuits.pruning.objective import all_candidate_logits, correct_of
-from sparsecircuits.tasks import PLAIN, Pair, PairBatch, Task
+from sparsecircuits.tasks import PLAIN, Pair, PairBatch
 
 NAME = "single_double_quote"
 PAIRS = 1000
@@ -61,18 +61,18 @@ def main(run: str) -> None:
         (a, b), (c, d) = ((loss[rows].mean(), right[rows].mean()) for loss, right in found)
         print(f"{what} | whole model {a:.3f}, {b:.3f} | circuit {c:.3f}, {d:.3f}")
 
-    def encoded(of: Task, pairs: Iterator[Pair] | list[Pair]) -> PairBatch:
-        return of.encode(list(pairs))
-
     print("loss and accuracy")
     rng = random.Random(0)
     for n in range(5):
-        show(f"{n} closed calls before", tried(encoded(plain, after_calls(plain.draw("held_out", 256, 0), n, rng))))
+        calls = list(after_calls(plain.draw("held_out", 256, 0), n, rng))
+        show(f"{n} closed calls before", tried(plain.encode(calls)))
     pairs = task.draw("held_out", PAIRS, 0)
     both = [pair for pair in pairs if {"'", '"'} <= set(pair.left[: pair.left.rfind("'")])]
-    show(f"quotes of both kinds before ({len(both)} pairs)", tried(encoded(task, both)))
-    batch = encoded(task, pairs)
-    quoted = np.array([bool({"'", '"'} & set(model.tokenizer.token(i))) for i in range(model.config.vocab_size)])
+    show(f"quotes of both kinds before ({len(both)} pairs)", tried(task.encode(both)))
+    batch = task.encode(pairs)
+    names = [model.tokenizer.token(i) for i in range(model.config.vocab_size)]
+    holds = {quote: np.array([quote in name for name in names]) for quote in ("'", '"')}
+    quoted = holds["'"] | holds['"']
     since = np.array(
         [last - np.nonzero(quoted[row[: last + 1]])[0][-1] for row, last in zip(batch.tokens, batch.last, strict=True)]
     )
@@ -80,28 +80,25 @@ def main(run: str) -> None:
     for low, high in itertools.pairwise(DISTANCES):
         rows = (since >= low) & (since < high)
         show(f"{low} tokens and more since the quote ({rows.sum()} prompts)", found, rows)
-    channels(model, circuit, batch, quoted)
+    channels(model, circuit, batch, holds | {"others": ~quoted})
 
 
-def channels(model: sc.SparseTransformer, circuit: Circuit, batch: PairBatch, quoted: np.ndarray) -> None:
-    """Means of the circuit's keys and values by kind of token; slopes of keys over positions."""
+def channels(model: sc.SparseTransformer, circuit: Circuit, batch: PairBatch, kinds: dict[str, np.ndarray]) -> None:
+    """Means of the circuit's keys and values by kind of token (masks over the vocabulary); slopes over positions."""
     tokens, last = torch.from_numpy(batch.tokens), torch.from_numpy(batch.last)
     with torch.no_grad(), sc.record(model, r"\d+\.attn\.[qkv]") as seen:
         model(tokens)
     there = torch.arange(tokens.shape[1]) <= last[:, None]
-    kinds = {
-        name: torch.tensor([name in model.tokenizer.token(i) for i in range(len(quoted))])[tokens] & there
-        for name in ("'", '"')
-    }
-    kinds["others"] = ~torch.from_numpy(quoted)[tokens] & there
+    rows_of = {kind: torch.from_numpy(mask)[tokens] & there for kind, mask in kinds.items()}
     place = torch.arange(tokens.shape[1]).expand_as(tokens)
     for node in circuit.nodes:
         site = node.name.rsplit(".", 1)[0]
         if site not in seen or site.endswith("q"):
             continue
         values = seen[site][..., node.index]
-        means = ", ".join(f"{name} {values[rows].mean():.2f}" for name, rows in kinds.items())
-        slope = np.polyfit(place[kinds["others"]].numpy(), values[kinds["others"]].numpy(), 1)[0]
+        means = ", ".join(f"{name} {values[rows].mean():.2f}" for name, rows in rows_of.items())
+        others = rows_of["others"]
+        slope = np.polyfit(place[others].numpy(), values[others].numpy(), 1)[0]
         query = seen[site[:-1] + "q"][torch.arange(len(last)), last, node.index]
         asked = f"; query {query.mean():.2f} ± {query.std():.2f}" if site.endswith("k") else ""
         print(f"{node.name}: {means}; {slope:+.4f} a token{asked}")

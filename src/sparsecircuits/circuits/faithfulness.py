@@ -30,7 +30,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
-from sparsecircuits.tasks.shortcuts import shortcuts
+from sparsecircuits.tasks.shortcuts import shortcuts_on
 
 SMALL_PAIRS = 64
 """Pairs for the measures that run once per node, or oftener."""
@@ -66,7 +66,8 @@ def faithfulness(
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)
     if not pairs:
         raise UserError(f"task {task.name} has no {REPORT_SPLIT} pairs to measure on")
-    batch = by_length(task.encode(pairs))
+    encoded = task.encode(pairs)
+    batch = by_length(encoded)
     small = first_pairs(batch, SMALL_PAIRS)
     tell(0.0, "the circuit alone")
     fair = Calibrations.of(model, circuit, task)
@@ -76,7 +77,7 @@ def faithfulness(
     if corpus is not None:
         tell(0.95, "real code")
         card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
-    card["shortcut"] = _shortcut(task, seed)
+    card["shortcut"] = _shortcut(task, encoded, seed)
     card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
     card["warnings"] = verdict.warnings(card)
     tell(1.0, card["verdict"])
@@ -144,8 +145,8 @@ def _quick(
     }
 
 
-def _shortcut(task: Task, seed: int) -> Shortcut:
-    found = shortcuts(task, REPORT_PAIRS, seed, fitted=2 * REPORT_PAIRS)
+def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
+    found = shortcuts_on(task, held_out, seed, fitted=2 * REPORT_PAIRS)
     rule, accuracy = found.best
     return Shortcut(rule=rule, accuracy=accuracy, by_definition=found.by_definition)
 

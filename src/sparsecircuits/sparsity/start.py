@@ -17,9 +17,8 @@ def start_sparse_(model: SparseTransformer, config: SparsityConfig) -> None:
     """
     if config.start == "dense" or config.dense:
         return
-    parameters = dict(model.named_parameters())
     for target in targets(model, config):
-        weight = parameters[target.name]
+        weight = model.get_parameter(target.name)
         if weight.dim() != 2:  # biases begin at 0
             continue
         # From 1 up, so that no drawn number is 0: the projection keeps what is largest.

@@ -60,9 +60,13 @@ def shortcuts(task: Task, pairs: int = SCORED_PAIRS, seed: int = 0, fitted: int 
 
     Raises UserError when the task is not bound to a tokenizer, or cannot be expressed in it.
     """
+    return shortcuts_on(task, task.encode(task.draw("held_out", pairs, seed)), seed, fitted)
+
+
+def shortcuts_on(task: Task, held_out: PairBatch, seed: int = 0, fitted: int = TRAIN_PAIRS) -> Shortcuts:
+    """The same on held-out prompts that are encoded already."""
     tokenizer = task.require_tokenizer()
     train = task.encode(task.draw("train", fitted, seed))
-    held_out = task.encode(task.draw("held_out", pairs, seed))
     counts = token_counts(held_out, tokenizer.vocab_size)
     present, token = best_threshold(counts, held_out.correct, most=1)
     return Shortcuts(

@@ -22,7 +22,7 @@ from sparsecircuits.sparsity.projection import Target, budget, targets
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training.config import OptimizerConfig
 from sparsecircuits.training.hardware import return_freed_memory
-from sparsecircuits.training.held import MOMENTS, HeldWeights, Piece, layers_of
+from sparsecircuits.training.held import MOMENTS, HeldWeights, Piece, layers_of, share_of
 
 STORED = 8 + 3 * 4
 """Bytes of a nonzero in a checkpoint: place, value, two moments."""
@@ -201,9 +201,8 @@ class CompactWeights(HeldWeights):
             if whole.grad is not None:
                 matrix.values.grad = whole.grad.view(-1)[matrix.index]
                 self._see(matrix, whole.grad)
-        here, everywhere = self._squares
         if self.regrows:
-            self.share = here / everywhere if here > 0 else 1.0
+            self.share = share_of(*self._squares)
         sampled, rows, _ = super().collect()
         return sampled, rows, [candidate.gradient for candidate in self.candidates.values()]
 
@@ -216,7 +215,7 @@ class CompactWeights(HeldWeights):
         everywhere = sum(_square(matrix.gradient) for matrix in self.pieces) / self.share
         here = sum(_square(self._regrow(matrix, self.candidates.pop(matrix.name))) for matrix in self.pieces)
         self._buffer = torch.empty(0)
-        self.share = here / everywhere if here > 0 else 1.0
+        self.share = share_of(here, everywhere)
 
     def _regrow(self, matrix: Matrix, candidates: Piece) -> Tensor:
         """Keep the largest of both; returns the gradient there."""

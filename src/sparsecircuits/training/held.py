@@ -55,6 +55,11 @@ def _view(tensor: Tensor, by_row: bool) -> Tensor:
     return mine if by_row else mine.view(-1)
 
 
+def share_of(here: float, everywhere: float) -> float:
+    """How much of a squared gradient lay at the nonzeros; 1 where there is nothing to tell by."""
+    return here / everywhere if here > 0 else 1.0
+
+
 def layers_of(model: SparseTransformer, whole: nn.Parameter) -> list[Linear | Embedding]:
     """Those that compute with a weight."""
     return [m for m in model.modules() if isinstance(m, Linear | Embedding) and m.weight is whole]
@@ -159,7 +164,7 @@ class HeldWeights:
         everywhere = float(sum(grad.square().sum() for _, grad in known))
         if self.shards is not None:
             here, everywhere = self.shards.total(here, everywhere)
-        self.share = here / everywhere if here > 0 else 1.0
+        self.share = share_of(here, everywhere)
 
     @torch.no_grad()
     def begin(self, inputs: np.ndarray) -> None:
