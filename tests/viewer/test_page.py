@@ -70,6 +70,16 @@ def test_one_layered_picture_with_pan_zoom_fit(visit: Callable[..., Any]) -> Non
     assert page.locator(node(NEURON)).bounding_box()["width"] == pytest.approx(before["width"], rel=0.02)
 
 
+def test_a_picture_moved_by_hand_stays_when_its_frame_changes(visit: Callable[..., Any]) -> None:
+    """The picture drawn before the prompts came must not go on fitting itself."""
+    page = visit()
+    page.keyboard.press("+")
+    moved = page.locator(node(NEURON)).bounding_box()["width"]
+    page.set_viewport_size({"width": 1100, "height": 640})
+    page.wait_for_timeout(300)
+    assert page.locator(node(NEURON)).bounding_box()["width"] == pytest.approx(moved, rel=0.02)
+
+
 def test_hover_shows_neighbours_and_click_selects(visit: Callable[..., Any]) -> None:
     page = visit()
     page.hover(node(NEURON))

@@ -94,7 +94,7 @@ export class App {
     this.payload = payload;
     for (const [name, details] of Object.entries(payload.details ?? {})) this.details.set(name, details);
     if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
-    await this.draw(this.state.zoom);
+    await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
   }
 
@@ -108,8 +108,8 @@ export class App {
       const stage = (this.otherStage ??= new Stage(byId("other-canvas"), {
         hover: (at, event) => this.hover(at, event), pick: (at) => this.pick(at), moved: () => {},
       }, "other-picture"));
-      await stage.show(other.title, graphOf(other, []), null);
-      await this.draw(null);
+      await stage.show(other.title, graphOf(other, []));
+      await this.draw();
     } catch (error) {
       this.other = null;
       this.store.set({ compare: null });
@@ -134,7 +134,7 @@ export class App {
     return new Set(size !== null && this.curve ? this.curve.order.slice(size) : []);
   }
 
-  private async draw(zoom: [number, number, number] | null): Promise<void> {
+  private async draw(zoom?: () => [number, number, number] | null): Promise<void> {
     const { payload } = this;
     if (!payload?.nodes.length) { this.stage.clear(); this.tell(); return; }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
@@ -279,10 +279,10 @@ export class App {
       if (state.compare === null) { this.other = null; this.otherStage?.clear(); }
       document.body.classList.toggle("comparing", state.compare !== null);
       if (state.compare !== null) void this.openOther();
-      else void this.draw(null);
+      else void this.draw();
     }
     if (!this.payload) return;
-    if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw(null);
+    if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw();
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
     if (differs("touch", "prompt", "patch", "scope", "size", "pair")) { this.result = null; this.run(); }
     else if (differs("selected") && (this.watched().length || state.selected?.startsWith("head:")) && (this.needsRun || this.watched().length)) this.run();

@@ -74,12 +74,16 @@ export class Stage {
     this.events.hover(id, event);
   }
 
-  /** Replaces the picture. Keeps pan and zoom when `zoom` says so. Resolves to false if a later one overtook it. */
-  async show(title: string, graph: Graph, zoom: [number, number, number] | null): Promise<boolean> {
+  /**
+   * Replaces the picture, placed where `zoom` says once the new one is laid out: the user may have moved the old one
+   * until then. Fits it without. Resolves to false if a later one overtook it.
+   */
+  async show(title: string, graph: Graph, zoom: () => [number, number, number] | null = () => null): Promise<boolean> {
     const turn = ++this.turn;
     const { width, height } = this.box.getBoundingClientRect();
     const layout = await placeAside(graph, { width: Math.max(320, width - 28), height: Math.max(240, height - 42) });
     if (turn !== this.turn) return false;
+    const at = zoom();
     this.view?.close();
     this.layout = layout;
     this.drawing = drawGraph(title, layout, graph.nodes.length);
@@ -89,7 +93,7 @@ export class Stage {
     this.lit = [];
     this.layer.replaceChildren(this.drawing.picture);
     this.view = new View(this.box, this.layer, this.drawing.picture, layout, (at) => this.events.moved(at));
-    if (zoom) this.view.place(zoom);
+    if (at) this.view.place(at);
     else this.view.fit();
     this.firstStop()?.setAttribute("tabindex", "0");
     return true;

@@ -11,6 +11,7 @@ export class View {
   private readonly behaviour: ZoomBehavior<HTMLElement, unknown>;
   private drawnAt = 1;
   private resting = 0;
+  private readonly watcher = new ResizeObserver(() => { if (!this.touched) this.fit(); });
   touched = false;
 
   constructor(
@@ -27,13 +28,19 @@ export class View {
       .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => { if (event.sourceEvent) this.touched = true; this.apply(); });
     select(box).call(this.behaviour).on("dblclick.zoom", null);
     box.addEventListener("scroll", () => box.scrollTo(0, 0)); // focus must not scroll what zoom places
-    new ResizeObserver(() => { if (!this.touched) this.fit(); }).observe(box);
+    this.watcher.observe(box);
   }
 
   private get now(): { x: number; y: number; k: number } { return zoomTransform(this.box); }
 
   /** Stops listening, so that another picture can take this one's place. */
-  close(): void { select(this.box).on(".zoom", null); clearTimeout(this.resting); }
+  close(): void { select(this.box).on(".zoom", null); clearTimeout(this.resting); this.watcher.disconnect(); }
+
+  /** Where the user has moved the picture to; null while it is fitted. */
+  get chosen(): [number, number, number] | null {
+    const { x, y, k } = this.now;
+    return this.touched ? [x, y, k] : null;
+  }
 
   private apply(): void {
     const { x, y, k } = this.now;
