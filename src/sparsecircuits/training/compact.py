@@ -202,6 +202,8 @@ class CompactWeights(HeldWeights):
                 matrix.values.grad = whole.grad.view(-1)[matrix.index]
                 self._see(matrix, whole.grad)
         if self.regrows:
+            # Of the places held until now. Those that come back were chosen for this batch's gradient: with them the
+            # share would look larger than it will be in the next batches.
             self.share = share_of(*self._squares)
         sampled, rows, _ = super().collect()
         return sampled, rows, [candidate.gradient for candidate in self.candidates.values()]
@@ -212,13 +214,12 @@ class CompactWeights(HeldWeights):
         super().step(rate, decay)
         if not self.candidates:
             return
-        everywhere = sum(_square(matrix.gradient) for matrix in self.pieces) / self.share
-        here = sum(_square(self._regrow(matrix, self.candidates.pop(matrix.name))) for matrix in self.pieces)
+        for matrix in self.pieces:
+            self._regrow(matrix, self.candidates.pop(matrix.name))
         self._buffer = torch.empty(0)
-        self.share = share_of(here, everywhere)
 
-    def _regrow(self, matrix: Matrix, candidates: Piece) -> Tensor:
-        """Keep the largest of both; returns the gradient there."""
+    def _regrow(self, matrix: Matrix, candidates: Piece) -> None:
+        """Keep the largest of both."""
         weight = self._dense(matrix).zero_()
         flat, both = weight.view(-1), torch.cat((matrix.index, candidates.index))
         flat[both] = torch.cat((matrix.values, candidates.values))
@@ -229,12 +230,10 @@ class CompactWeights(HeldWeights):
             flat[both] = torch.cat((old, new))
             return flat[matrix.pattern.places]
 
-        gradient = chosen(matrix.gradient, candidates.gradient)
         first, second = map(chosen, matrix.moments, candidates.moments)
         matrix.moments = (first, second)
         matrix.values = chosen(matrix.values.detach(), candidates.values.detach()).requires_grad_()
         matrix.lay()
-        return gradient
 
     @torch.no_grad()
     def finish(self) -> None:
