@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.models.byte_rows import rounded
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash, load_tensors, pack, save_native, save_tensors, unpack
 from sparsecircuits.models.transformer import SparseTransformer
@@ -49,6 +50,39 @@ def test_packing_inverts(size, density, seed):
     tensor = torch.randn(size) * (torch.rand(size) < density)
     packed, shapes = pack({"x": tensor})
     assert torch.equal(unpack(packed, shapes, "here")["x"], tensor)
+
+
+@given(st.integers(0, 99), st.floats(-30, 30), st.floats(-12, 12), st.booleans())
+@settings(max_examples=40, deadline=None)
+def test_a_rounded_table_takes_a_byte_an_entry_and_loses_nothing(seed, shift, scale, flat_row):
+    generator = torch.Generator().manual_seed(seed)
+    table = torch.randn(256, 256, generator=generator) * 2.0**scale + shift
+    if flat_row:
+        table[3] = table[3, 0]
+    packed, shapes = pack({"x": table})
+    assert list(packed) == ["x"]  # one that was not rounded stays as it is
+    near = rounded(table)
+    spread = table.amax(dim=1) - table.amin(dim=1)
+    assert bool(((near - table).abs().amax(dim=1) <= spread / 254 + table.abs().amax(dim=1) / 2**15).all())
+    packed, shapes = pack({"x": near})
+    assert packed["x.codes"].dtype == torch.uint8
+    assert sum(part.nbytes for part in packed.values()) == 256 * 256 + 256 * 8
+    assert torch.equal(unpack(dict(packed), shapes, "here")["x"], near)
+    assert torch.equal(rounded(near), near)
+
+
+def test_parts_of_a_table_that_do_not_fit_are_refused():
+    packed, shapes = pack({"x": rounded(torch.randn(256, 256))})
+    for damage in (
+        {"x.rows": packed["x.rows"][:-1]},
+        {"x.codes": packed["x.codes"][:-1]},
+        {"x.codes": packed["x.codes"].int()},
+        {"x.rows": packed["x.rows"].double()},
+    ):
+        with pytest.raises(sc.UserError, match=r"x is incomplete|x is stored in types"):
+            unpack({**packed, **damage}, shapes, "here")
+    with pytest.raises(sc.UserError, match="x is incomplete"):
+        unpack({"x.codes": packed["x.codes"]}, shapes, "here")
 
 
 @pytest.mark.parametrize("share", [0.0, 0.3, 0.9, 0.999])

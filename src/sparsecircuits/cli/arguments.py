@@ -12,6 +12,7 @@ import tyro
 from sparsecircuits import __version__
 from sparsecircuits.cli.resuming import option_value, require_agreement, saved_config_of
 from sparsecircuits.errors import no_such
+from sparsecircuits.interop.pretrained import folder_of, is_pretrained
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, preset
 
@@ -172,6 +173,16 @@ class View(Common):
 
 
 @dataclass(kw_only=True)
+class Models(Common):
+    """List the models that ship with the package. Every command takes one as pretrained:NAME, as it takes a run
+    directory."""
+
+    function: ClassVar[str] = "models"
+    name: Annotated[str | None, tyro.conf.Positional] = None
+    """Show this one: how it was made, what it does, its circuits."""
+
+
+@dataclass(kw_only=True)
 class Convert(Common):
     """Write a model in another format: native, openai (the released format) or hf (Hugging Face). Or write a
     published circuit (viz_data.pt) as a circuit.json."""
@@ -226,6 +237,7 @@ COMMANDS: dict[str, type[Common]] = {
     "prune": Prune,
     "report": Report,
     "view": View,
+    "models": Models,
     "convert": Convert,
     "plot": Plot,
     "bench": Bench,
@@ -253,7 +265,19 @@ def parse(argv: list[str]) -> Common:
     command = tyro.cli(kind, args=rest, prog=f"sparsecircuits {argv[0]}", **default)  # type: ignore[call-overload]
     if isinstance(command, Train) and saved is not None:
         require_agreement(saved, command.config, _given(rest))
-    return command
+    return _located(command)
+
+
+def _located(command: Common) -> Common:
+    """The command with the folder for each pretrained:NAME among its paths."""
+
+    def at(value: object) -> object:
+        if isinstance(value, tuple):
+            return tuple(map(at, value))
+        return folder_of(str(value)) if isinstance(value, Path) and is_pretrained(value) else value
+
+    changed = {f.name: at(getattr(command, f.name)) for f in dataclasses.fields(command)}
+    return dataclasses.replace(command, **changed)  # type: ignore[arg-type]
 
 
 def overview() -> str:

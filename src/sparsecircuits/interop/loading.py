@@ -8,6 +8,7 @@ from sparsecircuits.files import expanded, read_json
 from sparsecircuits.interop import data_gym, released
 from sparsecircuits.interop.huggingface_files import is_hf, load_hf
 from sparsecircuits.interop.names import fetch, is_name
+from sparsecircuits.interop.pretrained import folder_of, is_pretrained
 from sparsecircuits.models import storage
 
 if TYPE_CHECKING:
@@ -17,20 +18,23 @@ if TYPE_CHECKING:
 
 def require_model(path: str | Path) -> None:
     """Raise UserError if a path is neither on disk nor a name that could be downloaded: for checks before long work."""
-    if not expanded(path).exists() and not is_name(str(path)):
+    if is_pretrained(path):
+        folder_of(str(path))
+    elif not expanded(path).exists() and not is_name(str(path)):
         raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
 
 
 def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
     """Load a model for inference: a run directory of ours, a released checkpoint directory, a Hugging Face
-    directory that `convert` made, a released name (`csp_yolo2`), or `hf:OWNER/NAME` on the Hugging Face Hub.
+    directory that `convert` made, `pretrained:NAME` for one that ships with the package, a released name
+    (`csp_yolo2`), or `hf:OWNER/NAME` on the Hugging Face Hub.
 
-    A name is downloaded once into the cache. The tokenizer beside the weights is attached as
+    The last two are downloaded once into the cache. The tokenizer beside the weights is attached as
     `model.tokenizer`. Raises UserError when nothing that can be loaded is there, or when it is damaged.
     Loading never executes code.
     """
     require_model(path)
-    directory = expanded(path)
+    directory = folder_of(str(path)) if is_pretrained(path) else expanded(path)
     if not directory.exists():
         directory = fetch(str(path))
     if directory.is_file():

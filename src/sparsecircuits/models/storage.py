@@ -3,7 +3,8 @@
 A tensor whose nonzeros take less room as (index, value) than the dense array is stored as two tensors
 `<name>.indices` (flat, int32 or int64, ascending) and `<name>.values`; the shape is in the header. Negative
 zeros (a masked negative weight) are kept, so that a round trip is exact to the bit: few of them among the
-values, many as one bit per entry in `<name>.negative_zeros`.
+values, many as one bit per entry in `<name>.negative_zeros`. A large dense table that was rounded for it
+(`byte_rows`) is stored as `<name>.codes`, a byte an entry, and `<name>.rows`.
 """
 
 import hashlib
@@ -18,6 +19,7 @@ from torch import Tensor
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
+from sparsecircuits.models.byte_rows import from_bytes, to_bytes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 
@@ -30,13 +32,18 @@ TOKENIZER_SUM = "tokenizer_sha256"
 
 
 def pack(state: dict[str, Tensor]) -> tuple[dict[str, Tensor], dict[str, list[int]]]:
-    """Dense tensors -> (tensors to store, shapes of those stored sparsely)."""
+    """Dense tensors -> (tensors to store, shapes of those stored in parts)."""
     packed: dict[str, Tensor] = {}
     shapes: dict[str, list[int]] = {}
     for name, tensor in state.items():
         flat = tensor.detach().cpu().contiguous().flatten()
         if flat.numel() < 1024 or int(flat.count_nonzero()) * 2 >= flat.numel():
-            packed[name] = flat.view(tensor.shape).clone()
+            small = to_bytes(flat.view(tensor.shape))
+            if small is None:
+                packed[name] = flat.view(tensor.shape).clone()
+            else:
+                packed[f"{name}.codes"], packed[f"{name}.rows"] = small
+                shapes[name] = list(tensor.shape)
             continue
         stored = flat != 0
         negative_zeros = ~stored & flat.signbit()
@@ -57,6 +64,9 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
     for name, shape in shapes.items():
         if name in packed:
             raise UserError(f"{where}: {name} is stored twice")
+        if f"{name}.codes" in packed:
+            state[name] = _from_bytes(packed, name, shape, where)
+            continue
         values, indices = packed.pop(f"{name}.values", None), packed.pop(f"{name}.indices", None)
         if values is None or indices is None or values.shape != indices.shape or values.dim() != 1:
             raise UserError(f"{where}: {name} is incomplete")
@@ -78,6 +88,15 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
             dense[torch.from_numpy(np.unpackbits(bits.numpy(), count=size)).bool()] = -0.0
         state[name] = dense.index_copy_(0, indices, values).view(shape)
     return {**packed, **state}
+
+
+def _from_bytes(packed: dict[str, Tensor], name: str, shape: list[int], where: str) -> Tensor:
+    codes, rows = packed.pop(f"{name}.codes"), packed.pop(f"{name}.rows", None)
+    if rows is None or list(codes.shape) != shape or list(rows.shape) != [*shape[:1], 2]:
+        raise UserError(f"{where}: {name} is incomplete, or its parts do not fit its shape {tuple(shape)}")
+    if codes.dtype != torch.uint8 or rows.dtype != torch.float32:
+        raise UserError(f"{where}: {name} is stored in types that are not ours")
+    return from_bytes(codes, rows)
 
 
 def checksum(tensors: dict[str, Tensor]) -> str:

@@ -1,0 +1,104 @@
+"""Put a trained model among those that ship with the package.
+
+python benchmarks/ship.py pack RUN NAME         # its weights, the bigram table rounded to a byte an entry
+sparsecircuits prune pretrained/NAME --all --out pretrained/NAME/circuits      # circuits of what is shipped
+sparsecircuits report pretrained/NAME           # their cards
+python benchmarks/ship.py list NAME ABOUT COMMAND HOURS MACHINE   # its entry in pretrained/manifest.json
+
+The rounded model is another model than the run's: losses, circuits and content hash are of the one that ships.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import torch
+
+import sparsecircuits as sc
+from sparsecircuits.circuits.scoring import score_on_task
+from sparsecircuits.data import prepare_tokens
+from sparsecircuits.files import sha256, write_text
+from sparsecircuits.interop.pretrained import MANIFEST_NAME, Manifest, Shipped, ShippedCircuit, manifest
+from sparsecircuits.models.byte_rows import rounded
+from sparsecircuits.models.statistics import model_statistics
+from sparsecircuits.models.storage import content_hash, read_config, save_native
+from sparsecircuits.models.transformer import count_parameters
+from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+from sparsecircuits.viewer.library import circuit_files
+
+ROOT = Path(__file__).resolve().parents[1] / "pretrained"
+PAIRS = 256
+
+
+@torch.no_grad()
+def pack(run: Path, name: str) -> None:
+    """Write a run's model, rounded, into its folder."""
+    model = sc.load_model(run)
+    before = model.bigram
+    if before is not None:
+        before.weight.copy_(rounded(before.weight))
+    about = {key: value for key, value in read_config(run / "config.json").items() if key in ("train", "data")}
+    metrics = read_metrics(run / METRICS_NAME)[-1]
+    about["trained"] = {key: metrics[key] for key in ("step", "tokens", "seconds") if key in metrics}
+    save_native(model, ROOT / name, about)
+    size = (ROOT / name / "model.safetensors").stat().st_size
+    print(f"{ROOT / name}: {size / 1e6:.1f} MB, content {content_hash(model)}")
+
+
+def entry(name: str, about: str, command: str, hours: float, machine: str) -> Shipped:
+    """What the manifest says of a model in its folder."""
+    folder = ROOT / name
+    model = sc.load_model(folder)
+    model_parameters, nonzeros = count_parameters(model)
+    assert model.corpus is not None
+    assert model.tokenizer is not None
+    tokens = prepare_tokens(model.corpus, model.tokenizer)
+    validation = model_statistics(model, tokens.val, 65_536)["val_loss"]
+    scores = {}
+    for task in sc.list_tasks():
+        row = score_on_task(model, sc.get_task(task.name, model.tokenizer), "held_out", PAIRS, 0)
+        scores[task.name] = (round(row["loss"], 4), round(row["loss_calibrated"], 4))
+    circuits = {}
+    for path in circuit_files(folder):
+        circuit = sc.Circuit.load(path)
+        assert circuit.losses is not None
+        assert circuit.losses.full_calibrated is not None
+        circuits[circuit.task] = ShippedCircuit(
+            nodes=len(circuit.nodes),
+            edges=len(circuit.edges),
+            loss=round(circuit.losses.circuit, 4),
+            model_loss=round(circuit.losses.full_calibrated, 4),
+        )
+    files = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
+    read = read_config(folder / "config.json")["trained"]["tokens"]
+    return Shipped(
+        name=name,
+        about=about,
+        command=command,
+        tokens=read,
+        hours=hours,
+        machine=machine,
+        parameters=model_parameters,
+        nonzeros=nonzeros,
+        validation_loss=round(validation, 4),
+        content_hash=content_hash(model),
+        files=files,
+        tasks=scores,
+        circuits=circuits,
+    )
+
+
+def main(verb: str, *rest: str) -> None:
+    """Pack a run, or list a folder."""
+    if verb == "pack":
+        pack(Path(rest[0]), rest[1])
+        return
+    name, about, command, hours, machine = rest
+    shipped = entry(name, about, command, float(hours), machine)
+    others = [model for model in manifest().models if model.name != name]
+    whole = Manifest(models=(*others, shipped))
+    write_text(ROOT / MANIFEST_NAME, json.dumps(whole.model_dump(mode="json"), indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])
