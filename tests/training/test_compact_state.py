@@ -15,7 +15,6 @@ from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training import loop
 from sparsecircuits.training.distributed import World
-from sparsecircuits.training.held import MOMENTS
 from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 
 COMPACT = with_sparsity(start="uniform", state="compact")
@@ -34,12 +33,24 @@ def steps(run, count):
 
 
 def forget_moments(run):
-    """Forget what compact weights do not have: the moments of zero weights."""
+    """Forget what compact weights do not have, the moments of zero weights: as if their gradient had always been as
+    large as in the step to come, and had pointed anywhere."""
     run.held.release()
-    for target in run.projector.targets:
-        weight = run.model.get_parameter(target.name)
-        for moment in MOMENTS:
-            run.adam.state[weight][moment][weight.detach() == 0] = 0
+    weights = [run.model.get_parameter(target.name) for target in run.projector.targets]
+    for weight in weights:
+        state = run.adam.state[weight]
+        if not state:  # as Adam itself begins
+            state["step"] = torch.zeros(())
+            state["exp_avg"], state["exp_avg_sq"] = torch.zeros_like(weight), torch.zeros_like(weight)
+        state["exp_avg"][weight.detach() == 0] = 0
+
+    def fill(*_):
+        for weight in weights:
+            zero = weight.detach() == 0
+            run.adam.state[weight]["exp_avg_sq"][zero] = weight.grad[zero].square()
+        hook.remove()
+
+    hook = run.adam.register_step_pre_hook(fill)
 
 
 def gradient_share(model, places):
@@ -59,7 +70,7 @@ def test_it_is_training_with_whole_matrices_whose_zeros_forget(tokens, tmp_path,
     assert len(ours.held.names) == len(start)
     for _ in range(2 * EVERY + 2):
         regrows = whole.step % EVERY == 0
-        if whole.step and regrows:
+        if regrows:
             forget_moments(whole)
         before = {name: matrix.detach() != 0 for name, matrix in sparse_matrices(whole.model).items()}
         for run in (ours, whole):
@@ -73,7 +84,7 @@ def test_it_is_training_with_whole_matrices_whose_zeros_forget(tokens, tmp_path,
         kept = (one != 0) == (other != 0)
         assert int((~kept).sum()) <= 4, name  # two near ties may tip
         torch.testing.assert_close(one[kept], other[kept], rtol=1e-2, atol=1e-3, msg=name)
-        moved += name in start and int((start[name] & (one == 0)).sum()) > 10
+        moved += name in start and int((start[name] & (one == 0)).sum()) > 2
     assert moved == len(start)
 
 

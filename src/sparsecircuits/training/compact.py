@@ -3,8 +3,10 @@
 A held step costs what it costs in `held`. In a step in which weights may come back (`sparsity.regrow_every`) each
 matrix's dense gradient is computed on the way back, read and freed before the next one's: the zero weights of the
 largest gradients, as many as there are nonzeros, are candidates (RigL, Evci et al. 2020). They take the same Adam step
-as the others, from zero and with moments of zero; then the largest weights stay, floors included, as in `Projector`.
-So this is training with whole matrices in which zero weights forget their moments.
+as the others, from zero, with a first moment of zero and a second one as if their gradient had always been as large as
+now: with zero for that too, all would move by the same 0.45 of the rate, and those of one row together by far too much.
+Then the largest weights stay, floors included, as in `Projector`. So this is training with whole matrices in which zero
+weights forget their moments.
 """
 
 from collections.abc import Callable, Sequence
@@ -211,6 +213,8 @@ class CompactWeights(HeldWeights):
     @torch.no_grad()
     def step(self, rate: float, decay: float) -> None:
         """Adam on what is held and on the candidates, decay, and the largest of both stay."""
+        for candidate in self.candidates.values():
+            candidate.moments[1].copy_(candidate.gradient.square())
         super().step(rate, decay)
         if not self.candidates:
             return
