@@ -1,20 +1,24 @@
 """Put a trained model among those that ship with the package.
 
-python benchmarks/ship.py pack RUN NAME         # its weights, the bigram table rounded to a byte an entry
-sparsecircuits prune pretrained/NAME --all --out pretrained/NAME/circuits      # circuits of what is shipped
-sparsecircuits report pretrained/NAME           # their cards
-python benchmarks/ship.py list NAME ABOUT COMMAND HOURS MACHINE   # its entry in pretrained/manifest.json
+python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table rounded to a byte an entry
+python benchmarks/ship.py move RUN/circuits FOLDER   # circuits found on the run, measured anew; or prune FOLDER
+sparsecircuits report FOLDER                    # their cards
+python benchmarks/ship.py list FOLDER NAME ABOUT COMMAND HOURS MACHINE  # copy to pretrained/NAME, with its entry
 
-The rounded model is another model than the run's: losses, circuits and content hash are of the one that ships.
+The rounded model is another one than the run's: losses, calibrations and content hash are of the one that ships. Nodes,
+edges and the values that nodes are frozen at are the same in both, since the bigram table is added to the logits alone.
 """
 
 import json
+import shutil
 import sys
 from pathlib import Path
 
 import torch
 
 import sparsecircuits as sc
+from sparsecircuits.circuits.calibrations import fitted, training_pairs
+from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.data import prepare_tokens
 from sparsecircuits.files import sha256, write_text
@@ -28,11 +32,12 @@ from sparsecircuits.viewer.library import circuit_files
 
 ROOT = Path(__file__).resolve().parents[1] / "pretrained"
 PAIRS = 256
+KEPT = ("config.json", "model.safetensors", "tokenizer.json", "circuit.json", "report.json", "report.md")
 
 
 @torch.no_grad()
-def pack(run: Path, name: str) -> None:
-    """Write a run's model, rounded, into its folder."""
+def pack(run: Path, folder: Path) -> None:
+    """Write a run's model, rounded, into a folder."""
     model = sc.load_model(run)
     before = model.bigram
     if before is not None:
@@ -40,13 +45,27 @@ def pack(run: Path, name: str) -> None:
     about = {key: value for key, value in read_config(run / "config.json").items() if key in ("train", "data")}
     metrics = read_metrics(run / METRICS_NAME)[-1]
     about["trained"] = {key: metrics[key] for key in ("step", "tokens", "seconds") if key in metrics}
-    save_native(model, ROOT / name, about)
-    size = (ROOT / name / "model.safetensors").stat().st_size
-    print(f"{ROOT / name}: {size / 1e6:.1f} MB, content {content_hash(model)}")
+    save_native(model, folder, about)
+    size = (folder / "model.safetensors").stat().st_size
+    print(f"{folder}: {size / 1e6:.1f} MB, content {content_hash(model)}")
+
+
+def move(circuits: Path, folder: Path) -> None:
+    """Circuits of a run as circuits of its rounded model: calibrated and measured anew."""
+    model = sc.load_model(folder)
+    assert model.tokenizer is not None
+    for path in sorted(circuits.glob("*/circuit.json")):
+        found = sc.Circuit.load(path).model_copy(update={"model_id": content_hash(model)})
+        task = sc.get_task(found.task, model.tokenizer)
+        anew = fitted(model, training_pairs(task), found.gating(model))
+        found = found.model_copy(update={"scale": anew.scale, "shift": anew.shift})
+        losses = measure(model, found, task)
+        found.model_copy(update={"losses": losses}).save(folder / "circuits" / task.name / "circuit.json")
+        print(f"{task.name}: {losses.circuit:.4f}, whole model {losses.full_calibrated:.4f}", flush=True)
 
 
 def entry(name: str, about: str, command: str, hours: float, machine: str) -> Shipped:
-    """What the manifest says of a model in its folder."""
+    """What the manifest says of a model among those that ship."""
     folder = ROOT / name
     model = sc.load_model(folder)
     model_parameters, nonzeros = count_parameters(model)
@@ -89,11 +108,16 @@ def entry(name: str, about: str, command: str, hours: float, machine: str) -> Sh
 
 
 def main(verb: str, *rest: str) -> None:
-    """Pack a run, or list a folder."""
-    if verb == "pack":
-        pack(Path(rest[0]), rest[1])
+    """Pack a run, move its circuits, or list the folder."""
+    if verb in ("pack", "move"):
+        {"pack": pack, "move": move}[verb](Path(rest[0]), Path(rest[1]))
         return
-    name, about, command, hours, machine = rest
+    folder, name, about, command, hours, machine = rest
+    shutil.rmtree(ROOT / name, ignore_errors=True)
+    for path in Path(folder).rglob("*"):
+        if path.name in KEPT:
+            (ROOT / name / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(path, ROOT / name / path.relative_to(folder))
     shipped = entry(name, about, command, float(hours), machine)
     others = [model for model in manifest().models if model.name != name]
     whole = Manifest(models=(*others, shipped))

@@ -62,7 +62,13 @@ def test_nothing_is_written_among_them(store, capsys):
     code, _, err = out_of(capsys, "prune", "pretrained:made", "single_double_quote.plain")
     assert code == 1
     assert "--out" in err
-    assert sorted(store.rglob("*")) == before
+    circuit = store / "made" / "circuits" / "single_double_quote" / "circuit.json"
+    circuit.parent.mkdir(parents=True)
+    circuit.write_text("{}")
+    code, _, err = out_of(capsys, "report", "pretrained:made")
+    assert code == 1
+    assert "ships with the package" in err
+    assert sorted(store.rglob("*")) == sorted([*before, circuit, circuit.parent, circuit.parent.parent])
 
 
 @pytest.mark.parametrize(

@@ -16,6 +16,7 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.interventions import answer_logits, run_with
 from sparsecircuits.circuits.measures.estimate import estimate
 from sparsecircuits.circuits.measures.nulls import nonsense_task, shuffled_labels
+from sparsecircuits.interop import pretrained
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
@@ -270,6 +271,17 @@ def test_the_curve_ends_at_the_whole_circuit(viewer: ViewerServer) -> None:
     assert sizes == list(range(len(curve["order"]) + 1))
     assert curve["points"][0]["loss"] > 0.69
     assert curve["points"][-1]["loss"] < 0.2
+
+
+def test_groups_are_not_saved_among_models_that_ship(
+    viewer: ViewerServer, run_dir: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pretrained, "root", lambda: run_dir.resolve())
+    before = sorted(run_dir.rglob("*"))
+    status, text = ask(viewer, "/api/circuits/0/groups", {"schema_version": 1, "groups": [], "names": {"a": "b"}})[:2]
+    assert status == 422
+    assert "ships with the package" in str(text)
+    assert sorted(run_dir.rglob("*")) == before
 
 
 def test_groups_are_saved_beside_the_circuit(viewer: ViewerServer, run_dir: Path) -> None:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
+from sparsecircuits.interop.pretrained import ships
 from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
 from sparsecircuits.viewer.peek import file_payload
 
@@ -154,8 +155,11 @@ class Library:
             return Groups()
 
     def save_groups(self, identifier: str, groups: Groups) -> Path:
-        """Write the sidecar file beside the circuit."""
-        return groups.save(self._groups_path(identifier))
+        """Write the sidecar file beside the circuit. Raises UserError for a circuit that ships with the package."""
+        path = self._groups_path(identifier)
+        if ships(path):
+            raise UserError("this circuit ships with the package: copy its model's folder to keep names and groups")
+        return groups.save(path)
 
     def _groups_path(self, identifier: str) -> Path:
         path = self.entry(identifier).path
