@@ -3,10 +3,11 @@
 python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table rounded to a byte an entry
 python benchmarks/ship.py move RUN/circuits FOLDER   # circuits found on the run, measured anew; or prune FOLDER
 sparsecircuits report FOLDER                    # their cards
-python benchmarks/ship.py list FOLDER NAME ABOUT COMMAND HOURS MACHINE  # copy to pretrained/NAME, with its entry
+python benchmarks/ship.py list FOLDER ABOUT COMMAND HOURS MACHINE   # copy it to pretrained/, with its entry
 
-The rounded model is another one than the run's: losses, calibrations and content hash are of the one that ships. Nodes,
-edges and the values that nodes are frozen at are the same in both, since the bigram table is added to the logits alone.
+The folder's name is the model's. The rounded model is another one than the run's: losses, calibrations and content hash
+are of the one that ships. Nodes, edges and the values that nodes are frozen at are the same in both, since the bigram
+table is added to the logits alone.
 """
 
 import json
@@ -55,7 +56,7 @@ def move(circuits: Path, folder: Path) -> None:
     model = sc.load_model(folder)
     assert model.tokenizer is not None
     for path in sorted(circuits.glob("*/circuit.json")):
-        found = sc.Circuit.load(path).model_copy(update={"model_id": content_hash(model)})
+        found = sc.Circuit.load(path).model_copy(update={"model_id": content_hash(model), "model_name": folder.name})
         task = sc.get_task(found.task, model.tokenizer)
         anew = fitted(model, training_pairs(task), found.gating(model))
         found = found.model_copy(update={"scale": anew.scale, "shift": anew.shift})
@@ -112,7 +113,8 @@ def main(verb: str, *rest: str) -> None:
     if verb in ("pack", "move"):
         {"pack": pack, "move": move}[verb](Path(rest[0]), Path(rest[1]))
         return
-    folder, name, about, command, hours, machine = rest
+    folder, about, command, hours, machine = rest
+    name = Path(folder).resolve().name
     shutil.rmtree(ROOT / name, ignore_errors=True)
     for path in Path(folder).rglob("*"):
         if path.name in KEPT:

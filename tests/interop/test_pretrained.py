@@ -12,6 +12,7 @@ from sparsecircuits.files import sha256
 from sparsecircuits.interop import pretrained
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import count_parameters
+from sparsecircuits.viewer.library import Library, circuit_files
 
 
 def shipped(folder, **changes):
@@ -120,6 +121,12 @@ def test_what_ships_is_what_the_manifest_says(entry):
         circuit = sc.Circuit.load(folder / "circuits" / task / "circuit.json")
         circuit.check_model(model)
         assert (len(circuit.nodes), len(circuit.edges)) == (known.nodes, known.edges)
+        assert circuit.model_name == entry.name
+    library = Library(circuit_files(folder))
+    for identifier in library.entries:
+        shown = library.card(identifier)
+        assert "card_problem" not in shown
+        assert shown["card"]["model_name"] == entry.name
     best = min(entry.tasks, key=lambda name: entry.tasks[name][1])
     row = score_on_task(model, sc.get_task(best, model.tokenizer), "held_out", 256, 0)
     assert [row["loss"], row["loss_calibrated"]] == pytest.approx(entry.tasks[best], abs=2e-3)
