@@ -27,7 +27,8 @@ def shipped(folder, **changes):
 def store(tmp_path, handmade_run, monkeypatch):
     """A folder of shipped models that holds the hand-made one."""
     root = tmp_path / "pretrained"
-    shutil.copytree(handmade_run, root / "made")
+    # Other tests leave circuits in that run.
+    shutil.copytree(handmade_run, root / "made", ignore=shutil.ignore_patterns("circuits"))
     entry = pretrained.Manifest(models=(shipped(root / "made"),))
     (root / "manifest.json").write_text(entry.model_dump_json())
     monkeypatch.setattr(pretrained, "root", lambda: root)
