@@ -22,7 +22,7 @@ OPEN ?=
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
 
-quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (about 11 minutes)
+quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw it (10 to 15 minutes)
 	$(BIN)/sparsecircuits quickstart --out quickstart $(OPEN)
 
 # The kernels are compiled first, once: each process would compile its own.
