@@ -3,7 +3,7 @@
 python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table rounded to a byte an entry
 python benchmarks/ship.py move RUN/circuits FOLDER   # circuits found on the run, measured anew; or prune FOLDER
 sparsecircuits report FOLDER                    # their cards
-python benchmarks/ship.py list FOLDER ABOUT COMMAND HOURS MACHINE   # copy it to pretrained/, with its entry
+python benchmarks/ship.py list FOLDER ABOUT COMMAND MACHINE   # copy it to pretrained/, with its entry
 
 The folder's name is the model's. The rounded model is another one than the run's: losses, calibrations and content hash
 are of the one that ships. Nodes, edges and the values that nodes are frozen at are the same in both, since the bigram
@@ -23,31 +23,38 @@ from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.data import prepare_tokens
 from sparsecircuits.files import sha256, write_text
-from sparsecircuits.interop.pretrained import MANIFEST_NAME, Manifest, Shipped, ShippedCircuit, manifest
+from sparsecircuits.interop.manifest import Manifest, Shipped, ShippedCircuit
+from sparsecircuits.interop.pretrained import MANIFEST_NAME, manifest
 from sparsecircuits.models.byte_rows import rounded
 from sparsecircuits.models.statistics import model_statistics
-from sparsecircuits.models.storage import content_hash, read_config, save_native
+from sparsecircuits.models.storage import (
+    CONFIG_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    content_hash,
+    read_config,
+    save_native,
+)
 from sparsecircuits.models.transformer import count_parameters
 from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 from sparsecircuits.viewer.library import circuit_files
 
 ROOT = Path(__file__).resolve().parents[1] / "pretrained"
 PAIRS = 256
-KEPT = ("config.json", "model.safetensors", "tokenizer.json", "circuit.json", "report.json", "report.md")
+KEPT = (CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME, "circuit.json", "report.json", "report.md")
 
 
 @torch.no_grad()
 def pack(run: Path, folder: Path) -> None:
     """Write a run's model, rounded, into a folder."""
     model = sc.load_model(run)
-    before = model.bigram
-    if before is not None:
-        before.weight.copy_(rounded(before.weight))
-    about = {key: value for key, value in read_config(run / "config.json").items() if key in ("train", "data")}
+    if model.bigram is not None:
+        model.bigram.weight.copy_(rounded(model.bigram.weight))
+    about = {key: value for key, value in read_config(run / CONFIG_NAME).items() if key in ("train", "data")}
     metrics = read_metrics(run / METRICS_NAME)[-1]
     about["trained"] = {key: metrics[key] for key in ("step", "tokens", "seconds") if key in metrics}
     save_native(model, folder, about)
-    size = (folder / "model.safetensors").stat().st_size
+    size = (folder / WEIGHTS_NAME).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, content {content_hash(model)}")
 
 
@@ -65,11 +72,11 @@ def move(circuits: Path, folder: Path) -> None:
         print(f"{task.name}: {losses.circuit:.4f}, whole model {losses.full_calibrated:.4f}", flush=True)
 
 
-def entry(name: str, about: str, command: str, hours: float, machine: str) -> Shipped:
+def entry(name: str, about: str, command: str, machine: str) -> Shipped:
     """What the manifest says of a model among those that ship."""
     folder = ROOT / name
     model = sc.load_model(folder)
-    model_parameters, nonzeros = count_parameters(model)
+    parameters, nonzeros = count_parameters(model)
     assert model.corpus is not None
     assert model.tokenizer is not None
     tokens = prepare_tokens(model.corpus, model.tokenizer)
@@ -90,15 +97,15 @@ def entry(name: str, about: str, command: str, hours: float, machine: str) -> Sh
             model_loss=round(circuit.losses.full_calibrated, 4),
         )
     files = {str(p.relative_to(folder)): sha256(p) for p in sorted(folder.rglob("*")) if p.is_file()}
-    read = read_config(folder / "config.json")["trained"]["tokens"]
+    trained = read_config(folder / CONFIG_NAME)["trained"]
     return Shipped(
         name=name,
         about=about,
         command=command,
-        tokens=read,
-        hours=hours,
+        tokens=trained["tokens"],
+        hours=round(trained["seconds"] / 3600, 2),
         machine=machine,
-        parameters=model_parameters,
+        parameters=parameters,
         nonzeros=nonzeros,
         validation_loss=round(validation, 4),
         content_hash=content_hash(model),
@@ -113,14 +120,14 @@ def main(verb: str, *rest: str) -> None:
     if verb in ("pack", "move"):
         {"pack": pack, "move": move}[verb](Path(rest[0]), Path(rest[1]))
         return
-    folder, about, command, hours, machine = rest
+    folder, about, command, machine = rest
     name = Path(folder).resolve().name
     shutil.rmtree(ROOT / name, ignore_errors=True)
     for path in Path(folder).rglob("*"):
         if path.name in KEPT:
             (ROOT / name / path.relative_to(folder)).parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(path, ROOT / name / path.relative_to(folder))
-    shipped = entry(name, about, command, float(hours), machine)
+    shipped = entry(name, about, command, machine)
     others = [model for model in manifest().models if model.name != name]
     whole = Manifest(models=(*others, shipped))
     write_text(ROOT / MANIFEST_NAME, json.dumps(whole.model_dump(mode="json"), indent=1) + "\n")

@@ -10,6 +10,7 @@ from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.cli import main
 from sparsecircuits.files import sha256
 from sparsecircuits.interop import pretrained
+from sparsecircuits.interop.manifest import Manifest, Shipped
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import count_parameters
 from sparsecircuits.viewer.library import Library, circuit_files
@@ -20,7 +21,7 @@ def shipped(folder, **changes):
     fields = {"about": "a model made by hand", "command": "none", "tokens": 0, "hours": 0.0, "machine": "any"}
     fields |= {"parameters": 10, "nonzeros": 5, "validation_loss": 7.0, "content_hash": "x", "files": files}
     fields |= {"tasks": {"single_double_quote": (0.1, 0.05)}, "circuits": {}}
-    return pretrained.Shipped(name=folder.name, **{**fields, **changes})
+    return Shipped(name=folder.name, **{**fields, **changes})
 
 
 @pytest.fixture
@@ -29,7 +30,7 @@ def store(tmp_path, handmade_run, monkeypatch):
     root = tmp_path / "pretrained"
     # Other tests leave circuits in that run.
     shutil.copytree(handmade_run, root / "made", ignore=shutil.ignore_patterns("circuits"))
-    entry = pretrained.Manifest(models=(shipped(root / "made"),))
+    entry = Manifest(models=(shipped(root / "made"),))
     (root / "manifest.json").write_text(entry.model_dump_json())
     monkeypatch.setattr(pretrained, "root", lambda: root)
     return root

@@ -68,7 +68,7 @@ def test_it_is_training_with_whole_matrices_whose_zeros_forget(tokens, tmp_path,
     ours, whole = (run_of(c, tokens, tmp_path) for c in (config, plain))
     start = {name: matrix.detach() != 0 for name, matrix in sparse_matrices(whole.model).items()}
     assert len(ours.held.names) == len(start)
-    for _ in range(2 * EVERY + 2):
+    for _ in range(4 * EVERY + 2):
         regrows = whole.step % EVERY == 0
         if regrows:
             forget_moments(whole)
@@ -84,7 +84,7 @@ def test_it_is_training_with_whole_matrices_whose_zeros_forget(tokens, tmp_path,
         kept = (one != 0) == (other != 0)
         assert int((~kept).sum()) <= 4, name  # two near ties may tip
         torch.testing.assert_close(one[kept], other[kept], rtol=1e-2, atol=1e-3, msg=name)
-        moved += name in start and int((start[name] & (one == 0)).sum()) > 2
+        moved += name in start and int((start[name] & (one == 0)).sum()) > 10
     assert moved == len(start)
 
 

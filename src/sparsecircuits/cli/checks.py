@@ -15,10 +15,11 @@ def check_paths(
     out: Iterable[Path] = (),
 ) -> None:
     """Raise UserError for the first that is not there: models, a folder of code, a corpus as `train` names it, a task
-    file; or for a folder to write into that cannot be written."""
+    file; or for a folder to write into that cannot be written, or that ships with the package."""
     from sparsecircuits.data.corpora import require_folder
     from sparsecircuits.data.spec import parse_spec
     from sparsecircuits.interop.loading import require_model
+    from sparsecircuits.interop.pretrained import require_own
 
     for model in models:
         if model is not None:
@@ -30,4 +31,5 @@ def check_paths(
     if task_file is not None:
         read_text(task_file, "task file")
     for folder in out:
+        require_own(folder)
         require_writable(folder)

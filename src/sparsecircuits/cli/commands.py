@@ -13,7 +13,6 @@ from sparsecircuits.cli.show import Update, print_json, print_table, print_text,
 from sparsecircuits.cli.tasks import chosen_tasks
 from sparsecircuits.cli.tasks import tasks as tasks
 from sparsecircuits.errors import UserError
-from sparsecircuits.interop.pretrained import ships
 from sparsecircuits.training.status import Status, duration
 
 if TYPE_CHECKING:
@@ -197,9 +196,6 @@ def _print_found(found: list[dict[str, Any]], command: args.Prune) -> None:
 def _circuit_folders(command: args.Prune, models: tuple[Path, ...]) -> dict[Path, Path]:
     """Where each model's circuits go. Raises UserError when two would go to one place."""
     if command.out is None:
-        for path in models:
-            if ships(path):
-                raise UserError(f"{path.name} ships with the package, with its circuits: say where to with --out")
         folders = {path: (path if path.is_dir() else path.parent) / "circuits" for path in models}
     else:
         folders = {path: command.out / path.resolve().name if command.beside else command.out for path in models}
@@ -286,9 +282,6 @@ def report(command: args.Report) -> None:
     from sparsecircuits.viewer.library import circuit_files
 
     files = [file for path in command.circuits for file in (circuit_files(path) if path.is_dir() else [path])]
-    for path in files:
-        if ships(path):
-            raise UserError(f"{path} ships with the package, with its card: copy the model's folder to measure anew")
     check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in files])
     circuits = [load_circuit(path) for path in files]
     reports = []

@@ -33,10 +33,7 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
     `model.tokenizer`. Raises UserError when nothing that can be loaded is there, or when it is damaged.
     Loading never executes code.
     """
-    require_model(path)
-    directory = folder_of(str(path)) if is_pretrained(path) else expanded(path)
-    if not directory.exists():
-        directory = fetch(str(path))
+    directory = _directory(path)
     if directory.is_file():
         directory = directory.parent
     model = _read(directory)
@@ -48,6 +45,14 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
             f"the model knows {model.config.vocab_size}"
         )
     return model.to(device)
+
+
+def _directory(path: str | Path) -> Path:
+    if is_pretrained(path):
+        return folder_of(str(path))
+    require_model(path)
+    directory = expanded(path)
+    return directory if directory.exists() else fetch(str(path))
 
 
 def _read(directory: Path) -> "SparseTransformer":

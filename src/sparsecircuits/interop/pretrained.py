@@ -1,72 +1,21 @@
 """Models that ship with the package, by name: `pretrained:NAME`. `pretrained/manifest.json` says which there are.
 
-Imports no torch, so that the command line can resolve a name at once.
+Imports neither torch nor what reads the manifest, so that the command line starts at once.
 """
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from sparsecircuits.errors import UserError
+from sparsecircuits.files import sha256
 
-from sparsecircuits.errors import UserError, no_such
-from sparsecircuits.files import read_json, sha256
+if TYPE_CHECKING:
+    from sparsecircuits.interop.manifest import Manifest
 
 PREFIX = "pretrained:"
 MANIFEST_NAME = "manifest.json"
-_PLAIN = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
-_STRICT = ConfigDict(extra="forbid", frozen=True)
-
-
-class ShippedCircuit(BaseModel):
-    """A circuit of a shipped model. Losses on held-out prompts, calibrated."""
-
-    model_config = _STRICT
-    nodes: int
-    edges: int
-    loss: float
-    model_loss: float
-
-
-class Shipped(BaseModel):
-    """A model that ships: what is in its folder, and what it should score."""
-
-    model_config = _STRICT
-    name: str = Field(pattern=_PLAIN)
-    about: str
-    command: str
-    """What trained it."""
-    tokens: int
-    """Read in training."""
-    hours: float
-    machine: str
-    parameters: int
-    nonzeros: int
-    validation_loss: float
-    """Nats a token."""
-    content_hash: str
-    files: dict[str, str]
-    """SHA-256 by path in its folder."""
-    tasks: dict[str, tuple[float, float]]
-    """Loss on held-out prompts by task: raw, calibrated."""
-    circuits: dict[str, ShippedCircuit]
-
-
-class Manifest(BaseModel):
-    """All that ship."""
-
-    model_config = _STRICT
-    schema_version: int = Field(default=1, ge=1, le=1)
-    models: tuple[Shipped, ...] = ()
-
-    def find(self, name: str) -> Shipped:
-        """One by name. Raises UserError that lists them."""
-        for model in self.models:
-            if model.name == name:
-                return model
-        if not self.models:
-            raise UserError(f"no pretrained model {name!r}: none came with this installation")
-        raise UserError(no_such("no pretrained model", name, [model.name for model in self.models]))
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 def root() -> Path:
@@ -76,17 +25,12 @@ def root() -> Path:
     return inside if inside.is_dir() else package.parents[1] / "pretrained"
 
 
-def manifest() -> Manifest:
+def manifest() -> "Manifest":
     """What ships. Raises UserError for a damaged manifest; without one there are no models."""
+    from sparsecircuits.interop.manifest import Manifest
+
     path = root() / MANIFEST_NAME
-    if not path.exists():
-        return Manifest()
-    raw: Any = read_json(path, "manifest of the pretrained models")
-    try:
-        return Manifest.model_validate(raw)
-    except ValidationError as error:
-        fault = error.errors()[0]
-        raise UserError(f"{path} is damaged: {'.'.join(map(str, fault['loc']))}: {fault['msg']}") from error
+    return Manifest.load(path) if path.exists() else Manifest()
 
 
 def is_pretrained(text: object) -> bool:
@@ -98,7 +42,7 @@ def folder_of(text: str) -> Path:
     """The folder of `pretrained:NAME`. Raises UserError for a name that does not ship, and for a file that is not
     the one that shipped."""
     name = text.removeprefix(PREFIX)
-    if not re.fullmatch(_PLAIN, name):
+    if not re.fullmatch(PLAIN_NAME, name):
         raise UserError(f"{text!r} names no pretrained model: pretrained:NAME, and `sparsecircuits models` lists them")
     shipped = manifest().find(name)
     folder = root() / name
@@ -110,6 +54,7 @@ def folder_of(text: str) -> Path:
     return folder
 
 
-def ships(path: Path) -> bool:
-    """Whether a path lies among the models that ship: nothing is written there."""
-    return path.resolve().is_relative_to(root())
+def require_own(path: Path) -> None:
+    """Raise UserError for a path among the models that ship: nothing is written there."""
+    if path.resolve().is_relative_to(root()):
+        raise UserError(f"{path} ships with the package: say where to with --out, or copy the model's folder first")

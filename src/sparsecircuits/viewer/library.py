@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
-from sparsecircuits.interop.pretrained import ships
+from sparsecircuits.interop.pretrained import require_own
 from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
 from sparsecircuits.viewer.peek import file_payload
 
@@ -157,8 +157,7 @@ class Library:
     def save_groups(self, identifier: str, groups: Groups) -> Path:
         """Write the sidecar file beside the circuit. Raises UserError for a circuit that ships with the package."""
         path = self._groups_path(identifier)
-        if ships(path):
-            raise UserError("this circuit ships with the package: copy its model's folder to keep names and groups")
+        require_own(path)
         return groups.save(path)
 
     def _groups_path(self, identifier: str) -> Path:
