@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecircuits.data.tinypython import generate_bytes, generate_file, generate_files
+from sparsecircuits.data.tinypython import file_use, generate_bytes, generate_file, generate_files
 from sparsecircuits.data.tinypython.idioms import idiom
 from sparsecircuits.data.tinypython.statements import SIMPLE
 from sparsecircuits.data.tokenizer import Tokenizer
@@ -144,3 +144,68 @@ def test_no_prompt_of_a_task_is_in_the_corpus() -> None:
             prompts = [prompt for pair in task.pairs(split, 100) for prompt in pair.prompts if len(prompt) > 40]
             assert prompts
             assert not [prompt for prompt in prompts if prompt in TEXT]
+
+
+def test_how_a_name_is_used_follows_from_what_it_was_bound_to() -> None:
+    """Lines later, and past others like it."""
+    starts = {"set()": "set", "''": "str", '""': "str", "[]": "list"}
+    uses, wrong, far, past_others = 0, 0, 0, 0
+    for file in generate_files(400, seed=5):
+        bound: dict[str, tuple[str, int]] = {}
+        for i, line in enumerate(file.text.splitlines()):
+            if line.startswith(("def ", "class ")):
+                bound = {}
+            if found := re.fullmatch(r" *([\w.]+) = (set\(\)|''|\"\"|\[\])", line):
+                bound[found[1]] = (starts[found[2]], i)
+            elif found := re.fullmatch(r" *([\w.]+)(\.add\(|\.append\(| \+= ).*", line):
+                if found[1] not in bound:
+                    continue
+                kind, where = bound[found[1]]
+                wanted = {"set": ".add(", "str": " += ", "list": ".append("}[kind]
+                uses += 1
+                wrong += found[2] != wanted
+                far += i - where > 4
+                past_others += any(w > where and k != kind for k, w in bound.values())
+    assert uses > 800
+    assert wrong / uses < 0.02
+    assert far / uses > 0.2
+    assert past_others / uses > 0.25
+
+
+def test_a_file_is_opened_as_something_before_it_says() -> None:
+    told, right = 0, 0
+    for mode, ways in (("r", file_use.READING), ("w", file_use.WRITING)):
+        verbs = "|".join(ways)
+        other = "w" if mode == "r" else "r"
+        for said in (rf"# (?:{verbs}) [^\n]*\n *with ", rf"def (?:{verbs})_\w+\([^\n]*\n *with "):
+            good = len(re.findall(rf"{said}open\([^\n]*['\"]{mode}b?['\"]", TEXT))
+            bad = len(re.findall(rf"{said}open\([^\n]*['\"]{other}b?['\"]", TEXT))
+            told, right = told + good + bad, right + good
+    assert told > 150
+    assert right / told > 0.97
+
+
+def test_files_come_back_to_their_own_words() -> None:
+    """Of the words in a file's second half, more stand in its first half than in another file's."""
+    halves = [
+        [
+            set(re.findall(r"\b[a-z]{3,}\b", text[start:stop]))
+            for start, stop in ((0, len(text) // 2), (len(text) // 2, None))
+        ]
+        for text in (file.text for file in generate_files(200, seed=6))
+    ]
+    own = sum(len(first & second) / len(second) for first, second in halves)
+    others = sum(len(halves[i - 1][0] & halves[i][1]) / len(halves[i][1]) for i in range(len(halves)))
+    assert own > 1.35 * others
+
+
+def test_no_twelve_tokens_of_a_held_out_prompt_are_in_the_corpus() -> None:
+    """Tokens, names included. A constructor is one idiom whoever writes it, so a few of its are."""
+    tokenizer = Tokenizer.default()
+    ids = tokenizer.encode(TEXT)
+    known = {tuple(ids[i : i + 12]) for i in range(len(ids) - 11)}
+    for task in list_tasks(beside=True):
+        prompts = [tokenizer.encode(prompt) for pair in task.pairs("held_out", 40) for prompt in pair.prompts]
+        grams = [tuple(p[i : i + 12]) for p in prompts for i in range(len(p) - 11)]
+        share = sum(gram in known for gram in grams) / len(grams)
+        assert share <= (0.04 if task.name == "class_init" else 0.001), task.name

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from sparsecircuits.data.tinypython import words
 from sparsecircuits.data.tinypython.expressions import atom, call, condition, number, ternary
-from sparsecircuits.data.tinypython.file_use import open_call
+from sparsecircuits.data.tinypython.file_use import READING, WRITING, named_path, opened, untold_path
 from sparsecircuits.data.tinypython.statements import block
 from sparsecircuits.data.tinypython.strings import sentence, string_call, string_value, word
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
@@ -109,12 +109,9 @@ def function(w: Writer, method: bool = False, attributes: tuple[str, ...] = ()) 
 
 def file_function(w: Writer) -> list[str]:
     """A function that loads or saves, named for what it does."""
-    opened, reading, path = open_call(w)
-    verb = (
-        w.pick(("read", "load", "parse", "get", "count"))
-        if reading
-        else w.pick(("write", "save", "store", "dump", "export"))
-    )
+    reading = w.chance(0.5)
+    path = named_path(w, reading) if w.chance(0.2) else untold_path(w)
+    verb = w.pick(READING if reading else WRITING)
     noun, handle = w.noun(), w.pick(words.HANDLES)
     given = [path] if path.isidentifier() else []
     if not reading:
@@ -125,7 +122,8 @@ def file_function(w: Writer) -> list[str]:
     else:
         body = w.pick(([f"{handle}.write({noun})"], [f"json.dump({noun}, {handle})"], [f"{handle}.write(str({noun}))"]))
     given = list(dict.fromkeys(name.split(".")[-1] for name in given))
-    return [f"def {name}({', '.join(given)}):", *indent([f"with {opened} as {handle}:", *indent(body)])]
+    inside = [f"with {opened(w, path, reading)} as {handle}:", *indent(body)]
+    return [f"def {name}({', '.join(given)}):", *indent(inside)]
 
 
 def class_definition(w: Writer) -> list[str]:

@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from sparsecircuits.data.tinypython import words
 from sparsecircuits.data.tinypython.expressions import argument, atom, comparison, condition, num_name, number
-from sparsecircuits.data.tinypython.file_use import open_call
+from sparsecircuits.data.tinypython.file_use import named_path, opened, untold_path
 from sparsecircuits.data.tinypython.strings import called, string, string_call, word
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
 
@@ -136,20 +136,18 @@ def nested_calls(w: Writer, scope: Scope) -> list[str]:
 def files(w: Writer, scope: Scope) -> list[str]:
     """Two files at once, a file appended to, or a file read line by line."""
     roll = w.random()
-    opened, reading, _ = open_call(w)
-    while not reading:
-        opened, reading, _ = open_call(w)
+    source = opened(w, named_path(w, True) if w.chance(0.6) else untold_path(w), True)
     quote, name = w.quote(), w.pick(words.FILE_NAMES)
     first, second = w.many(("f", "src", "infile", "source"), 1)[0], w.pick(("g", "out", "dest", "outfile"))
     if roll < 0.35:
-        header = f"with {opened} as {first}, open({w.pick(words.WRITE_NAMES)}, {quote}w{quote}) as {second}:"
+        header = f"with {source} as {first}, open({w.pick(words.WRITE_NAMES)}, {quote}w{quote}) as {second}:"
         return [header, f"    {second}.write({first}.read())"]
     if roll < 0.65:
         line = w.known(scope, "str") or w.variable()
         return [f"with open({name}, {quote}a{quote}) as {second}:", f"    {second}.write({line})"]
     found = w.pick(("line.strip()", "line", "line.rstrip()", "line.split()"))
     return [
-        f"with {opened} as {first}:",
+        f"with {source} as {first}:",
         f"    for line in {first}:",
         f"        {w.plural()}.append({found})" if w.chance(0.6) else f"        {called(w, 'line')}",
     ]

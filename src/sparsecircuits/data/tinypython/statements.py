@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from sparsecircuits.data.tinypython import words
+from sparsecircuits.data.tinypython import bindings, words
 from sparsecircuits.data.tinypython.clutter import clutter, prose
 from sparsecircuits.data.tinypython.expressions import (
     VALUES,
@@ -87,24 +87,6 @@ def literal(w: Writer, scope: Scope) -> list[str]:
     ]
 
 
-def swap(w: Writer, scope: Scope) -> list[str]:
-    """Two places that trade their values."""
-    roll = w.random()
-    names = scope.all()
-    if len(names) > 1 and roll < 0.4:
-        a, b = w.many(names, 2)
-    elif roll < 0.6:
-        a, b = w.many(words.LETTERS, 2)
-    elif roll < 0.75:
-        a, b = w.many(words.NOUNS[:80], 2)
-    else:
-        a, b = w.many((w.pick(words.LETTERS), w.pick(words.NOUNS) if w.chance(0.7) else w.pick(words.PLURALS)), 2)
-    if w.chance(0.12):
-        group = w.plural()
-        a, b = f"{group}[{a}]", f"{group}[{b}]"
-    return [f"{a}, {b} = {b}, {a}"]
-
-
 def augment(w: Writer, scope: Scope) -> list[str]:
     """`x += 1` and its kin."""
     name = w.known(scope, "num")
@@ -112,38 +94,6 @@ def augment(w: Writer, scope: Scope) -> list[str]:
         return assign(w, scope)
     value = number(w) if w.chance(0.6) else arithmetic(w, scope)
     return [f"{name} {w.pick(('+=', '+=', '+=', '-=', '*='))} {value}"]
-
-
-def accumulators(w: Writer, scope: Scope) -> list[str]:
-    """Sets, strings, lists or counters started empty, then filled in a loop."""
-    pool = words.ACCUMULATORS
-    names = list(dict.fromkeys("current" if w.chance(0.25) else w.pick(pool) for _ in range(w.between(1, 3))))
-    kinds = [w.pick(("set", "set", "str", "str", "list", "num")) for _ in names]
-    starts = {"set": "set()", "str": w.quote() * 2, "list": "[]", "num": "0"}
-    lines = [f"{name} = {starts[kind]}" for name, kind in zip(names, kinds, strict=True)]
-    for _ in range(w.pick((0, 0, 0, 1, 2))):
-        lines += assign(w, scope)
-    for name, kind in zip(names, kinds, strict=True):
-        scope.add(kind, name)
-    item = w.fresh(scope)
-    body = []
-    for name, kind in w.many(list(zip(names, kinds, strict=True)), w.between(1, len(names))):
-        value = w.pick(
-            (item, item, f"{item}.{w.noun()}", f"{item}[{w.between(0, 2)}]", f"{w.pick(words.VERBS)}({item})")
-        )
-        fill = {
-            "set": f"{name}.add({value})",
-            "str": f"{name} += {w.pick((value, f'str({value})', f'{value} + {word(w)}'))}",
-            "list": f"{name}.append({value})",
-            "num": f"{name} += {w.pick(('1', value))}",
-        }[kind]
-        if w.chance(0.25):
-            body += [f"if {item} {w.pick(('==', '!=', 'in', 'not in'))} {w.noun()}:", f"    {fill}"]
-        else:
-            body.append(fill)
-    if w.chance(0.2):
-        return lines + [line for line in body if not line.startswith((" ", "if "))]
-    return [*lines, f"for {item} in {w.known(scope, 'list') or w.plural()}:", *indent(body)]
 
 
 def loop_header(w: Writer, scope: Scope) -> str:
@@ -312,9 +262,26 @@ def method_use(w: Writer, scope: Scope) -> list[str]:
     ]
 
 
+def accumulators(w: Writer, scope: Scope) -> list[str]:
+    """Names that are started and filled."""
+    return bindings.accumulators(w, scope, _between)
+
+
+def swap(w: Writer, scope: Scope) -> list[str]:
+    """Places that trade their values."""
+    return bindings.swap(w, scope, _between)
+
+
+def _between(w: Writer, scope: Scope) -> list[str]:
+    """What may stand between a name's making and its use: anything short, clutter too."""
+    if w.chance(w.clutter):
+        return clutter(w, scope, _taken_out)
+    return w.pick((assign, assign, text_call, literal, plain_call, augment, idiom))(w, scope)
+
+
 SIMPLE = (
-    (assign, 22), (literal, 16), (text_call, 20), (text_use, 12), (swap, 5), (augment, 5), (accumulators, 7),
-    (with_open, 6), (functional, 6), (comprehension, 2), (plain_call, 7), (method_use, 9), (idiom, 13),
+    (assign, 20), (literal, 16), (text_call, 20), (text_use, 12), (swap, 6), (augment, 4), (accumulators, 12),
+    (with_open, 7), (functional, 6), (comprehension, 2), (plain_call, 7), (method_use, 8), (idiom, 13),
 )  # fmt: skip
 COMPOUND = ((for_loop, 10), (while_loop, 6), (if_chain, 12), (try_block, 2))
 _SIMPLE = [function for function, weight in SIMPLE for _ in range(weight)]

@@ -11,6 +11,7 @@ from sparsecircuits.data.tinypython import words
 
 T = TypeVar("T")
 INDENT = "    "
+TOPIC = 10  # words of a vocabulary that a file comes back to
 KINDS = ("num", "str", "list", "set", "dict", "flag", "obj", "grid")
 
 
@@ -59,6 +60,8 @@ class Writer:
         self.clutter = self.rng.choice((0.0, 0.0, 0.08, 0.2, 0.5))
         self.default = self.rng.choice(("None", "None", "None", "mixed"))
         self.short_names = self.rng.choice((0.1, 0.3, 0.6))
+        self.topical = self.rng.choice((0.0, 0.3, 0.5, 0.7))
+        self._topics: dict[int, list[str]] = {}
 
     def chance(self, probability: float) -> bool:
         """True with the given probability."""
@@ -68,8 +71,11 @@ class Writer:
         """One of the choices, uniformly."""
         return choices[int(self.random() * len(choices))]
 
-    def skewed(self, choices: Sequence[T]) -> T:
-        """One of the choices, the earlier ones more often: a head of common words, a long tail of others."""
+    def skewed(self, choices: Sequence[str]) -> str:
+        """One of the choices, the earlier ones more often: a head of common words, a long tail of others. A file
+        comes back to a few of its own, as files do."""
+        if len(choices) > TOPIC and self.chance(self.topical):
+            return self.pick(self._topics.setdefault(id(choices), self.many(choices, TOPIC)))
         draw = self.random()
         return choices[int(draw**3 * len(choices) if self.random() < 0.5 else draw * draw * len(choices))]
 
