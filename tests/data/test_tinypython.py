@@ -169,7 +169,7 @@ def test_how_a_name_is_used_follows_from_what_it_was_bound_to() -> None:
     assert uses > 800
     assert wrong / uses < 0.02
     assert far / uses > 0.2
-    assert past_others / uses > 0.25
+    assert past_others / uses > 0.2
 
 
 def test_a_file_is_opened_as_something_before_it_says() -> None:
