@@ -9,7 +9,7 @@ import sys
 from pathlib import Path
 
 import pytest
-from train_together import CONFIG
+from train_together import CONFIG, config_of
 
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer, prepare_tokens
@@ -51,6 +51,22 @@ def runs(tokens, corpus, tmp_path_factory):
     torchrun(2, script, folder, corpus, f"ddp-2={accumulated}", f"fsdp-2={low_memory}", *resumed)
     sc.train(CONFIG, folder / "to-one", tokens=tokens, resume=True)
     return folder
+
+
+def test_the_dead_are_those_that_no_process_saw_fire(tokens, corpus, tmp_path):
+    """What one process alone revives: a unit that fires in another process's part of the batch is alive."""
+    fields = {"parallel": "ddp", "sparsity": {"revive_every": 3, "start": "uniform"}, "optimizer": {"lr": 0.3}}
+    fields |= {"batch_size": 2, "steps": 12}
+    alone = sc.train(config_of(dict(fields)), tmp_path / "alone", tokens=tokens)
+    torchrun(2, HERE / "train_together.py", tmp_path, corpus, f"two={json.dumps(fields)}")
+    lines, found = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("alone", "two"))
+    revived = [line for line in lines if "revived_neurons" in line]
+    assert sum(line["revived_neurons"] for line in revived) > 0
+    assert [line for line in found if "revived_neurons" in line] == revived
+    expected, _ = load_tensors(tmp_path / "two" / "model.safetensors")
+    for key, tensor in alone.state_dict().items():
+        if key in expected:
+            assert float((expected[key] - tensor).abs().max()) < 1e-4, key
 
 
 def half_done(run, copy):

@@ -34,13 +34,21 @@ CONFIG = TrainConfig(
 )
 
 
+def config_of(fields):
+    """CONFIG with other fields; those of its sparsity and its optimizer in objects of their own."""
+    parts = {
+        name: dataclasses.replace(getattr(CONFIG, name), **fields.pop(name, {})) for name in ("sparsity", "optimizer")
+    }
+    return dataclasses.replace(CONFIG, **parts, **fields)
+
+
 def main():
     out, corpus, *runs = sys.argv[1:]
     with joined() as world:
         tokens = world.first_here(lambda: prepare_tokens(corpus, Tokenizer.default()))
         for run in runs:
             name, fields = run.split("=", 1)
-            config = CONFIG if fields == "resume" else dataclasses.replace(CONFIG, **json.loads(fields))
+            config = CONFIG if fields == "resume" else config_of(json.loads(fields))
             model = sc.train(config, Path(out) / name, tokens=tokens, resume=fields == "resume")
             world.require_same(content_hash(model), f"{name}: the replicas differ")
         print("done", world.rank)

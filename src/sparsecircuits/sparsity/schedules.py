@@ -48,6 +48,10 @@ class SparsityConfig:
     regrow_every: int = 1
     """Steps from one with dense gradients, in which zero weights may come back, to the next. Between them, weights
     sparser than 12% keep their support, and the step costs what the nonzeros cost. 1: every step, the paper's way."""
+    revive_every: int = 0
+    """Steps from one look for dead units (neurons and attention channels that AbsTopK has not picked in the steps with
+    dense gradients since the last look) to the next: these begin anew, within the budget. A multiple of `regrow_every`;
+    0: never."""
     state: Literal["dense", "compact"] = "dense"
     """What training keeps of weights sparser than 12%. dense: whole matrices and their moments; a zero weight's moments
     wait until it comes back. compact: nonzeros alone (40 bytes each), for models whose whole moments fill the memory;
@@ -75,6 +79,13 @@ class SparsityConfig:
             raise UserError("sparsity.anneal log needs anneal_start > 0")
         if self.regrow_every < 1:
             raise UserError(f"sparsity.regrow_every must be at least 1, got {self.regrow_every}")
+        if self.revive_every < 0 or self.revive_every % self.regrow_every:
+            raise UserError(
+                f"sparsity.revive_every must be a multiple of sparsity.regrow_every ({self.regrow_every}), "
+                f"got {self.revive_every}"
+            )
+        if self.revive_every and self.sparsifier != "topk":
+            raise UserError("sparsity.revive_every is for sparsity.sparsifier topk")
         if self.floor < 0:
             raise UserError(f"sparsity.floor must not be negative, got {self.floor}")
 

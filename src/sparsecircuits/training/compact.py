@@ -9,7 +9,8 @@ Then the largest weights stay, floors included, as in `Projector`. So this is tr
 weights forget their moments.
 """
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -237,6 +238,17 @@ class CompactWeights(HeldWeights):
         first, second = map(chosen, matrix.moments, candidates.moments)
         matrix.moments = (first, second)
         matrix.values = chosen(matrix.values.detach(), candidates.values.detach()).requires_grad_()
+        matrix.lay()
+
+    @contextlib.contextmanager
+    def opened(self, layer: Linear) -> Iterator[list[Tensor]]:
+        """A layer's weight and moments as dense tensors, to be changed in place; then its nonzeros are taken over."""
+        matrix = next(matrix for matrix in self.pieces if layer in matrix.layers)
+        whole = [Held(matrix.pattern, part).dense() for part in (matrix.values.detach(), *matrix.moments)]
+        yield whole
+        matrix.pattern = Pattern.of(whole[0])
+        values, first, second = (part.view(-1)[matrix.pattern.places] for part in whole)
+        matrix.values, matrix.moments = values.requires_grad_(), (first, second)
         matrix.lay()
 
     @torch.no_grad()

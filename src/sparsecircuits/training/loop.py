@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import functools
 import math
 import shlex
 import shutil
@@ -41,6 +42,7 @@ from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, gradient_rms, scale_gradients_
+from sparsecircuits.training.revive import UNTIL, Reviver, require_revivable, whole_opened
 from sparsecircuits.training.status import Status
 
 
@@ -165,6 +167,10 @@ class _Run:
         if self.gates is not None:
             self.learned, self.decayed = self.gates.learned(self.model), list(self.gates.free)
         self.adam = build_adam(self.learned, config.optimizer)
+        self.reviver: Reviver | None = None
+        if config.sparsity.revive_every and not config.sparsity.dense:
+            require_revivable(self.engine.shards is not None)
+            self.reviver = Reviver(self.model, config.seed, world)
         self.held: HeldWeights | None = None
         if apart:
             self.held = CompactWeights(self.model, apart, self.adam, config.optimizer)
@@ -276,7 +282,8 @@ class _Run:
         if held is not None:
             held.begin(inputs)
         self.engine.holding = held is not None and held.direct
-        loss = self._gradient(inputs, targets)
+        with contextlib.nullcontext() if self.reviver is None or not regrows else self.reviver.watching():
+            loss = self._gradient(inputs, targets)
         if self.gates is not None:
             self.gates.collect()
         rms = self._normalise(held)
@@ -292,9 +299,20 @@ class _Run:
             held.step(rate, decay)
         self.projector(progress, () if held is None else held.names)
         decay_(self.decayed if held is None else held.others(self.decayed), decay)
+        self._revive(progress)
         if self.held is not None and held is None:
             self.held.hold()
         return loss, float(rms), rate
+
+    def _revive(self, progress: float) -> None:
+        """At the end of a step with dense gradients: dead units begin anew, where it is time for that."""
+        every = self.config.sparsity.revive_every
+        if self.reviver is None or self.step == 0 or self.step % every or progress >= UNTIL:
+            return
+        apart = self.held if isinstance(self.held, CompactWeights) else None
+        opened = functools.partial(whole_opened, self.adam) if apart is None else apart.opened
+        revived = self.reviver.revive(self.step, opened)
+        self._write(step=self.step, **{f"revived_{kind}": count for kind, count in revived.items()})
 
     def _normalise(self, held: HeldWeights | None) -> Tensor:
         """Bring the gradient to its scale; returns its root-mean-square before."""
@@ -391,6 +409,7 @@ class _Run:
             "val_loss": self.val_loss,
             "dtype": self.config.dtype,
             "held": None if self.held is None else self.held.renewed(),
+            "fired": None if self.reviver is None else self.reviver.state_dict(),
         }
         self.engine.save(self.out, self.step, self.adam, gates, state)
 
@@ -406,6 +425,8 @@ class _Run:
         self.seconds, self.val_loss = state["seconds"], state["val_loss"]
         if self.held is not None and state.get("held") is not None:
             self.held.load_state_dict(state["held"])
+        if self.reviver is not None and state.get("fired") is not None:
+            self.reviver.load_state_dict(state["fired"])
         return True
 
     def _diverged(self, loss: float, rms: float) -> None:
