@@ -17,6 +17,7 @@ llvmlite.binding.get_host_cpu_features = lambda: Narrow({**real, "avx512f": Fals
 import torch
 import torch.nn.functional as F
 from sparsecircuits.kernels import _cpu_simd, causal_attention, attention_reference, project_topk_, Held, Pattern
+from sparsecircuits.kernels import gelu_abstopk, held_mlp
 assert _cpu_simd.WIDE == 8
 torch.manual_seed(0)
 q, k, v = (torch.randn(2, 37, 48, requires_grad=True) for _ in range(3))
@@ -26,6 +27,13 @@ full = weight.clone().requires_grad_()
 ours = torch.autograd.grad(held.linear(causal_attention(q, k, v, 3)).sin().sum(), (q, k, v, held.values))
 theirs = torch.autograd.grad(F.linear(attention_reference(q, k, v, 3, None), full).sin().sum(), (q, k, v, full))
 for one, other in zip(ours, (*theirs[:3], theirs[3].view(-1)[held.pattern.places])):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+back = Held(Pattern.of(weight.T), weight.T.reshape(-1)[Pattern.of(weight.T).places].requires_grad_())
+x, leaves = q.detach().view(-1, 48).requires_grad_(), (held.values, back.values)
+ours = held_mlp(x, held, None, back, None, 9)
+theirs = back.linear(gelu_abstopk(held.linear(x), 9))
+torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+for one, other in zip(*(torch.autograd.grad(y.sin().sum(), (x, *leaves)) for y in (ours, theirs))):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 """
 

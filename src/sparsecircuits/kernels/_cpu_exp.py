@@ -67,19 +67,23 @@ def largest_8(typingctx, x, start, groups, count):  # type: ignore[no-untyped-de
 
 
 def exponential(builder: Any, v: Any) -> Any:
-    """exp of eight numbers of at most 88: 2^e (1 + r + r^2 p(r)), r = v - e ln 2. NaN stays NaN."""
+    """exp of a vector of numbers of at most 88: 2^e (1 + r + r^2 p(r)), r = v - e ln 2. NaN stays NaN."""
+    lanes, whole = v.type.count, ir.VectorType(ir.IntType(32), v.type.count)
 
-    v = builder.select(builder.fcmp_ordered("<", v, constant(LOWEST)), constant(LOWEST), v)
-    scaled = multiply_add(builder, v, constant(1.44269504), constant(0.5))
-    e = call(builder, f"llvm.floor.v{LANES}f32", vector, scaled)
-    r = multiply_add(builder, e, constant(-0.693359375), v)  # ln 2 in two parts, the first one exact
-    r = multiply_add(builder, e, constant(2.12194440e-4), r)
-    p = constant(COEFFICIENTS[0])
+    def known(value: float) -> Any:
+        return constant(value, v.type)
+
+    v = builder.select(builder.fcmp_ordered("<", v, known(LOWEST)), known(LOWEST), v)
+    scaled = multiply_add(builder, v, known(1.44269504), known(0.5))
+    e = call(builder, f"llvm.floor.v{lanes}f32", v.type, scaled)
+    r = multiply_add(builder, e, known(-0.693359375), v)  # ln 2 in two parts, the first one exact
+    r = multiply_add(builder, e, known(2.12194440e-4), r)
+    p = known(COEFFICIENTS[0])
     for coefficient in COEFFICIENTS[1:]:
-        p = multiply_add(builder, p, r, constant(coefficient))
-    p = builder.fadd(multiply_add(builder, builder.fmul(p, r), r, r), constant(1.0))
-    power = builder.add(builder.fptosi(e, _whole), ir.Constant(_whole, [127] * LANES))
-    power = builder.bitcast(builder.shl(power, ir.Constant(_whole, [23] * LANES)), vector)
+        p = multiply_add(builder, p, r, known(coefficient))
+    p = builder.fadd(multiply_add(builder, builder.fmul(p, r), r, r), known(1.0))
+    power = builder.add(builder.fptosi(e, whole), ir.Constant(whole, [127] * lanes))
+    power = builder.bitcast(builder.shl(power, ir.Constant(whole, [23] * lanes)), v.type)
     return builder.fmul(p, power)
 
 

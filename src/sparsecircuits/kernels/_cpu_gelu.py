@@ -34,17 +34,33 @@ Q = (
 
 
 def _polynomial(builder: Any, coefficients: tuple[float, ...], s: Any) -> Any:
-    """Eight values of a polynomial, the highest power's coefficient first."""
-    value = constant(coefficients[0])
+    """Values of a polynomial, the highest power's coefficient first."""
+    value = constant(coefficients[0], s.type)
     for coefficient in coefficients[1:]:
-        value = multiply_add(builder, value, s, constant(coefficient))
+        value = multiply_add(builder, value, s, constant(coefficient, s.type))
     return value
+
+
+def normal_share(builder: Any, x: Any) -> Any:
+    """Φ of a vector, (1 + erf(x / √2)) / 2: GELU(x) = x Φ(x)."""
+    half, end, other_end = (constant(value, x.type) for value in (0.5, 4.0, -4.0))
+    t = builder.fmul(x, constant(0.5**0.5, x.type))
+    t = builder.select(builder.fcmp_ordered(">", t, end), end, t)
+    t = builder.select(builder.fcmp_ordered("<", t, other_end), other_end, t)
+    s = builder.fmul(t, t)
+    erf = builder.fdiv(builder.fmul(t, _polynomial(builder, P, s)), _polynomial(builder, Q, s))
+    return multiply_add(builder, half, erf, half)
+
+
+def gelu_slope(builder: Any, x: Any, phi: Any) -> Any:
+    """GELU's derivative, Φ(x) + x φ(x), of a vector and its Φ."""
+    bell = exponential(builder, builder.fmul(builder.fmul(x, x), constant(-0.5, x.type)))
+    return multiply_add(builder, x, builder.fmul(bell, constant(0.39894228, x.type)), phi)
 
 
 @intrinsic
 def _gelu_8(typingctx, x, start, value, slope, groups):  # type: ignore[no-untyped-def]
-    """value[j] = GELU(x[start + j]) = x Φ(x) and slope[j] = Φ(x) + x φ(x) for `groups` of eight entries, where
-    Φ = (1 + erf(x / √2)) / 2."""
+    """value[j] = GELU(x[start + j]) and slope[j] = its derivative for `groups` of eight entries."""
     signature = types.void(x, types.int64, value, slope, types.int64)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
@@ -52,16 +68,9 @@ def _gelu_8(typingctx, x, start, value, slope, groups):  # type: ignore[no-untyp
         with cgutils.for_range(builder, arguments[4]) as loop:
             place = builder.mul(loop.index, ir.Constant(i64, LANES))
             x = builder.load(at(builder, data, builder.add(arguments[1], place)), align=4)
-            t = builder.fmul(x, constant(0.5**0.5))
-            t = builder.select(builder.fcmp_ordered(">", t, constant(4.0)), constant(4.0), t)
-            t = builder.select(builder.fcmp_ordered("<", t, constant(-4.0)), constant(-4.0), t)
-            s = builder.fmul(t, t)
-            erf = builder.fdiv(builder.fmul(t, _polynomial(builder, P, s)), _polynomial(builder, Q, s))
-            phi = multiply_add(builder, constant(0.5), erf, constant(0.5))
-            bell = exponential(builder, builder.fmul(builder.fmul(x, x), constant(-0.5)))
-            bell = builder.fmul(bell, constant(0.39894228))
+            phi = normal_share(builder, x)
             builder.store(builder.fmul(x, phi), at(builder, values, place), align=4)
-            builder.store(multiply_add(builder, x, bell, phi), at(builder, slopes, place), align=4)
+            builder.store(gelu_slope(builder, x, phi), at(builder, slopes, place), align=4)
         return context.get_dummy_value()
 
     return signature, generate

@@ -63,6 +63,14 @@ def _shuffle(builder: Any, a: Any, b: Any, lanes: list[int]) -> Any:
     return builder.shuffle_vector(a, b, ir.Constant(ir.VectorType(ir.IntType(32), len(lanes)), lanes))
 
 
+def total_of(builder: Any, value: Any) -> Any:
+    """The sum of a vector's entries, in a fixed order; a wide one."""
+    for step in (8, 4, 2, 1)[-(WIDE - 1).bit_length() :]:
+        other = _shuffle(builder, value, value, [(k + step) % WIDE for k in range(WIDE)])
+        value = builder.fadd(value, other)
+    return builder.extract_element(value, ir.Constant(ir.IntType(32), 0))
+
+
 def _turned(builder: Any, rows: list[Any]) -> list[Any]:
     """An 8x8 transpose in registers: pairs, then fours, then halves change places."""
     low, high = [0, 8, 1, 9, 4, 12, 5, 13], [2, 10, 3, 11, 6, 14, 7, 15]
@@ -153,6 +161,33 @@ def accumulate(typingctx, out, o, values, indices, first, last, rows, start, str
 
 
 @intrinsic
+def scatter(typingctx, out, stride, values, indices, first, last, row):  # type: ignore[no-untyped-def]
+    """out[stride * indices[p] :][:64] += values[p] * row[:64], first <= p < last.
+
+    The 64 entries of `row` stay in registers. indices: int32, none twice in first..last.
+    """
+    signature = types.void(out, types.int64, values, indices, types.int64, types.int64, row)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, stride, _, _, first, last, _ = arguments
+        write, factors, places, read = (
+            data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 2, 3, 6)
+        )
+        parts = [ir.Constant(i64, WIDE * k) for k in range(WIDTH // WIDE)]
+        kept = [builder.load(at(builder, read, part, wide), align=4) for part in parts]
+        with cgutils.for_range(builder, builder.sub(last, first)) as loop:
+            p = builder.add(first, loop.index)
+            factor = everywhere(builder, builder.load(builder.gep(factors, [p])), wide)
+            base = builder.mul(stride, builder.sext(builder.load(builder.gep(places, [p])), i64))
+            for part, entries in zip(parts, kept, strict=True):
+                target = at(builder, write, builder.add(base, part), wide)
+                builder.store(multiply_add(builder, factor, entries, builder.load(target, align=4)), target, align=4)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def sampled_dots(typingctx, out, indices, first, last, left, start, right, stride):  # type: ignore[no-untyped-def]
     """out[p] += left[start : start + 64] · right[stride * indices[p] :][:64], first <= p < last.
 
@@ -174,11 +209,8 @@ def sampled_dots(typingctx, out, indices, first, last, left, start, right, strid
             sums = [builder.fmul(kept[k], entries[k]) for k in (0, 1)]  # two chains: a multiply-add takes four cycles
             for k in range(2, len(parts)):
                 sums[k % 2] = multiply_add(builder, kept[k], entries[k], sums[k % 2])
-            total = builder.fadd(*sums)
-            for width in (8, 4, 2, 1)[-(WIDE - 1).bit_length() :]:
-                total = builder.fadd(total, _shuffle(builder, total, total, [(k + width) % WIDE for k in range(WIDE)]))
+            dot = total_of(builder, builder.fadd(*sums))
             target = builder.gep(write, [p])
-            dot = builder.extract_element(total, ir.Constant(ir.IntType(32), 0))
             builder.store(builder.fadd(builder.load(target), dot), target)
         return context.get_dummy_value()
 

@@ -8,12 +8,15 @@ from collections.abc import Callable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules import module as _module
 
 from sparsecircuits.errors import UserError, no_such
 
 # What torch.compile, DDP and checkpoint wrappers put into module names, and the list that the layers are in.
 _WRAPPERS = re.compile(r"(^|\.)(_orig_mod|module|_checkpoint_wrapped_module|_fsdp_wrapped_module)(?=\.)")
 _PREFIX = "blocks."
+_HOOKS = ("_forward_hooks", "_forward_pre_hooks", "_backward_hooks", "_backward_pre_hooks")
+_GLOBAL_HOOKS = tuple(f"_global{kind}" for kind in _HOOKS)
 
 
 def hook_points(model: nn.Module) -> dict[str, nn.Module]:
@@ -24,6 +27,13 @@ def hook_points(model: nn.Module) -> dict[str, nn.Module]:
         for name, module in model.named_modules()
         if getattr(module, "is_site", False)
     }
+
+
+def is_watched(module: nn.Module) -> bool:
+    """Whether anything hangs on a module that must see its call: hooks of any kind, its own or every module's, or
+    another `forward` in place of the class's."""
+    own = vars(module)
+    return "forward" in own or any(own[kind] for kind in _HOOKS) or any(vars(_module)[kind] for kind in _GLOBAL_HOOKS)
 
 
 @contextlib.contextmanager

@@ -21,9 +21,12 @@ from sparsecircuits.kernels import (
     attention_at,
     attention_reference,
     causal_attention,
+    held_mlp,
     linear_cross_entropy,
 )
+from sparsecircuits.kernels.held_mlp import takes
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.hooks import is_watched
 from sparsecircuits.models.sites import Site
 
 if TYPE_CHECKING:
@@ -103,8 +106,19 @@ class MLP(nn.Module):
 
     def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
-        hidden = self.post_act(self.c_fc(self.act_in(x)))
-        return self.resid_delta(self.c_proj(hidden))
+        x = self.act_in(x)
+        fc, proj = (
+            getattr(layer, "held", None) for layer in (self.c_fc, self.c_proj)
+        )  # others may stand in their place
+        if fc is None or proj is None or not self._fuses(x, fc.pattern.shape[0]):
+            return self.resid_delta(self.c_proj(self.post_act(self.c_fc(x))))
+        return self.resid_delta(held_mlp(x, fc, self.c_fc.bias, proj, self.c_proj.bias, self.post_act.k))
+
+    def _fuses(self, x: Tensor, units: int) -> bool:
+        """Whether one operator can stand for `post_act` and the layers around it: nobody looks at what is between."""
+        parts = (self.c_fc, self.post_act, self.c_proj)
+        activation, k = self.post_act.activation, self.post_act.k
+        return activation == "gelu" and takes(x, units, k) and not any(map(is_watched, parts))
 
 
 def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
