@@ -16,7 +16,7 @@ from sparsecircuits.plots.style import LIGHT
 
 TARGET = Path(__file__).with_name("images") / "train-scale.png"
 TOKENS = 8 * 128
-CASE = re.compile(r"training step, d_model (\d+), ([\d.]+)% nonzero")
+CASE = re.compile(r"training step, d_model (\d+), \d layers, ([\d.]+)% nonzero")
 
 
 def draw(rows: list[dict], target: Path = TARGET) -> None:
@@ -30,15 +30,14 @@ def draw(rows: list[dict], target: Path = TARGET) -> None:
     figure = Figure(figsize=(9.2, 3.6), dpi=130, layout="constrained")
     FigureCanvasAgg(figure)
     cost, share = figure.subplots(1, 2)
-    dense = [1e3 * points[width, densities[0]]["baseline_ms"] / TOKENS for width in widths]
+    baseline = {width: row["baseline_ms"] for (width, _), row in points.items()}
+    dense = [1e3 * baseline[width] / TOKENS for width in widths]
     cost.plot(widths, dense, color="#333333", linestyle="--", marker="s", label="dense step")
     for place, density in enumerate(densities):
-        rows_here = [points[width, density] for width in widths]
-        color = LIGHT[place]
-        cost.plot(
-            widths, [1e3 * r["ours_ms"] / TOKENS for r in rows_here], color=color, marker="o", label=f"{density:g}%"
-        )
-        share.plot(widths, [1 / r["ratio"] for r in rows_here], color=color, marker="o", label=f"{density:g}%")
+        here = {width: points[width, density] for width in widths if (width, density) in points}
+        style = {"color": LIGHT[place], "marker": "o", "label": f"{density:g}%"}
+        cost.plot(list(here), [1e3 * row["ours_ms"] / TOKENS for row in here.values()], **style)
+        share.plot(list(here), [1 / row["ratio"] for row in here.values()], **style)
     share.axhline(1, color="#333333", linestyle="--")
     for axes, title, unit in ((cost, "Cost", "µs a token"), (share, "Cost against dense", "sparse / dense")):
         axes.set_title(title, loc="left", fontweight="bold", fontsize=11)

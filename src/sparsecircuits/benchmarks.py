@@ -289,25 +289,31 @@ def _train_step_cases() -> Iterator[Case]:
         yield Case(case, step, "dense step", TrainingSteps(dense_twin(config), "cuda"))
 
 
-SCALE_WIDTHS = (128, 256, 512)
-SCALE_DENSITIES = (1.0, 0.1, 0.02, 0.01)
+SCALE = {
+    **dict.fromkeys((128, 256, 512), (1.0, 0.1, 0.02, 0.01)),
+    **dict.fromkeys((1024, 2048), (0.02, 1 / 256)),
+}
+"""Densities to measure at each width."""
 
 
 def _train_scale_cases() -> Iterator[Case]:
-    """A step's cost over width and density: 2 layers, 8 sequences of 128 tokens; the baseline is dense.
+    """A step's cost over width and density, amortised over nano's steps from one dense gradient to the next: 8
+    sequences of 128 tokens, 2 layers (1 above a width of 512); the baseline is dense.
 
     Density 1 keeps AbsTopK and drops only the zeros, so its row shows what the activations' sparsity costs.
     The floor shrinks where a row of the narrow models has no room for four nonzeros.
     """
-    for width in SCALE_WIDTHS:
-        nano = preset("nano")
-        model = replace(nano.model, d_model=width)
+    for width, densities in SCALE.items():
+        nano, layers = preset("nano"), 1 if width > 512 else 2
+        model = replace(nano.model, d_model=width, n_layer=layers)
         base = replace(nano, model=model, batch_size=8, steps=1000, dtype="float32", bigram_init="uniform")
-        dense = TrainingSteps(dense_twin(base))
-        for density in SCALE_DENSITIES:
+        every = base.sparsity.regrow_every
+        dense = TrainingSteps(dense_twin(_regrowing(base, 1)))
+        for density in densities:
             sparsity = replace(base.sparsity, density=density, floor=min(base.sparsity.floor, int(density * width)))
             step = TrainingSteps(replace(base, sparsity=sparsity))
-            yield Case(f"training step, d_model {width}, {density:.0%} nonzero, CPU", step, "dense step", dense)
+            case = f"training step, d_model {width}, {layers} layers, {density:.2%} nonzero, CPU"
+            yield Case(case, step, "dense step", dense, times=every)
 
 
 BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
