@@ -23,8 +23,8 @@ from pydantic import BaseModel
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.data.tinypython import generate_files
+from sparsecircuits.nodes.ablation_values import pretraining_means
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import pretraining_means
 from sparsecircuits.viewer.payload import picture_payload
 from sparsecircuits.viewer.weights import node_weights
 

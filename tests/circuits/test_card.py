@@ -29,8 +29,8 @@ from sparsecircuits.circuits.measures.runs import Matched
 from sparsecircuits.circuits.measures.sufficiency import share
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
+from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.objective import Calibration
 
 TINY_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)
 

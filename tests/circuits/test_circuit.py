@@ -14,8 +14,8 @@ from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.circuits.measures.necessity import random_nodes_like
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.viewer.payload import picture_payload
 from sparsecircuits.viewer.picture import render_html
 

@@ -9,20 +9,20 @@ import torch
 import sparsecircuits as sc
 from faults import circuit_of, with_frozen
 from handmade import QUOTE_NODES, quote_model
-from sparsecircuits.circuits.calibrations import training_pairs
 from sparsecircuits.circuits.card.verdict import judge
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.measures.nulls import prompt_means, shuffled_labels
 from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
-from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.calibration import calibrate, training_pairs
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits, in_order, task_loss
+from sparsecircuits.nodes.task_score import score_on_task
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import all_candidate_logits, calibrate, in_order, task_loss
 from sparsecircuits.tasks import load_task_file
 from sparsecircuits.viewer.peek import file_payload
 

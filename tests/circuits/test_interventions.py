@@ -11,8 +11,8 @@ from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
 TOLERANCE = 1e-4

@@ -17,8 +17,8 @@ from handmade import QUOTE_NODES
 from sparsecircuits.circuits import many
 from sparsecircuits.circuits.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search
 from sparsecircuits.locks import locked
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace
 
 TINY = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
 PROGRAM = """
@@ -27,7 +27,7 @@ import torch
 import sparsecircuits as sc
 from sparsecircuits.circuits.search import search
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 
 if __name__ == "__main__":
     model = sc.load_model(sys.argv[1])

@@ -12,7 +12,7 @@ from sparsecircuits.cli.show import print_table
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import near
 from sparsecircuits.models.storage import save_native
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 
 
 @pytest.fixture(scope="module")

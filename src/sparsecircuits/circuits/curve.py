@@ -3,8 +3,9 @@
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparsecircuits.pruning.discretise import Evaluator, top_nodes
-from sparsecircuits.pruning.edges import Edges, edges_between
+from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.pruning.discretise import top_nodes
 
 GROWTH = 1.6  # from one size of the ranking's prefixes to the next
 LARGEST = 1000

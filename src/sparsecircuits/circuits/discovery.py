@@ -10,7 +10,6 @@ import numpy as np
 import torch
 
 from sparsecircuits import __version__
-from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.curve import size_curve
 from sparsecircuits.circuits.evaluation import measure
@@ -18,13 +17,15 @@ from sparsecircuits.circuits.extraction import edge_records, nodes_of
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.ablation_values import ablation_values, pretraining_means, training_means
+from sparsecircuits.nodes.calibration import fitted, training_pairs, unbiased
+from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
+from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edge_pruning import prune_edges
-from sparsecircuits.pruning.edges import Edges, edges_between
-from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
-from sparsecircuits.pruning.gating import ablation_values
-from sparsecircuits.pruning.objective import all_candidate_logits, correct_of, task_loss, unbiased
 from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.tasks import Task
 
@@ -155,16 +156,6 @@ def require_doable(model: SparseTransformer, task: Task, target_loss: float, con
             f"the whole model's loss on {task.name} is {calibrated:.3f} calibrated "
             f"({task_loss(logits, correct).item():.3f} raw), above the target {target_loss}"
         )
-
-
-def training_means(model: SparseTransformer) -> torch.Tensor:
-    """Means of all nodes [nodes] over the text that the model was trained on."""
-    from sparsecircuits.data import Tokenizer, prepare_tokens
-
-    if model.corpus is None:
-        raise UserError("the model does not say what text it was trained on: give prune its tokens or means")
-    tokens = prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).train
-    return pretraining_means(model, tokens)
 
 
 def _build(

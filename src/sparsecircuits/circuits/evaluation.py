@@ -7,8 +7,8 @@ from torch import Tensor
 from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import all_candidate_logits
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
 REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0

@@ -7,8 +7,8 @@ from sparsecircuits.circuits.circuit import Edge, Node
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.edges import Edges, edges_between
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.space import NodeSpace
 
 
 def nodes_of(names: list[str], config: ModelConfig, means: dict[str, Tensor]) -> list[Node]:

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from sparsecircuits import __version__
-from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs, training_pairs
+from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs
 from sparsecircuits.circuits.card import verdict
 from sparsecircuits.circuits.card.schema import PromptLosses, Report, Shortcut
 from sparsecircuits.circuits.circuit import Circuit, Losses
@@ -26,8 +26,9 @@ from sparsecircuits.circuits.measures.sufficiency import ablations_of, share, su
 from sparsecircuits.data.corpora import require_folder
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.calibration import training_pairs
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.shortcuts import shortcuts_on

@@ -22,7 +22,7 @@ from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_like
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch
 

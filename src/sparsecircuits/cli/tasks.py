@@ -93,8 +93,8 @@ def _shortcuts(command: args.Tasks) -> None:
 
 
 def _score(command: args.Tasks) -> None:
-    from sparsecircuits.circuits.scoring import score_on_task
     from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.nodes.task_score import score_on_task
 
     assert command.model is not None
     model = load_model(command.model)

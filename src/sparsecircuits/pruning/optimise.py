@@ -9,11 +9,12 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.edges import EdgeGates, Edges
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.edges import EdgeGates, Edges
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
 Report = Callable[[int, float, int], None]

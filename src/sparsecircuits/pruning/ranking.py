@@ -8,12 +8,14 @@ from torch import Tensor
 
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.attribution import first_order_rises
+from sparsecircuits.nodes.attribution import first_order_rises
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.donors import counterparts
+from sparsecircuits.nodes.edges import joins
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.edges import joins
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating, counterparts
-from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.optimise import Report, frozen_weights, learn_gates, training_batches
 from sparsecircuits.tasks import PairBatch, Task
 

@@ -13,7 +13,7 @@ from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
-from sparsecircuits.pruning.objective import all_candidate_logits
+from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import rounded
 from sparsecircuits.viewer.peek import file_payload

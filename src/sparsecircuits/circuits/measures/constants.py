@@ -8,7 +8,7 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.runs import chunks
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
 FAR = 4.0

@@ -11,8 +11,9 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.estimate import Estimate, estimate
 from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration, accuracy, correct_of, in_order
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.task_loss import accuracy, correct_of, in_order
 from sparsecircuits.tasks import SPLITS, Pair, PairBatch, Task
 from sparsecircuits.tasks.brackets import BRACKET_COUNTING, list_of
 from sparsecircuits.tasks.words import context_lines

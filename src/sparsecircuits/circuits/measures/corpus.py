@@ -15,7 +15,7 @@ from sparsecircuits.circuits.measures.runs import by_length, final_logits
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.objective import Calibration
+from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.realcode import Contexts, Places, find_places
 from sparsecircuits.tasks.realcode.cue import best_cue, shifted_accuracy

@@ -12,10 +12,10 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.estimate import finite
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.discretise import Evaluator
-from sparsecircuits.pruning.edges import edges_between
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import candidate_logits, correct_of, task_loss
+from sparsecircuits.nodes.edges import edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 GROWTH = 2.0  # from one size outside the circuit to the next

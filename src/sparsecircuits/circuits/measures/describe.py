@@ -14,7 +14,7 @@ from sparsecircuits.circuits.measures.runs import Matched, answers_of, chunks, f
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.objective import accuracy, correct_of
+from sparsecircuits.nodes.task_loss import accuracy, correct_of
 from sparsecircuits.tasks import PairBatch, Task
 
 SHARES = (0.03, 0.1, 0.25, 0.5, 0.75)

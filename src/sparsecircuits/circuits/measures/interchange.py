@@ -16,8 +16,10 @@ from sparsecircuits.circuits.measures.sufficiency import share
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gating import Donors, Gating
-from sparsecircuits.pruning.objective import Calibration, correct_of
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.donors import Donors
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.task_loss import correct_of
 from sparsecircuits.tasks import PairBatch
 
 MOST_DONORS = 6

@@ -16,7 +16,7 @@ from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.objective import Calibration
+from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.tasks import PairBatch
 
 

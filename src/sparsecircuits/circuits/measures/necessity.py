@@ -8,14 +8,14 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.calibrations import fitted
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.estimate import Estimate, estimate
 from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import correct_of
+from sparsecircuits.nodes.calibration import fitted
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import correct_of
 from sparsecircuits.tasks import PairBatch
 
 LN2 = math.log(2)

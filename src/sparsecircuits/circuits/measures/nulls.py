@@ -22,11 +22,13 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.measures.runs import chunks
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
-from sparsecircuits.pruning.config import Ablation, PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
-from sparsecircuits.pruning.edges import edges_between
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import unbiased
+from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.nodes.calibration import unbiased
+from sparsecircuits.nodes.edges import edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.optimise import learn_gates
 from sparsecircuits.tasks import Pair, PairBatch, Task
 

@@ -13,9 +13,10 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.config import Ablation
-from sparsecircuits.pruning.gating import Donors, Gating
-from sparsecircuits.pruning.objective import EVALUATION_ROWS, correct_of, length_order, pick_answers
+from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.nodes.donors import Donors
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.task_loss import EVALUATION_ROWS, correct_of, length_order, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 Changes = Callable[[int, int, int], Mapping[str, Callable[[Tensor], Tensor]]]

@@ -18,9 +18,10 @@ from sparsecircuits.circuits.measures.runs import (
     losses_of,
 )
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration, calibrate, correct_of, task_loss
+from sparsecircuits.nodes.calibration import Calibration, calibrate
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 AblationName = Literal["mean", "zero", "resample_pair", "resample_random"]

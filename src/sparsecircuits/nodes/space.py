@@ -1,22 +1,15 @@
-"""The space of nodes, and their means over pretraining text.
-
-Node space: all channels of all node sites side by side, in order of computation, in one flat vector.
-"""
+"""The node space: all channels of all node sites side by side, in order of computation, in one flat vector."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-import numpy as np
 import torch
 from jaxtyping import Bool, Float
 from torch import Tensor
 
-from sparsecircuits.data import validation_batches
 from sparsecircuits.errors import NoSuchNode
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import node_sites, split_node, split_site
-from sparsecircuits.models.transformer import SparseTransformer
 
 
 @dataclass(frozen=True)
@@ -64,23 +57,3 @@ class NodeSpace:
                 raise NoSuchNode(f"the model has no node {name!r}: {site} has {place.stop - place.start} channels")
             mask[place.start + index] = True
         return mask
-
-
-@torch.no_grad()
-def pretraining_means(
-    model: SparseTransformer, tokens: np.ndarray, max_tokens: int = 65_536
-) -> Float[Tensor, " nodes"]:
-    """Each node's mean activation over pretraining text, pooled over positions.
-
-    tokens: 1-d array of token ids; sequences of the model's full context are read from its start.
-    """
-    space = NodeSpace.of(model.config)
-    totals, count = torch.zeros(space.size, dtype=torch.float64), 0
-    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
-    for inputs, _ in validation_batches(tokens, model.config.n_ctx, 32, max_tokens):
-        with record(model, pattern) as seen:
-            model(torch.from_numpy(inputs).to(model.device))
-        sums = {site: seen[site].flatten(0, 1).sum(dim=0, dtype=torch.float64).cpu() for site in space.slices}
-        totals += space.join(sums)
-        count += inputs.size
-    return (totals / count).float()

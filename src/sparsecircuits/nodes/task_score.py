@@ -2,9 +2,9 @@
 
 from typing import Any
 
-from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.objective import accuracy, all_candidate_logits, correct_of, in_order, task_loss
+from sparsecircuits.nodes.calibration import fitted, training_pairs
+from sparsecircuits.nodes.task_loss import accuracy, all_candidate_logits, correct_of, in_order, task_loss
 from sparsecircuits.tasks import Task
 
 

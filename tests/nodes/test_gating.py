@@ -7,10 +7,12 @@ import sparsecircuits as sc
 from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.pruning.edges import EdgeGates, edges_between, joins
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating, ablation_values, counterparts
-from sparsecircuits.pruning.objective import all_candidate_logits, candidate_logits
+from sparsecircuits.nodes.ablation_values import ablation_values
+from sparsecircuits.nodes.donors import counterparts
+from sparsecircuits.nodes.edges import EdgeGates, edges_between, joins
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits, candidate_logits
 
 
 def random_model(afrac):

@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from sparsecircuits.models.sites import split_site
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 
 # Which sites a layer's matrices join: (source, target, module, which third of its rows or None for all).
 _JOINS = (

@@ -3,44 +3,20 @@
 import contextlib
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
-from typing import get_args
 
-import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.kernels import gate_channels
-from sparsecircuits.models.hooks import intervene, record
+from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.sites import split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_like
-from sparsecircuits.pruning.config import Ablation
-from sparsecircuits.pruning.edges import EdgeGates
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.nodes.donors import Donors, other_prompts
+from sparsecircuits.nodes.edges import EdgeGates
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
-
-ABLATIONS: tuple[str, ...] = get_args(Ablation)
-
-
-@dataclass(frozen=True)
-class Donors:
-    """For each prompt of a batch, another prompt that it takes activations from.
-
-    batch: the donors, row by row; place [n, T]: which of the donor's positions stands for each position.
-    """
-
-    batch: PairBatch
-    place: np.ndarray
-
-    @classmethod
-    def pairs(cls, batch: PairBatch) -> "Donors":
-        """Each prompt's donor is the other one of its pair."""
-        return cls(batch.take(np.arange(len(batch.last)) ^ 1), counterparts(batch))
-
-    def rows(self, start: int, stop: int, width: int) -> "Donors":
-        """The donors of prompts start..stop, whose tokens are `width` wide."""
-        return Donors(self.batch.rows(start, stop), self.place[start:stop, :width])
 
 
 @dataclass(frozen=True)
@@ -96,35 +72,6 @@ def _after_attention(site: str) -> str:
     return site.removesuffix("v") + "y" if split_site(site)[1] == "attn.v" else site
 
 
-def ablation_values(ablation: str, means: Float[Tensor, " nodes"]) -> Float[Tensor, " nodes"]:
-    """The constants of an ablation (those of `resample` are not used). Raises UserError for an unknown one."""
-    if ablation not in ABLATIONS:
-        raise UserError(no_such("no ablation", ablation, ABLATIONS))
-    return means if ablation == "mean" else torch.zeros_like(means)
-
-
 def freeze_channels(x: Tensor, gate: Tensor, instead: Tensor) -> Tensor:
     """x * gate + instead * (1 - gate); `instead` is [n], or as x."""
     return gate_channels(x, gate, instead) if instead.dim() == 1 else torch.lerp(instead, x, gate.to(x.dtype))
-
-
-@torch.no_grad()
-def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) -> dict[str, Tensor]:
-    """Activations [n, T, width] of all node sites, and of `attn.y`, on each row's donor, in place."""
-    sites = [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))]
-    with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
-        model(torch.from_numpy(donors.batch.tokens).to(model.device))
-    place = torch.from_numpy(np.ascontiguousarray(donors.place)).to(model.device)
-    row = torch.arange(place.shape[0], device=model.device)[:, None]
-    return {site: seen[site][row, place] for site in sites}
-
-
-def counterparts(batch: PairBatch) -> np.ndarray:
-    """The position [2N, T] on a row's other prompt (row ^ 1) that stands for each of its positions."""
-    tokens, last = batch.tokens, batch.last
-    other = np.arange(len(tokens)) ^ 1
-    common = (tokens == tokens[other]).cumprod(axis=1).sum(axis=1)
-    common = np.minimum(common, np.minimum(last, last[other]))[:, None]
-    place = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    from_end = np.clip(place - last[:, None] + last[other][:, None], common, None)
-    return np.minimum(np.where(place < common, place, from_end), last[other][:, None])

@@ -1,4 +1,4 @@
-"""The parts of pruning, each against its definition."""
+"""What sets of nodes are and what they cost: each part against its definition."""
 
 import dataclasses
 import math
@@ -12,26 +12,18 @@ import sparsecircuits as sc
 from handmade import quote_model
 from sparsecircuits.data import Tokenizer, validation_batches
 from sparsecircuits.errors import NoSuchNode
-from sparsecircuits.pruning.discretise import Evaluator, Score, drop_needless, top_nodes
-from sparsecircuits.pruning.edges import EdgeGates, edges_between
-from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration, all_candidate_logits, calibrate, candidate_logits, task_loss
-from sparsecircuits.pruning.optimise import heaviside
+from sparsecircuits.nodes.ablation_values import pretraining_means
+from sparsecircuits.nodes.calibration import calibrate
+from sparsecircuits.nodes.edges import EdgeGates, edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits, candidate_logits, task_loss
 
 
 @pytest.fixture(scope="module")
 def model():
     return quote_model(Tokenizer.default())
-
-
-def test_heaviside_and_its_gradient():
-    tau = torch.tensor([-0.5, -1e-9, 0.0, 0.7], requires_grad=True)
-    gate = heaviside(tau, 0.5)
-    assert gate.tolist() == [0, 0, 1, 1]
-    gate.sum().backward()
-    slope = torch.sigmoid(tau.detach() / 0.5)
-    torch.testing.assert_close(tau.grad, slope * (1 - slope) / 0.5)
 
 
 def test_gates_on_change_nothing_and_gates_off_freeze_everything(model):
@@ -69,7 +61,7 @@ def test_order_and_chunks_of_evaluation_do_not_matter(model, monkeypatch):
     batch = sc.get_task("single_double_quote.plain").batch("train", 20)
     with torch.no_grad():
         expected = candidate_logits(model, batch)
-    monkeypatch.setattr("sparsecircuits.pruning.objective.EVALUATION_ROWS", 7)
+    monkeypatch.setattr("sparsecircuits.nodes.task_loss.EVALUATION_ROWS", 7)
     torch.testing.assert_close(all_candidate_logits(model, batch), expected)
 
 
@@ -102,27 +94,6 @@ def test_calibration_makes_no_circuit_of_a_trace():
     calibration = calibrate(logits, correct)
     assert calibration.scale < 6
     assert task_loss(calibration(logits), correct) > 0.6
-
-
-def test_top_nodes_breaks_ties_by_order():
-    assert top_nodes(torch.tensor([0.5, 0.7, 0.5, 0.5]), 2).tolist() == [True, True, False, False]
-
-
-@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40), st.floats(0.0, 5.0), st.sampled_from([3, 100]))
-@settings(max_examples=60, deadline=None)
-def test_as_many_as_can_go_are_dropped(missed, target, limit):
-    """Where each node's absence costs its own share, the cheapest go first, and not one more could."""
-    weights = torch.tensor(missed, dtype=torch.float64)
-
-    def evaluate(kept):
-        return Score(weights[~kept].sum().item(), Calibration())
-
-    everything = torch.ones(len(missed), dtype=torch.bool)
-    kept = drop_needless(everything, evaluate, target, limit, rises=lambda kept: weights)
-    assert evaluate(kept).loss <= target
-    if limit >= len(missed) or int(kept.sum()) <= limit:
-        cheapest = weights.sort().values.cumsum(0)
-        assert int((~kept).sum()) == int((cheapest <= target).sum())
 
 
 def test_first_order_rises_are_slopes(model):

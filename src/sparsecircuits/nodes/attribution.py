@@ -7,8 +7,9 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 

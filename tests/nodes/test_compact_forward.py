@@ -10,11 +10,11 @@ from hypothesis import strategies as st
 
 from randommodels import configs, random_model
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.pruning.compact import CompactForward
-from sparsecircuits.pruning.edges import EdgeGates, edges_between
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import all_candidate_logits
+from sparsecircuits.nodes.compact_forward import CompactForward
+from sparsecircuits.nodes.edges import EdgeGates, edges_between
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch
 
 
