@@ -29,7 +29,7 @@ _EXPORTS = {
     "write_task_file": "sparsecircuits.tasks",
     "Task": "sparsecircuits.tasks",
     "Pair": "sparsecircuits.tasks",
-    "prune": "sparsecircuits.circuits.discovery",
+    "prune": "sparsecircuits.pruning.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.circuits.faithfulness",
     "run_with": "sparsecircuits.circuits.interventions",
@@ -43,7 +43,6 @@ __all__ = ["__version__", *_EXPORTS]
 if TYPE_CHECKING:
     from sparsecircuits.circuits.changes import Intervention as Intervention
     from sparsecircuits.circuits.circuit import Circuit as Circuit
-    from sparsecircuits.circuits.discovery import prune as prune
     from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
     from sparsecircuits.circuits.interventions import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.pruning.discovery import prune as prune
     from sparsecircuits.tasks import Pair as Pair
     from sparsecircuits.tasks import Task as Task
     from sparsecircuits.tasks import get_task as get_task

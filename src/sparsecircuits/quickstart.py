@@ -156,8 +156,8 @@ def _found(
     model: "SparseTransformer", seed: int, tokens: "np.ndarray", progress: Progress, say: Callable[[str], None]
 ) -> "tuple[Task, Circuit]":
     """The circuit of the task among distractors; where the model did not learn that, without them."""
-    from sparsecircuits.circuits.discovery import prune
     from sparsecircuits.pruning.config import PruneConfig
+    from sparsecircuits.pruning.discovery import prune
     from sparsecircuits.tasks import PLAIN, get_task
 
     def pruned(name: str) -> "tuple[Task, Circuit]":

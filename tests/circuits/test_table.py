@@ -4,8 +4,8 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from sparsecircuits.circuits.curve import edges_at, pareto_front
 from sparsecircuits.circuits.table import geometric_mean_edges, plot, summary, write_table
+from sparsecircuits.pruning.size_curve import edges_at, pareto_front
 
 SMALL = [(0, 0, 0.7), (3, 2, 0.4), (6, 5, 0.12), (40, 90, 0.03)]
 LARGE = [(0, 0, 0.7), (9, 20, 0.14)]

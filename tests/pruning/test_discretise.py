@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.evaluator import Score
 from sparsecircuits.pruning.discretise import drop_needless, top_nodes
-from sparsecircuits.pruning.optimise import heaviside
+from sparsecircuits.pruning.learned_gates import heaviside
 
 
 def test_heaviside_and_its_gradient():

@@ -14,7 +14,7 @@ from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning import edge_pruning
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edge_pruning import prune_edges
-from sparsecircuits.pruning.optimise import tied_query_keys
+from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 
 QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}

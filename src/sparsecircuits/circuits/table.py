@@ -5,8 +5,8 @@ import math
 from pathlib import Path
 from typing import Any
 
-from sparsecircuits.circuits.curve import Point, edges_at
 from sparsecircuits.files import write_text
+from sparsecircuits.pruning.size_curve import Point, edges_at
 
 TARGETS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
 COLUMNS = ("model", "task", "loss_full", "loss_ablated", "loss", "n_nodes", "n_edges", "seconds", "skipped")

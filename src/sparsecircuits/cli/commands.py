@@ -221,7 +221,7 @@ def _prune_chosen(
     model: "SparseTransformer", chosen: list["Task"], command: args.Prune, folder: Path, update: Any
 ) -> Iterator[dict[str, Any]]:
     from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.circuits.many import default_workers, prune_tasks, search_tasks
+    from sparsecircuits.pruning.many import default_workers, prune_tasks, search_tasks
 
     if command.search is None:
         done = prune_tasks(

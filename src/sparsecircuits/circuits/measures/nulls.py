@@ -29,7 +29,7 @@ from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
-from sparsecircuits.pruning.optimise import learn_gates
+from sparsecircuits.pruning.learned_gates import learn_gates
 from sparsecircuits.tasks import Pair, PairBatch, Task
 
 ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights"]

@@ -17,15 +17,15 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.curve import pareto_front
-from sparsecircuits.circuits.discovery import prune, require_doable
-from sparsecircuits.circuits.workers import pool, refuse_in_worker
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.files import atomic_path, sweep, write_text
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.discovery import prune, require_doable
+from sparsecircuits.pruning.size_curve import pareto_front
+from sparsecircuits.pruning.workers import pool, refuse_in_worker
 from sparsecircuits.tasks import Task
 
 if TYPE_CHECKING:

@@ -9,16 +9,16 @@ from pathlib import Path
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.discovery import prune
 from sparsecircuits.circuits.faithfulness import faithfulness
-from sparsecircuits.circuits.search import search
-from sparsecircuits.circuits.workers import pool, refuse_in_worker
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.files import sweep
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import training_means
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.discovery import prune
+from sparsecircuits.pruning.search import search
+from sparsecircuits.pruning.workers import pool, refuse_in_worker
 from sparsecircuits.tasks import TASK_FILE, Task, write_task_file
 from sparsecircuits.tasks.own import FileTask
 

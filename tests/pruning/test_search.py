@@ -14,18 +14,18 @@ import torch
 
 import sparsecircuits as sc
 from handmade import QUOTE_NODES
-from sparsecircuits.circuits import many
-from sparsecircuits.circuits.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search
 from sparsecircuits.locks import locked
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.pruning import many
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search
 
 TINY = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
 PROGRAM = """
 import sys
 import torch
 import sparsecircuits as sc
-from sparsecircuits.circuits.search import search
+from sparsecircuits.pruning.search import search
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.nodes.space import NodeSpace
 
@@ -149,7 +149,7 @@ def test_two_prunings_into_one_circuit_folder_are_refused_before_any_work(tmp_pa
 
 POOL = """
 import sys, time
-from sparsecircuits.circuits.workers import pool
+from sparsecircuits.pruning.workers import pool
 if __name__ == "__main__":
     with pool(time.sleep, 2, 2) as (submit, size):
         calls = [submit(float(sys.argv[1])) for _ in range(size)]

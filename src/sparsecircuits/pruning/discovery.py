@@ -11,7 +11,6 @@ import torch
 
 from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
-from sparsecircuits.circuits.curve import size_curve
 from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edge_records, nodes_of
 from sparsecircuits.errors import TaskTooHard, UserError
@@ -27,6 +26,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edge_pruning import prune_edges
 from sparsecircuits.pruning.ranking import rank_nodes
+from sparsecircuits.pruning.size_curve import size_curve
 from sparsecircuits.tasks import Task
 
 WIDER = 1.25  # of the smallest prefix that holds the goal: where the clean-up starts a second time
