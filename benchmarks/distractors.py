@@ -10,7 +10,7 @@ import sys
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import training_means
 from sparsecircuits.nodes.calibration import fitted, training_pairs

@@ -18,7 +18,7 @@ from pathlib import Path
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import prepare_tokens
 from sparsecircuits.files import sha256, write_text
 from sparsecircuits.interop.manifest import Manifest, Shipped, ShippedCircuit

@@ -31,9 +31,9 @@ _EXPORTS = {
     "Pair": "sparsecircuits.tasks",
     "prune": "sparsecircuits.pruning.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
-    "faithfulness": "sparsecircuits.circuits.faithfulness",
-    "run_with": "sparsecircuits.circuits.interventions",
-    "Intervention": "sparsecircuits.circuits.changes",
+    "faithfulness": "sparsecircuits.faithfulness.report",
+    "run_with": "sparsecircuits.circuits.run_with",
+    "Intervention": "sparsecircuits.circuits.intervention",
     "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
@@ -41,11 +41,11 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from sparsecircuits.circuits.changes import Intervention as Intervention
     from sparsecircuits.circuits.circuit import Circuit as Circuit
-    from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
-    from sparsecircuits.circuits.interventions import run_with as run_with
+    from sparsecircuits.circuits.intervention import Intervention as Intervention
+    from sparsecircuits.circuits.run_with import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.faithfulness.report import faithfulness as faithfulness
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.interop.published import read_published as read_published
@@ -71,7 +71,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sparsecircuits' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    module = importlib.import_module(_EXPORTS[name])
+    # Importing the package `faithfulness` has put it where its function would be; it can be called as that.
+    return globals()[name] if name in globals() else getattr(module, name)
 
 
 def __dir__() -> list[str]:

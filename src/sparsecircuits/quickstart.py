@@ -109,8 +109,8 @@ def _keep(work: Path, out: Path) -> Path:
 
 
 def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
-    from sparsecircuits.circuits.faithfulness import faithfulness
     from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.faithfulness.report import faithfulness
     from sparsecircuits.training.loop import require_room, train
     from sparsecircuits.viewer.payload import picture_payload
     from sparsecircuits.viewer.picture import write_picture

@@ -138,9 +138,9 @@ def test_two_prunings_into_one_circuit_folder_are_refused_before_any_work(tmp_pa
     others = [sc.get_task("if_equals", model.tokenizer), task]
     with locked(tmp_path / task.name / ".lock", "another"):
         for begin in (
-            lambda: next(many.prune_tasks(model, others, tmp_path, means=means)),
-            lambda: next(many.prune_tasks(model, others, tmp_path, means=means, workers=2)),
-            lambda: next(many.search_tasks(model, others, tmp_path, trials=1)),
+            lambda: next(many.prune_tasks(model, others, tmp_path, keep=many.save_circuit, means=means)),
+            lambda: next(many.prune_tasks(model, others, tmp_path, keep=many.save_circuit, means=means, workers=2)),
+            lambda: next(many.search_tasks(model, others, tmp_path, keep=many.save_circuit, trials=1)),
         ):
             with pytest.raises(sc.UserError, match=rf"a pruning into .* is going on in process {os.getpid()}"):
                 begin()

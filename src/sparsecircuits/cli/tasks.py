@@ -120,7 +120,7 @@ def _score_on_corpus(
     skipped: list[dict[str, str]],
     n: int,
 ) -> None:
-    from sparsecircuits.circuits.measures.corpus import score_on_corpus
+    from sparsecircuits.faithfulness.measures.corpus import score_on_corpus
 
     assert command.corpus is not None
     if n < 1:

@@ -1,6 +1,7 @@
 """The task loss: cross-entropy over the two candidate tokens at the last position."""
 
 import contextlib
+from collections.abc import Iterator
 
 import numpy as np
 import torch
@@ -92,3 +93,10 @@ def in_order(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> float:
     gap = (margin[:, 0] - margin[:, 1]) * (1 - 2 * correct[::2].double())
     gap = torch.where(gap.abs() <= ORDER_TIE * (1 + margin.abs().amax(dim=1)), 0.0, gap)
     return ((1 + gap.sign()) / 2).mean().item()
+
+
+def chunks(batch: PairBatch) -> Iterator[tuple[int, int, PairBatch]]:
+    """(start, stop, prompts) of a batch, few enough at a time for memory."""
+    for start in range(0, len(batch.last), EVALUATION_ROWS):
+        stop = min(start + EVALUATION_ROWS, len(batch.last))
+        yield start, stop, batch.rows(start, stop)

@@ -11,8 +11,8 @@ import torch
 
 from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
-from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edge_records, nodes_of
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer

@@ -9,7 +9,6 @@ from pathlib import Path
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.faithfulness import faithfulness
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.files import sweep
 from sparsecircuits.locks import LOCK_NAME, locked
@@ -23,6 +22,8 @@ from sparsecircuits.tasks import TASK_FILE, Task, write_task_file
 from sparsecircuits.tasks.own import FileTask
 
 Report = Callable[[float, str], None]
+Keep = Callable[[SparseTransformer, Task, Circuit, Path], Path]
+"""Saves a task's circuit in a folder of circuits, and what else is kept beside it; returns the circuit's path."""
 
 
 @dataclass(frozen=True)
@@ -34,6 +35,7 @@ class _Pruning:
     target_loss: float
     config: PruneConfig
     means: torch.Tensor
+    keep: Keep
 
     def __call__(self, task: Task, report: Report | None = None) -> Path | str:
         """The path of the saved circuit, or why there is none."""
@@ -41,16 +43,14 @@ class _Pruning:
             circuit = prune(self.model, task, self.target_loss, config=self.config, means=self.means, report=report)
         except TaskTooHard as error:
             return str(error)
-        return save_circuit(self.model, task, circuit, self.folder)
+        return self.keep(self.model, task, circuit, self.folder)
 
 
-def save_circuit(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
-    """Write <task>/circuit.json, its quick card and, for a task of one's own, its pairs. Returns the first's path."""
+def save_circuit(_model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
+    """Write <task>/circuit.json and, for a task of one's own, its pairs. Returns the first's path."""
     if isinstance(task, FileTask):
         write_task_file(task, folder / task.name / TASK_FILE)
-    path = circuit.save(folder / task.name / "circuit.json")
-    faithfulness(model, circuit, task).save(path.with_name("report.json"))
-    return path
+    return circuit.save(folder / task.name / "circuit.json")
 
 
 def prune_tasks(
@@ -59,23 +59,25 @@ def prune_tasks(
     folder: str | Path,
     target_loss: float = 0.15,
     *,
+    keep: Keep,
     config: PruneConfig | None = None,
     means: torch.Tensor | None = None,
     workers: int | str = 1,
     report: Report | None = None,
 ) -> Iterator[tuple[Task, Path | str]]:
-    """`prune` each task and save its circuit under folder/<task>/; yield each task, as it is done, with its
+    """`prune` each task and `keep` its circuit under folder/<task>/; yield each task, as it is done, with its
     circuit's path, or with the reason why the model has none. Raises UserError, before any work, if another process
     prunes into one of the folders.
 
     workers: how many tasks at a time, each in a process of its own that gets its share of this one's threads; or
-    "ray" for the cluster that RAY_ADDRESS names. report(share done, what is going on).
+    "ray" for the cluster that RAY_ADDRESS names. keep: a function that they can be sent, such as `save_with_card`
+    of `faithfulness`, which writes the card that no circuit should be without. report(share done, what is going on).
     """
     refuse_in_worker()
     tell = report or (lambda share, details: None)
     with _held(Path(folder), tasks):
         means = training_means(model) if means is None else means
-        pruning = _Pruning(model, Path(folder), target_loss, config or PruneConfig(), means)
+        pruning = _Pruning(model, Path(folder), target_loss, config or PruneConfig(), means, keep)
         if workers in (1, "1") or len(tasks) < 2:
             for place, task in enumerate(tasks):
                 yield task, pruning(task, _part(tell, task.name, place, len(tasks)))
@@ -104,6 +106,7 @@ def search_tasks(
     folder: str | Path,
     target_loss: float = 0.15,
     *,
+    keep: Keep,
     trials: int,
     config: PruneConfig | None = None,
     workers: int | str = 1,
@@ -131,7 +134,7 @@ def search_tasks(
             except TaskTooHard as error:
                 yield task, str(error)
             else:
-                yield task, save_circuit(model, task, circuit, folder)
+                yield task, keep(model, task, circuit, folder)
 
 
 def _part(tell: Report, name: str, place: int, n: int) -> Report:

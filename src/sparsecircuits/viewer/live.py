@@ -9,9 +9,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecircuits.circuits.changes import Intervention
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.interventions import Outcome, run_with
+from sparsecircuits.circuits.intervention import Intervention
+from sparsecircuits.circuits.run_with import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.data import Tokenizer, prepare_tokens
 from sparsecircuits.errors import UserError

@@ -5,8 +5,8 @@ from typing import Any
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.evaluation import circuit_logits
 from sparsecircuits.circuits.extraction import by_site
+from sparsecircuits.circuits.losses import circuit_logits
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.kernels import attention_pattern, split_heads

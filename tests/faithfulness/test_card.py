@@ -15,21 +15,21 @@ import torch
 import sparsecircuits as sc
 from faults import FAULTS, card_of, circuit_of
 from handmade import QUOTE_NODES, openers, quote_model
-from sparsecircuits.circuits.card.schema import Report
-from sparsecircuits.circuits.card.verdict import CHECKS, judge, warnings
-from sparsecircuits.circuits.measures.corpus import transfer
-from sparsecircuits.circuits.measures.curve import CurvePoint, areas_under
-from sparsecircuits.circuits.measures.describe import f1
-from sparsecircuits.circuits.measures.estimate import estimate
-from sparsecircuits.circuits.measures.interchange import inputs_of
-from sparsecircuits.circuits.measures.likeness import correlation, kl
-from sparsecircuits.circuits.measures.necessity import towards_chance
-from sparsecircuits.circuits.measures.nulls import nonsense_task, permuted_network, shuffled_labels
-from sparsecircuits.circuits.measures.runs import Matched
-from sparsecircuits.circuits.measures.sufficiency import share
+from sparsecircuits.circuits.descriptions import f1
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.faithfulness.card.card import Report
+from sparsecircuits.faithfulness.card.verdict import CHECKS, judge, warnings
+from sparsecircuits.faithfulness.measures.corpus import transfer
+from sparsecircuits.faithfulness.measures.estimate import estimate
+from sparsecircuits.faithfulness.measures.interchange import inputs_of
+from sparsecircuits.faithfulness.measures.likeness import correlation, kl
+from sparsecircuits.faithfulness.measures.necessity import towards_chance
+from sparsecircuits.faithfulness.measures.size_curve import CurvePoint, areas_under
+from sparsecircuits.faithfulness.measures.sufficiency import share
+from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, shuffled_labels
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.pruning.config import PruneConfig
 
 TINY_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)

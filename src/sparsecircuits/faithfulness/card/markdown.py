@@ -3,9 +3,9 @@
 import math
 from collections.abc import Iterator
 
-from sparsecircuits.circuits.card.schema import Report, Shortcut
-from sparsecircuits.circuits.measures.context import Tried
-from sparsecircuits.circuits.measures.estimate import Estimate
+from sparsecircuits.faithfulness.card.schema import CardData, Shortcut
+from sparsecircuits.faithfulness.measures.context import Tried
+from sparsecircuits.faithfulness.measures.estimate import Estimate
 
 ABLATION_NAMES = {
     "mean": "means over pretraining text",
@@ -15,12 +15,12 @@ ABLATION_NAMES = {
 }
 
 
-def to_markdown(card: Report) -> str:
+def to_markdown(card: CardData) -> str:
     """Everything on the card but the values per prompt, per node and per draw of large circuits."""
     return "\n\n".join(part for part in _parts(card) if part)
 
 
-def _parts(card: Report) -> Iterator[str]:
+def _parts(card: CardData) -> Iterator[str]:
     yield f"# {card.task} in {card.model_name}"
     yield (
         f"{card.n_nodes} nodes, {card.n_edges} edges; target loss {card.target_loss}"
@@ -80,7 +80,7 @@ def with_interval(x: Estimate, share: bool = False) -> str:
     return show(x.value) + ("" if x.low is None else f" [{show(x.low)}, {show(x.high)}]")
 
 
-def _headline(card: Report) -> str:
+def _headline(card: CardData) -> str:
     needed = card.necessity_test
     notes = (
         f"{percent(card.sufficiency)} of what the model does; accuracy {card.losses.accuracy:.1%}",
@@ -98,7 +98,7 @@ def _headline(card: Report) -> str:
     return table(["what runs", "loss, calibrated (nats)", "loss, raw", "pairs in the right order", ""], rows)
 
 
-def _shortcut(card: Report, shortcut: Shortcut) -> str:
+def _shortcut(card: CardData, shortcut: Shortcut) -> str:
     by_definition = " (by the task's definition the last tokens decide)" if shortcut.by_definition else ""
     return (
         f"The best rule that needs no understanding, {shortcut.rule}, gets {percent(shortcut.accuracy)} of these "
@@ -107,7 +107,7 @@ def _shortcut(card: Report, shortcut: Shortcut) -> str:
     )
 
 
-def _ablations(card: Report) -> str:
+def _ablations(card: CardData) -> str:
     rows = [
         [
             ABLATION_NAMES[x.ablation],
@@ -123,7 +123,7 @@ def _ablations(card: Report) -> str:
     return "## Sufficiency under four ablations\n\n" + table(header, rows)
 
 
-def _likeness(card: Report) -> str:
+def _likeness(card: CardData) -> str:
     out, inside = card.outputs, card.internals
     rows = [
         ["same answer as the model", with_interval(out.agreement, share=True)],
@@ -137,7 +137,7 @@ def _likeness(card: Report) -> str:
     return "## Does it compute what the model computes?\n\n" + table(["", ""], rows)
 
 
-def _minimality(card: Report) -> str:
+def _minimality(card: CardData) -> str:
     x = card.minimality
     rows = [[part.name, number(part.rise)] for part in sorted((*x.nodes, *x.edges), key=lambda part: part.rise)[:10]]
     text = (
@@ -168,7 +168,7 @@ def _tried(title: str, first: str, rows: list[Tried]) -> str:
     return f"{title}\n\n" + table(header, cells)
 
 
-def _interventions(card: Report) -> str:
+def _interventions(card: CardData) -> str:
     rows = []
     if card.completeness is not None:
         rows.append(["incompleteness over knockouts", with_interval(card.completeness.incompleteness)])
@@ -189,7 +189,7 @@ def _interventions(card: Report) -> str:
     return "## Interventions\n\n" + table(["", ""], rows) if rows else ""
 
 
-def _curve(card: Report) -> str:
+def _curve(card: CardData) -> str:
     if card.curve is None:
         return ""
     x, rows = card.curve, [[str(p.nodes), str(p.edges), number(p.loss)] for p in card.curve.points]
@@ -200,7 +200,7 @@ def _curve(card: Report) -> str:
     return f"## Loss against size\n\n{areas}\n\n" + table(["nodes", "edges", "loss"], rows)
 
 
-def _nulls(card: Report) -> str:
+def _nulls(card: CardData) -> str:
     if card.nulls is None:
         return ""
     rows = [
@@ -223,7 +223,7 @@ def _nulls(card: Report) -> str:
     return f"## Null controls\n\n{text}\n\n" + table(header, rows)
 
 
-def _nodes(card: Report) -> str:
+def _nodes(card: CardData) -> str:
     if not card.descriptions:
         return ""
     rows = [[x.name, x.words, " ".join(map(repr, x.top_tokens))] for x in card.descriptions]

@@ -9,11 +9,11 @@ import torch
 import sparsecircuits as sc
 from faults import circuit_of, with_frozen
 from handmade import QUOTE_NODES, quote_model
-from sparsecircuits.circuits.card.verdict import judge
-from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.measures.nulls import prompt_means, shuffled_labels
-from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.faithfulness.card.verdict import judge
+from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.nulls import prompt_means, shuffled_labels
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer

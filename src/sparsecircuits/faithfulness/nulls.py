@@ -19,7 +19,6 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.runs import chunks
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
@@ -27,6 +26,7 @@ from sparsecircuits.nodes.calibration import unbiased
 from sparsecircuits.nodes.edges import edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.learned_gates import learn_gates

@@ -11,24 +11,28 @@ import torch
 
 from sparsecircuits import __version__
 from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs
-from sparsecircuits.circuits.card import verdict
-from sparsecircuits.circuits.card.schema import PromptLosses, Report, Shortcut
 from sparsecircuits.circuits.circuit import Circuit, Losses
-from sparsecircuits.circuits.evaluation import REPORT_PAIRS, REPORT_SPLIT
-from sparsecircuits.circuits.measures import context, describe, interchange, likeness, necessity
-from sparsecircuits.circuits.measures.constants import constants
-from sparsecircuits.circuits.measures.corpus import transfer
-from sparsecircuits.circuits.measures.curve import size_curve
-from sparsecircuits.circuits.measures.estimate import estimate
-from sparsecircuits.circuits.measures.nulls import BUDGET, null_controls
-from sparsecircuits.circuits.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
-from sparsecircuits.circuits.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.circuits.descriptions import MOST_NODES, describe
+from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.data.corpora import require_folder
 from sparsecircuits.errors import UserError
+from sparsecircuits.faithfulness.card import verdict
+from sparsecircuits.faithfulness.card.card import Report
+from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
+from sparsecircuits.faithfulness.measures import context, interchange, likeness, necessity
+from sparsecircuits.faithfulness.measures.binarise import binarise
+from sparsecircuits.faithfulness.measures.constants import constants
+from sparsecircuits.faithfulness.measures.corpus import transfer
+from sparsecircuits.faithfulness.measures.estimate import estimate
+from sparsecircuits.faithfulness.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
+from sparsecircuits.faithfulness.measures.size_curve import size_curve
+from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.many import save_circuit
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.shortcuts import shortcuts_on
@@ -83,6 +87,13 @@ def faithfulness(
     card["warnings"] = verdict.warnings(card)
     tell(1.0, card["verdict"])
     return Report(**card)
+
+
+def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
+    """Write <task>/circuit.json and, beside it, its quick card (see `pruning.many`). Returns the first's path."""
+    path = save_circuit(model, task, circuit, folder)
+    faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    return path
 
 
 def _quick(
@@ -184,10 +195,10 @@ def _full(
     found["dilution"] = tuple(rows)
     found["constant_queries"] = tuple(context.constant_queries(model, circuit, fair.full, small, gained=gained))
     tell(0.42, "nodes in two values and in words")
-    if 0 < len(circuit.nodes) <= describe.MOST_NODES:
+    if 0 < len(circuit.nodes) <= MOST_NODES:
         learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
-        found["binarised"] = describe.binarise(model, circuit, learn, small, seed=seed)
-    found["descriptions"] = tuple(describe.describe(model, circuit, task, seed=seed))
+        found["binarised"] = binarise(model, circuit, learn, small, seed=seed)
+    found["descriptions"] = tuple(describe(model, circuit, task, seed=seed))
     if not verdict.needless(circuit, card["losses"]):  # a null cannot be smaller than nothing
         shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
         found["nulls"] = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)

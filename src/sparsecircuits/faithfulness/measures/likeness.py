@@ -10,13 +10,14 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.estimate import Estimate, estimate, finite
-from sparsecircuits.circuits.measures.runs import answers_of, chunks
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate, finite
+from sparsecircuits.faithfulness.measures.runs import answers_of
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.tasks import PairBatch
 
 

@@ -9,16 +9,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.estimate import Estimate, estimate
-from sparsecircuits.circuits.measures.runs import (
-    Matched,
-    ablated_as,
-    answers_of,
-    final_logits,
-    losses_of,
-)
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
+from sparsecircuits.faithfulness.measures.runs import ablated_as, answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration, calibrate
+from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import correct_of, task_loss

@@ -1,24 +1,24 @@
 """What a faithfulness card holds. Version 3 of `report.json`."""
 
-import json
 from pathlib import Path
-from typing import Literal
+from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from sparsecircuits.circuits.measures.constants import Constants
-from sparsecircuits.circuits.measures.context import ConstantQuery, Tried
-from sparsecircuits.circuits.measures.corpus import Transfer
-from sparsecircuits.circuits.measures.curve import SizeCurve
-from sparsecircuits.circuits.measures.describe import Binarised, Description
-from sparsecircuits.circuits.measures.interchange import Interchange, Scrubbing
-from sparsecircuits.circuits.measures.likeness import Internals, Outputs
-from sparsecircuits.circuits.measures.necessity import Completeness, Minimality, Necessity
-from sparsecircuits.circuits.measures.nulls import Nulls
-from sparsecircuits.circuits.measures.sufficiency import Sufficiency
+from sparsecircuits.circuits.descriptions import Description
 from sparsecircuits.circuits.schema import CircuitData, Losses
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import read_json, write_text
+from sparsecircuits.faithfulness.measures.binarise import Binarised
+from sparsecircuits.faithfulness.measures.constants import Constants
+from sparsecircuits.faithfulness.measures.context import ConstantQuery, Tried
+from sparsecircuits.faithfulness.measures.corpus import Transfer
+from sparsecircuits.faithfulness.measures.interchange import Interchange, Scrubbing
+from sparsecircuits.faithfulness.measures.likeness import Internals, Outputs
+from sparsecircuits.faithfulness.measures.necessity import Completeness, Minimality, Necessity
+from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
+from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
+from sparsecircuits.faithfulness.nulls import Nulls
+from sparsecircuits.files import read_json
 
 LARGEST_FILE = 20_000_000  # bytes
 Verdict = Literal[
@@ -46,7 +46,7 @@ class Shortcut(BaseModel):
     """The task's last tokens are meant to decide."""
 
 
-class Report(BaseModel):
+class CardData(BaseModel):
     """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2. Whatever
     ran has a calibration from training pairs; `losses` and the prompts that were tried have raw losses too.
 
@@ -101,23 +101,8 @@ class Report(BaseModel):
     nulls: Nulls | None = None
     transfer: Transfer | None = None
 
-    def save(self, path: str | Path) -> Path:
-        """Write the JSON, and beside it a Markdown page and an HTML page. Returns the JSON's path."""
-        from sparsecircuits.circuits.card.page import to_html
-
-        path = Path(path)
-        write_text(path.with_suffix(".md"), self.to_markdown() + "\n")
-        write_text(path.with_suffix(".html"), to_html(self))
-        return write_text(path, json.dumps(self.model_dump(mode="json"), indent=1) + "\n")
-
-    def to_markdown(self) -> str:
-        """The card as a Markdown page."""
-        from sparsecircuits.circuits.card.markdown import to_markdown
-
-        return to_markdown(self)
-
     @classmethod
-    def load(cls, path: str | Path) -> "Report":
+    def load(cls, path: str | Path) -> Self:
         """Read the JSON. Raises UserError when it is no card of this version."""
         raw = read_json(Path(path), "card", LARGEST_FILE)
         try:

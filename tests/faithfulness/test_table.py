@@ -4,7 +4,7 @@ import xml.etree.ElementTree as ET
 
 import pytest
 
-from sparsecircuits.circuits.table import geometric_mean_edges, plot, summary, write_table
+from sparsecircuits.faithfulness.table import geometric_mean_edges, plot, summary, write_table
 from sparsecircuits.pruning.size_curve import edges_at, pareto_front
 
 SMALL = [(0, 0, 0.7), (3, 2, 0.4), (6, 5, 0.12), (40, 90, 0.03)]

@@ -10,10 +10,10 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.context import Tried, tried
-from sparsecircuits.circuits.measures.runs import by_length, final_logits
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
+from sparsecircuits.faithfulness.measures.context import Tried, tried
+from sparsecircuits.faithfulness.measures.runs import by_length, final_logits
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.tasks import PairBatch, Task

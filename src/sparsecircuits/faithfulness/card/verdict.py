@@ -4,10 +4,10 @@ import math
 from collections.abc import Callable
 from typing import Any
 
-from sparsecircuits.circuits.card.schema import Report, Verdict
 from sparsecircuits.circuits.circuit import Circuit, Losses
-from sparsecircuits.circuits.measures.necessity import BROKEN
-from sparsecircuits.circuits.measures.nulls import Nulls
+from sparsecircuits.faithfulness.card.schema import CardData, Verdict
+from sparsecircuits.faithfulness.measures.necessity import BROKEN
+from sparsecircuits.faithfulness.nulls import Nulls
 
 NULL_NAMES = {
     "shuffled_labels": "shuffled labels",
@@ -84,7 +84,7 @@ def _beside(null: Any) -> str:
     return f"For {name} pruning needs {null.n_edges} edges: the true circuit is {null.times_smaller:.1f} times smaller."
 
 
-CHECKS: dict[str, Callable[[Report], bool | None]] = {
+CHECKS: dict[str, Callable[[CardData], bool | None]] = {
     "sufficiency": lambda card: card.holds_target,
     "zero ablation": lambda card: _survives(card, "zero"),
     "resample ablation": lambda card: _survives(card, "resample_random"),
@@ -110,14 +110,14 @@ CHECKS: dict[str, Callable[[Report], bool | None]] = {
 """What a circuit should pass: True, False, or None where it was not measured."""
 
 
-def _survives(card: Report, ablation: str) -> bool | None:
+def _survives(card: CardData, ablation: str) -> bool | None:
     """Whether the loss under an ablation is near the target."""
     found = [result.loss.value for result in card.ablations if result.ablation == ablation]
     return (found[0] or 0) <= card.target_loss + SUSPICIOUS_RISE if found else None
 
 
 def warnings(card: dict[str, Any]) -> list[str]:
-    """One line for everything that a reader should not overlook. card: the fields of a Report."""
+    """One line for everything that a reader should not overlook. card: the fields of a CardData."""
     return [*_of_the_basics(card), *_of_resampling(card), *_of_the_rest(card)]
 
 

@@ -8,8 +8,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.estimate import Estimate, estimate
-from sparsecircuits.circuits.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
+from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.gating import Gating

@@ -8,9 +8,9 @@ import re
 
 import numpy as np
 
-from sparsecircuits.circuits.card.markdown import to_markdown
-from sparsecircuits.circuits.card.schema import Report
-from sparsecircuits.circuits.card.svg import Plot, powers, ticks
+from sparsecircuits.faithfulness.card.markdown import to_markdown
+from sparsecircuits.faithfulness.card.schema import CardData
+from sparsecircuits.faithfulness.card.svg import Plot, powers, ticks
 
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d2129; --faint: #d8dbe0; --paper: #fff; --one: #0072b2; --two: #d55e00;
@@ -39,7 +39,7 @@ circle.other, rect.other { fill: var(--two); fill-opacity: .55; stroke: none; } 
 LN2 = math.log(2)
 
 
-def to_html(card: Report) -> str:
+def to_html(card: CardData) -> str:
     """The page: verdict, plots, then every table of the Markdown page."""
     policy = f"default-src 'none'; style-src 'sha256-{_sha(STYLE)}'"
     title = html.escape(f"{card.task} in {card.model_name}: faithfulness card")
@@ -88,7 +88,7 @@ def _table(lines: list[str]) -> str:
     return f'<div class="scroll" role="group" aria-label="{label}" tabindex="0">{table}</div>'
 
 
-def _curve(card: Report) -> str:
+def _curve(card: CardData) -> str:
     """Loss against nodes: the circuit's nested sets, and the nulls as a band."""
     if card.curve is None:
         return ""
@@ -114,7 +114,7 @@ def _curve(card: Report) -> str:
     return plot.svg(powers(most), ticks(top))
 
 
-def _bars(card: Report) -> str:
+def _bars(card: CardData) -> str:
     """Sufficiency under each ablation, necessity, and random nodes."""
     bars: list[tuple[str, float | None, float | None, float | None, str]] = []
     short = {"mean": "mean", "zero": "zero", "resample_pair": "pair", "resample_random": "random"}
@@ -138,7 +138,7 @@ def _bars(card: Report) -> str:
     return plot.svg((), ticks(top))
 
 
-def _knockouts(card: Report) -> str:
+def _knockouts(card: CardData) -> str:
     """p(right) in the model against p(right) in the circuit, per knocked-out subset."""
     if card.completeness is None:
         return ""
@@ -150,7 +150,7 @@ def _knockouts(card: Report) -> str:
     return plot.svg(ticks(1), ticks(1))
 
 
-def _prompts(card: Report) -> str:
+def _prompts(card: CardData) -> str:
     """Histograms of the per-prompt losses of model and circuit."""
     values = {"dot": card.prompts.circuit, "other": card.prompts.full}
     top = min(4 * LN2, max(LN2, *(max(x) for x in values.values())))

@@ -5,10 +5,10 @@ import torch
 from pydantic import BaseModel, ConfigDict
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.runs import chunks
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.tasks import PairBatch
 
 FAR = 4.0

@@ -14,9 +14,9 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sparsecircuits.circuits.changes import Intervention, Scope
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.extraction import weight_between
+from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record

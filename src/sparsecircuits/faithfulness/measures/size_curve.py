@@ -9,8 +9,8 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.estimate import finite
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
+from sparsecircuits.faithfulness.measures.estimate import finite
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.edges import edges_between
 from sparsecircuits.nodes.evaluator import Evaluator

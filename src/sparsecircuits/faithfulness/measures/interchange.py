@@ -9,17 +9,17 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.measures.estimate import Estimate, estimate
-from sparsecircuits.circuits.measures.likeness import correlation
-from sparsecircuits.circuits.measures.runs import Changes, Matched, answers_of, chunks, final_logits, losses_of
-from sparsecircuits.circuits.measures.sufficiency import share
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
+from sparsecircuits.faithfulness.measures.likeness import correlation
+from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.sufficiency import share
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
-from sparsecircuits.nodes.donors import Donors
+from sparsecircuits.nodes.donors import Donors, Matched
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.task_loss import correct_of
+from sparsecircuits.nodes.task_loss import chunks, correct_of
 from sparsecircuits.tasks import PairBatch
 
 MOST_DONORS = 6
