@@ -9,10 +9,11 @@ from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.nodes.ablation_values import ablation_values
 from sparsecircuits.nodes.donors import counterparts
-from sparsecircuits.nodes.edges import EdgeGates, edges_between, joins
+from sparsecircuits.nodes.edges import EdgeGates, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, candidate_logits
+from sparsecircuits.nodes.topology import joins
 
 
 def random_model(afrac):

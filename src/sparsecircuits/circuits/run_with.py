@@ -15,7 +15,6 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.extraction import weight_between
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import attention_pattern, split_heads
@@ -23,6 +22,7 @@ from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_like
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.topology import join_between
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch
 
@@ -99,8 +99,8 @@ def check_targets(model: SparseTransformer, space: NodeSpace, interventions: Seq
 def edge_weight(model: SparseTransformer, source: str, target: str) -> float:
     """The weight between two nodes; 0 where none joins them."""
     (source_site, column), (target_site, row) = split_node(source), split_node(target)
-    weight = weight_between(model, source_site, target_site)
-    return 0.0 if weight is None else weight[row, column].item()
+    join = join_between(model, source_site, target_site)
+    return 0.0 if join is None else join.weight[row, column].item()
 
 
 @contextlib.contextmanager
@@ -164,9 +164,9 @@ def _edge_changed(
     layer, kind = split_site(site)
     assert layer is not None
     attention = model.block(layer).attn
-    weight = edge_weight(model, change.source, change.target)
-    through_attention = kind == "attn.v"
-    linear, output = _linear_of(model, target_site, row)
+    join = join_between(model, site, target_site)
+    assert join is not None  # what `check_targets` lets pass has a weight
+    weight, through_attention = join.weight[row, column].item(), kind == "attn.v"
     pattern = "|".join(rf"{layer}\.attn\.{letter}" for letter in "qkv")
     with contextlib.ExitStack() as stack:
         seen = stack.enter_context(record(model, pattern)) if through_attention else {}
@@ -182,29 +182,14 @@ def _edge_changed(
                 sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
                 moved = (attention_pattern(q, k, sink)[:, 0] @ moved.unsqueeze(-1)).squeeze(-1)
             out = out.clone()
-            out[..., output] += weight * moved
+            out[..., join.offset + row] += weight * moved
             return out
 
-        handle = linear.register_forward_hook(hook)
+        handle = join.linear.register_forward_hook(hook)
         try:
             yield
         finally:
             handle.remove()
-
-
-def _linear_of(model: SparseTransformer, target_site: str, row: int) -> tuple[nn.Module, int]:
-    """The linear map that computes a site's input, and which of its outputs is the channel."""
-    layer, kind = split_site(target_site)
-    assert layer is not None
-    block = model.block(layer)
-    if kind in ("attn.q", "attn.k", "attn.v"):
-        return block.attn.c_attn, ("attn.q", "attn.k", "attn.v").index(kind) * model.config.attn_width + row
-    linears: dict[str, nn.Module] = {
-        "attn.resid_delta": block.attn.c_proj,
-        "mlp.post_act": block.mlp.c_fc,
-        "mlp.resid_delta": block.mlp.c_proj,
-    }
-    return linears[kind], row
 
 
 def _donors(

@@ -16,9 +16,10 @@ from torch import Tensor
 from sparsecircuits.kernels import attention_at, causal_attention
 from sparsecircuits.models.sites import Site
 from sparsecircuits.models.transformer import SparseTransformer, normed_read, rows_at
-from sparsecircuits.nodes.edges import Edges, joins
+from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import in_chunks, pick_answers
+from sparsecircuits.nodes.topology import joins
 from sparsecircuits.tasks import PairBatch
 
 REMEMBERED = 2  # results per stage and chunk of prompts

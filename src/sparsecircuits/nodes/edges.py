@@ -11,43 +11,9 @@ import torch
 from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
-from sparsecircuits.models.sites import split_site
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.space import NodeSpace
-
-# Which sites a layer's matrices join: (source, target, module, which third of its rows or None for all).
-_JOINS = (
-    ("attn.act_in", "attn.q", "attn.c_attn", 0),
-    ("attn.act_in", "attn.k", "attn.c_attn", 1),
-    ("attn.act_in", "attn.v", "attn.c_attn", 2),
-    ("attn.v", "attn.resid_delta", "attn.c_proj", None),
-    ("mlp.act_in", "mlp.post_act", "mlp.c_fc", None),
-    ("mlp.post_act", "mlp.resid_delta", "mlp.c_proj", None),
-)
-
-
-@dataclass(frozen=True)
-class Join:
-    """A matrix, or a third of one, that joins two sites. v feeds the attention's write through its head:
-    `attn.v.j -> attn.resid_delta.c` is c_proj[c, j]."""
-
-    source: str
-    target: str
-    linear: nn.Linear
-    offset: int
-    weight: Float[Tensor, "target source"]
-
-
-def joins(model: SparseTransformer) -> Iterator[Join]:
-    """All joins of a model, in order of computation."""
-    for layer in range(model.config.n_layer):
-        for source, target, name, third in _JOINS:
-            linear = model.block(layer).get_submodule(name)
-            assert isinstance(linear, nn.Linear)
-            height = linear.weight.shape[0] // (1 if third is None else 3)
-            offset = (third or 0) * height
-            weight = linear.weight[offset : offset + height]
-            yield Join(f"{layer}.{source}", f"{layer}.{target}", linear, offset, weight)
+from sparsecircuits.nodes.topology import Join, joins
 
 
 @dataclass(frozen=True)
@@ -124,10 +90,3 @@ class EdgeGates:
             return output.index_add(-1, rows, change.to(output.dtype))
 
         return hook
-
-
-def weight_of(model: SparseTransformer, source: str, target: str) -> Tensor | None:
-    """The weight matrix [target channels, source channels] that joins two sites; None if none does."""
-    if split_site(source)[0] is None:
-        return None
-    return next((join.weight for join in joins(model) if (join.source, join.target) == (source, target)), None)

@@ -11,10 +11,10 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import counterparts
-from sparsecircuits.nodes.edges import joins
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
+from sparsecircuits.nodes.topology import joins
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import PairBatch
 
