@@ -20,7 +20,7 @@ from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.verdict import CHECKS, judge, warnings
 from sparsecircuits.faithfulness.measures.corpus import transfer
-from sparsecircuits.faithfulness.measures.estimate import estimate
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.interchange import inputs_of
 from sparsecircuits.faithfulness.measures.likeness import correlation, kl
 from sparsecircuits.faithfulness.measures.necessity import towards_chance
@@ -293,6 +293,46 @@ def test_a_token_that_says_more_than_the_circuit_is_a_warning(card):
         warning
         == 'On real code the presence of one token, "(\'", says 97% of the answers, more than the circuit (90%).'
     )
+
+
+UNDEFINED = Estimate(value=None)
+
+
+def _with(card, measure: str, **estimates) -> Report:
+    """The card with some estimates of one measure changed."""
+    return card.model_copy(update={measure: getattr(card, measure).model_copy(update=estimates)})
+
+
+@pytest.mark.parametrize(
+    ("check", "measure", "estimate_of", "words"),
+    [
+        ("causal scrubbing", "scrubbing", "loss", "Causal scrubbing leaves a loss of not defined"),
+        ("completeness", "completeness", "incompleteness", None),
+        ("agreement", "outputs", "agreement", None),
+        ("interchange", "interchange", "flips_all", "does to the answers is not defined"),
+        ("interchange", "interchange", "accuracy", "does what the circuit predicts is not defined"),
+    ],
+)
+def test_what_is_not_defined_is_no_pass(card, check, measure, estimate_of, words):
+    changed = _with(card, measure, **{estimate_of: UNDEFINED})
+    assert CHECKS[check](changed) is False
+    told = warnings({name: getattr(changed, name) for name in Report.model_fields})
+    assert words is None or [line for line in told if words in line]
+
+
+@pytest.mark.parametrize(("check", "name"), [("zero ablation", "zero"), ("resample ablation", "resample_random")])
+def test_an_ablation_whose_loss_is_not_defined_is_no_pass(card, check, name):
+    rows = [row.model_copy(update={"loss": UNDEFINED}) if row.ablation == name else row for row in card.ablations]
+    changed = card.model_copy(update={"ablations": tuple(rows)})
+    assert CHECKS[check](changed) is False
+    told = warnings({field: getattr(changed, field) for field in Report.model_fields})
+    assert [line for line in told if "its loss is not defined" in line]
+
+
+def test_an_interchange_accuracy_of_zero_is_a_warning(card):
+    changed = _with(card, "interchange", accuracy=Estimate(value=0.0))
+    told = warnings({name: getattr(changed, name) for name in Report.model_fields})
+    assert "Patched node by node, the model does what the circuit predicts in 0% of cases." in told
 
 
 def test_a_corpus_without_places_is_an_error(true, tmp_path):

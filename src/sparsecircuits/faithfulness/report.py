@@ -165,7 +165,8 @@ def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
 
 def _gained(losses: Losses) -> float:
     """Nats between nothing and the circuit, both calibrated."""
-    return max(0.0, (losses.empty_calibrated or 0.0) - losses.circuit)
+    assert losses.empty_calibrated is not None  # of losses that are measured here; files of earlier versions lack it
+    return max(0.0, losses.empty_calibrated - losses.circuit)
 
 
 def _full(

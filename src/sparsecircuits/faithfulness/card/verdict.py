@@ -6,6 +6,8 @@ from typing import Any
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.faithfulness.card.schema import CardData, Verdict
+from sparsecircuits.faithfulness.measures.estimate import Estimate
+from sparsecircuits.faithfulness.measures.interchange import Interchange
 from sparsecircuits.faithfulness.measures.necessity import BROKEN
 from sparsecircuits.faithfulness.nulls import Nulls
 
@@ -89,31 +91,47 @@ CHECKS: dict[str, Callable[[CardData], bool | None]] = {
     "zero ablation": lambda card: _survives(card, "zero"),
     "resample ablation": lambda card: _survives(card, "resample_random"),
     "causal scrubbing": lambda card: (
-        None if card.scrubbing is None else (card.scrubbing.loss.value or 0) <= card.target_loss + SUSPICIOUS_RISE
+        None if card.scrubbing is None else _at_most(card.scrubbing.loss, card.target_loss + SUSPICIOUS_RISE)
     ),
     "necessity": lambda card: card.necessity_test.breaks,
     "ablation values": lambda card: not (card.constants.far or card.constants.misrecorded),
     "minimality": lambda card: not card.minimality.needless,
     "completeness": lambda card: (
-        None if card.completeness is None else (card.completeness.incompleteness.value or 0) <= LARGEST_INCOMPLETENESS
+        None if card.completeness is None else _at_most(card.completeness.incompleteness, LARGEST_INCOMPLETENESS)
     ),
-    "agreement": lambda card: (card.outputs.agreement.value or 0) >= SMALLEST_AGREEMENT,
+    "agreement": lambda card: _at_least(card.outputs.agreement, SMALLEST_AGREEMENT),
     "activations": lambda card: card.internals.explained is not None and card.internals.explained >= SMALLEST_SHARE,
     "no constants": lambda card: not any(node.constant for node in card.internals.nodes),
     "interchange": lambda card: (
         None
         if card.interchange is None
-        else min(card.interchange.flips_all.value or 0, card.interchange.accuracy.value or 0) >= SMALLEST_SHARE
+        else _at_least(card.interchange.flips_all, SMALLEST_SHARE)
+        and _at_least(card.interchange.accuracy, SMALLEST_SHARE)
     ),
     "verdict": lambda card: None if card.nulls is None else card.verdict == "distinguishable from null",
 }
-"""What a circuit should pass: True, False, or None where it was not measured."""
+"""What a circuit should pass: True, False, or None where it was not measured. What was measured and is not defined is
+no pass."""
 
 
 def _survives(card: CardData, ablation: str) -> bool | None:
     """Whether the loss under an ablation is near the target."""
-    found = [result.loss.value for result in card.ablations if result.ablation == ablation]
-    return (found[0] or 0) <= card.target_loss + SUSPICIOUS_RISE if found else None
+    found = [result.loss for result in card.ablations if result.ablation == ablation]
+    return _at_most(found[0], card.target_loss + SUSPICIOUS_RISE) if found else None
+
+
+def _at_most(estimate: Estimate, bound: float) -> bool:
+    """Whether a value is defined and no larger."""
+    return estimate.value is not None and estimate.value <= bound
+
+
+def _at_least(estimate: Estimate, bound: float) -> bool:
+    """Whether a value is defined and no smaller."""
+    return estimate.value is not None and estimate.value >= bound
+
+
+def _said(estimate: Estimate) -> str:
+    return "not defined" if estimate.value is None else f"{estimate.value:.3f}"
 
 
 def warnings(card: dict[str, Any]) -> list[str]:
@@ -157,18 +175,18 @@ def _of_resampling(card: dict[str, Any]) -> list[str]:
     }
     for name, words in named.items():
         result = by_name.get(name)
-        if card["holds_target"] and result is not None and (result.loss.value or 0) > allowed:
+        if card["holds_target"] and result is not None and not _at_most(result.loss, allowed):
             found.append(
-                f"With activations of {words} outside the circuit its loss is {result.loss.value:.3f} "
+                f"With activations of {words} outside the circuit its loss is {_said(result.loss)} "
                 f"({result.loss_recalibrated:.3f} recalibrated)."
                 if name != "zero"
-                else f"With zeros outside the circuit its loss is {result.loss.value:.3f} "
+                else f"With zeros outside the circuit its loss is {_said(result.loss)} "
                 f"({result.loss_recalibrated:.3f} recalibrated): it needs the constants of other nodes."
             )
     scrubbed = card.get("scrubbing")
-    if card["holds_target"] and scrubbed is not None and (scrubbed.loss.value or 0) > allowed:
+    if card["holds_target"] and scrubbed is not None and not _at_most(scrubbed.loss, allowed):
         found.append(
-            f"Causal scrubbing leaves a loss of {scrubbed.loss.value:.3f}: its inputs carry more than the answer."
+            f"Causal scrubbing leaves a loss of {_said(scrubbed.loss)}: its inputs carry more than the answer."
         )
     return found
 
@@ -185,12 +203,7 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
     constant = [node.name for node in card["internals"].nodes if node.constant]
     if constant:
         found.append(f"Constant over the task's prompts, so no more than a bias: {', '.join(constant[:5])}.")
-    if interchange is not None and (interchange.flips_all.value or 0) < 0.9:
-        share = interchange.flips_all.value or 0
-        found.append(f"Patching all of the circuit's nodes turns only {share:.0%} of the answers around.")
-    if interchange is not None and (interchange.accuracy.value or 1) < 0.9:
-        share = interchange.accuracy.value
-        found.append(f"Patched node by node, the model does what the circuit predicts in {share:.0%} of cases.")
+    found += _of_patching(interchange) if interchange is not None else []
     for row in [*(card.get("dilution") or ()), *([card["transfer"].result] if card.get("transfer") else [])]:
         if row.accuracy_circuit < row.accuracy_model - 0.1:
             what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
@@ -207,5 +220,20 @@ def _of_the_rest(card: dict[str, Any]) -> list[str]:
         found.append(
             f"On real code the presence of one token, {real.cue!r}, says {real.cue_accuracy:.0%} of the answers, more "
             f"than the circuit ({real.result.accuracy_circuit:.0%})."
+        )
+    return found
+
+
+def _of_patching(interchange: Interchange) -> list[str]:
+    found, all_at_once, one_by_one = [], interchange.flips_all, interchange.accuracy
+    if all_at_once.value is None:
+        found.append("What patching all of the circuit's nodes does to the answers is not defined.")
+    elif all_at_once.value < SMALLEST_SHARE:
+        found.append(f"Patching all of the circuit's nodes turns only {all_at_once.value:.0%} of the answers around.")
+    if one_by_one.value is None:
+        found.append("Patched node by node, how often the model does what the circuit predicts is not defined.")
+    elif one_by_one.value < SMALLEST_SHARE:
+        found.append(
+            f"Patched node by node, the model does what the circuit predicts in {one_by_one.value:.0%} of cases."
         )
     return found
