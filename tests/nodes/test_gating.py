@@ -4,7 +4,6 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.nodes.ablation_values import ablation_values
@@ -13,7 +12,6 @@ from sparsecircuits.nodes.edges import EdgeGates, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, candidate_logits
-from sparsecircuits.nodes.topology import joins
 
 
 def random_model(afrac):
@@ -132,18 +130,6 @@ def test_edge_gates_have_the_gradient_of_their_effect(batch, ablation):
             step = torch.zeros(len(chosen)).index_fill_(0, torch.tensor([place]), 1e-2)
             slope = (output(gates + step) - output(gates - step)) / 2e-2
             assert slope.item() == pytest.approx(gradient[place].item(), abs=3e-2, rel=5e-2)
-
-
-def test_joins_cover_every_block_matrix(model):
-    covered = {id(join.linear) for join in joins(model)}
-    assert len(covered) == 4 * model.config.n_layer
-    edges = edges_between(quote_model(model.tokenizer), *_quote_nodes(model.tokenizer))
-    assert len(edges) == 4
-
-
-def _quote_nodes(tokenizer):
-    space = NodeSpace.of(quote_model(tokenizer).config)
-    return space, space.mask(QUOTE_NODES)
 
 
 def test_an_unknown_ablation_is_refused():
