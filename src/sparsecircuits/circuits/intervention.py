@@ -1,4 +1,4 @@
-"""What can be done to a node or an edge while a model runs. Free of torch: `interventions` does it."""
+"""What can be done to a node or an edge while a model runs. Free of torch: `run_with` does it."""
 
 from typing import Literal
 
