@@ -8,7 +8,7 @@ NEWEST := .venv-newest
 OLDEST := .venv-oldest
 TOOLS := .venv-tools
 # Where other people's libraries are met: released formats, Hugging Face, streams, search, loggers, the page.
-BOUNDARY := tests/interop tests/viewer tests/plots tests/data tests/circuits/test_search.py \
+BOUNDARY := tests/interop tests/viewer tests/plots tests/data tests/pruning/test_search.py \
             tests/training/test_loggers.py tests/test_examples.py
 # A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
 PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12

@@ -9,11 +9,11 @@ its held-out prompts and on those of `TASK`, calibrated anew for these. Prints a
 import sys
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.discovery import training_means
-from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.ablation_values import training_means
+from sparsecircuits.nodes.calibration import fitted, training_pairs
 from sparsecircuits.tasks import PLAIN
 
 

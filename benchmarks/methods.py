@@ -15,13 +15,15 @@ from typing import Any, get_args
 
 import sparsecircuits as sc
 from records import add_record, read_records
-from sparsecircuits.circuits.curve import edges_at
-from sparsecircuits.circuits.discovery import prune, training_means
 from sparsecircuits.errors import TaskTooHard
+from sparsecircuits.nodes.ablation_values import training_means
+from sparsecircuits.nodes.edges import edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.config import Method, PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator, smallest_prefix, top_nodes
-from sparsecircuits.pruning.edges import edges_between
+from sparsecircuits.pruning.discovery import prune
+from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
 from sparsecircuits.pruning.ranking import rank_nodes
+from sparsecircuits.pruning.size_curve import edges_at
 
 
 def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, target: float) -> dict[str, Any]:

@@ -17,10 +17,10 @@ import numpy as np
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.calibrations import fitted, training_pairs
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.evaluation import circuit_logits
-from sparsecircuits.pruning.objective import all_candidate_logits, correct_of
+from sparsecircuits.circuits.losses import circuit_logits
+from sparsecircuits.nodes.calibration import fitted, training_pairs
+from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of
 from sparsecircuits.tasks import PLAIN, Pair, PairBatch
 
 NAME = "single_double_quote"

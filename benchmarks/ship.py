@@ -18,9 +18,7 @@ from pathlib import Path
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.calibrations import fitted, training_pairs
-from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.scoring import score_on_task
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import prepare_tokens
 from sparsecircuits.files import sha256, write_text
 from sparsecircuits.interop.manifest import Manifest, Shipped, ShippedCircuit
@@ -36,6 +34,8 @@ from sparsecircuits.models.storage import (
     save_native,
 )
 from sparsecircuits.models.transformer import count_parameters
+from sparsecircuits.nodes.calibration import fitted, training_pairs
+from sparsecircuits.nodes.task_score import score_on_task
 from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
 from sparsecircuits.viewer.library import circuit_files
 

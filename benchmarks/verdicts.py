@@ -17,9 +17,9 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 import sparsecircuits as sc
 from faults import circuit_of
-from sparsecircuits.circuits.card.verdict import judge
-from sparsecircuits.circuits.evaluation import measure
-from sparsecircuits.circuits.measures.nulls import nonsense_task, null_controls, permuted_network
+from sparsecircuits.circuits.losses import measure
+from sparsecircuits.faithfulness.card.verdict import judge
+from sparsecircuits.faithfulness.nulls import nonsense_task, null_controls, permuted_network
 
 NULL = "not distinguishable from null"
 

@@ -9,18 +9,18 @@ import torch
 
 import sparsecircuits as sc
 from handmade import QUOTE_NODES, quote_model, two_way_model
-from sparsecircuits.circuits.card.schema import Report
-from sparsecircuits.circuits.card.verdict import CHECKS
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of, nodes_of
-from sparsecircuits.circuits.measures.necessity import random_nodes_like
-from sparsecircuits.circuits.measures.nulls import nonsense_task, permuted_network, prompt_means, shuffled_labels
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.faithfulness.card.card import Report
+from sparsecircuits.faithfulness.card.verdict import CHECKS
+from sparsecircuits.faithfulness.measures.necessity import random_nodes_like
+from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, prompt_means, shuffled_labels
 from sparsecircuits.models.storage import content_hash
+from sparsecircuits.nodes.ablation_values import ablation_values
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import ablation_values
 from sparsecircuits.tasks import Task
 
 SMALL_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=16, lr=2e-2)

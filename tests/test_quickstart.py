@@ -11,11 +11,11 @@ import pytest
 
 import sparsecircuits as sc
 from sparsecircuits import quickstart
-from sparsecircuits.circuits import discovery
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import Interrupted, TaskTooHard
 from sparsecircuits.locks import locked
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.pruning import discovery
 from sparsecircuits.training.config import OptimizerConfig, TrainConfig
 from sparsecircuits.training.metrics import read_metrics
 

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.interventions import run_with
+from sparsecircuits.circuits.run_with import run_with
 from sparsecircuits.data.batches import BatchSampler
 from sparsecircuits.data.corpora import load_corpus
 from sparsecircuits.models.generation import generate

@@ -29,11 +29,11 @@ _EXPORTS = {
     "write_task_file": "sparsecircuits.tasks",
     "Task": "sparsecircuits.tasks",
     "Pair": "sparsecircuits.tasks",
-    "prune": "sparsecircuits.circuits.discovery",
+    "prune": "sparsecircuits.pruning.discovery",
     "Circuit": "sparsecircuits.circuits.circuit",
-    "faithfulness": "sparsecircuits.circuits.faithfulness",
-    "run_with": "sparsecircuits.circuits.interventions",
-    "Intervention": "sparsecircuits.circuits.changes",
+    "faithfulness": "sparsecircuits.faithfulness.report",
+    "run_with": "sparsecircuits.circuits.run_with",
+    "Intervention": "sparsecircuits.circuits.intervention",
     "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
@@ -41,12 +41,11 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
-    from sparsecircuits.circuits.changes import Intervention as Intervention
     from sparsecircuits.circuits.circuit import Circuit as Circuit
-    from sparsecircuits.circuits.discovery import prune as prune
-    from sparsecircuits.circuits.faithfulness import faithfulness as faithfulness
-    from sparsecircuits.circuits.interventions import run_with as run_with
+    from sparsecircuits.circuits.intervention import Intervention as Intervention
+    from sparsecircuits.circuits.run_with import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
+    from sparsecircuits.faithfulness.report import faithfulness as faithfulness
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
     from sparsecircuits.interop.published import read_published as read_published
@@ -55,6 +54,7 @@ if TYPE_CHECKING:
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.pruning.discovery import prune as prune
     from sparsecircuits.tasks import Pair as Pair
     from sparsecircuits.tasks import Task as Task
     from sparsecircuits.tasks import get_task as get_task
@@ -71,7 +71,9 @@ def __getattr__(name: str) -> Any:
         raise AttributeError(f"module 'sparsecircuits' has no attribute {name!r}")
     import importlib
 
-    return getattr(importlib.import_module(_EXPORTS[name]), name)
+    module = importlib.import_module(_EXPORTS[name])
+    # Importing the package `faithfulness` has put it where its function would be; it can be called as that.
+    return globals()[name] if name in globals() else getattr(module, name)
 
 
 def __dir__() -> list[str]:

@@ -109,8 +109,8 @@ def _keep(work: Path, out: Path) -> Path:
 
 
 def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
-    from sparsecircuits.circuits.faithfulness import faithfulness
     from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.faithfulness.report import faithfulness
     from sparsecircuits.training.loop import require_room, train
     from sparsecircuits.viewer.payload import picture_payload
     from sparsecircuits.viewer.picture import write_picture
@@ -156,8 +156,8 @@ def _found(
     model: "SparseTransformer", seed: int, tokens: "np.ndarray", progress: Progress, say: Callable[[str], None]
 ) -> "tuple[Task, Circuit]":
     """The circuit of the task among distractors; where the model did not learn that, without them."""
-    from sparsecircuits.circuits.discovery import prune
     from sparsecircuits.pruning.config import PruneConfig
+    from sparsecircuits.pruning.discovery import prune
     from sparsecircuits.tasks import PLAIN, get_task
 
     def pruned(name: str) -> "tuple[Task, Circuit]":

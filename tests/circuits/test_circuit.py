@@ -9,13 +9,13 @@ import torch
 
 import sparsecircuits as sc
 from handmade import QUOTE_NODES, openers, quote_model
-from sparsecircuits.circuits.evaluation import measure
 from sparsecircuits.circuits.extraction import edges_of
-from sparsecircuits.circuits.measures.necessity import random_nodes_like
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.faithfulness.measures.necessity import random_nodes_like
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.gates import NodeSpace
 from sparsecircuits.viewer.payload import picture_payload
 from sparsecircuits.viewer.picture import render_html
 
@@ -37,7 +37,7 @@ def test_its_loss_recomputes_in_another_process(found, handmade_run):
     _, _, circuit, path = found
     code = """
 import sys, json, sparsecircuits as sc
-from sparsecircuits.circuits.evaluation import measure
+from sparsecircuits.circuits.losses import measure
 model = sc.load_model(sys.argv[1]); circuit = sc.Circuit.load(sys.argv[2])
 print(measure(model, circuit, sc.get_task(circuit.task, model.tokenizer)).model_dump_json())
 """

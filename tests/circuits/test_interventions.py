@@ -6,13 +6,13 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
-from sparsecircuits.circuits.interventions import edge_weight
+from sparsecircuits.circuits.run_with import edge_weight
 from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
 TOLERANCE = 1e-4

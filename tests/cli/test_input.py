@@ -12,7 +12,7 @@ from sparsecircuits.cli.show import print_table
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import near
 from sparsecircuits.models.storage import save_native
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 
 
 @pytest.fixture(scope="module")
@@ -92,7 +92,7 @@ def test_view_takes_circuits_alone(capsys, run_with_circuits):
 
 
 def test_report_takes_a_run_directory(capsys, run_with_circuits, monkeypatch):
-    from sparsecircuits.circuits import faithfulness
+    from sparsecircuits.faithfulness import report as faithfulness
 
     class Card:
         def save(self, path):

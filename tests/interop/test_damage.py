@@ -21,7 +21,7 @@ from sparsecircuits.interop.convert import save_model
 from sparsecircuits.interop.data_gym import load_data_gym, save_data_gym
 from sparsecircuits.interop.published import read_published
 from sparsecircuits.models.storage import content_hash
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 
 CONFIG = sc.ModelConfig(
     vocab_size=2048, n_ctx=12, n_layer=2, d_model=8, d_head=4, d_mlp=40, sink=True, bigram="none",

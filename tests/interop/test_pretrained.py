@@ -6,13 +6,13 @@ import shutil
 import pytest
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.scoring import score_on_task
 from sparsecircuits.cli import main
 from sparsecircuits.files import sha256
 from sparsecircuits.interop import pretrained
 from sparsecircuits.interop.manifest import Manifest, Shipped
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import count_parameters
+from sparsecircuits.nodes.task_score import score_on_task
 from sparsecircuits.viewer.library import Library, circuit_files
 
 

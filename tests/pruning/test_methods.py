@@ -8,12 +8,13 @@ import sparsecircuits as sc
 from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.circuits.extraction import edge_records
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.nodes.ablation_values import pretraining_means
+from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning import edge_pruning
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator
 from sparsecircuits.pruning.edge_pruning import prune_edges
-from sparsecircuits.pruning.gates import NodeSpace, pretraining_means
-from sparsecircuits.pruning.optimise import tied_query_keys
+from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 
 QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}

@@ -12,7 +12,7 @@ import pytest
 from test_server import ask
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.card.schema import Report
+from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.viewer.library import Library, circuit_files
 from sparsecircuits.viewer.server import ViewerServer, serve
 

@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from sparsecircuits.circuits.interventions import answer_logits, run_with
-from sparsecircuits.circuits.measures.estimate import estimate
-from sparsecircuits.circuits.measures.nulls import nonsense_task, shuffled_labels
+from sparsecircuits.circuits.run_with import answer_logits, run_with
+from sparsecircuits.faithfulness.measures.estimate import estimate
+from sparsecircuits.faithfulness.nulls import nonsense_task, shuffled_labels
 from sparsecircuits.interop import pretrained
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS

@@ -1,4 +1,4 @@
-"""Circuits as data: found, saved, loaded, measured.
+"""A circuit as data: saved, loaded, bound to its model, run with interventions, described in words.
 
-A circuit and its model are enough to recompute everything that is shown of it.
+A circuit and its model are enough to recompute everything that is shown of it; how it was found is `pruning`.
 """

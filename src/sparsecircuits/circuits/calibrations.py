@@ -14,31 +14,12 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import (
-    Calibration,
-    accuracy,
-    all_candidate_logits,
-    calibrate,
-    correct_of,
-    in_order,
-    task_loss,
-)
+from sparsecircuits.nodes.calibration import Calibration, fitted, training_pairs
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import accuracy, correct_of, in_order, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
-CALIBRATION_SPLIT, CALIBRATION_PAIRS, CALIBRATION_SEED = "train", 128, 0
 Run = Literal["circuit", "full", "empty", "ablated"]
-
-
-def training_pairs(task: Task, n: int = CALIBRATION_PAIRS) -> PairBatch:
-    """What calibrations are fitted on: n training pairs, or as many as a task of one's own has."""
-    return task.encode(task.draw(CALIBRATION_SPLIT, n, CALIBRATION_SEED))
-
-
-def fitted(model: SparseTransformer, batch: PairBatch, gating: Gating | None = None) -> Calibration:
-    """The calibration of the model, or of what a gating leaves of it, on training pairs."""
-    return calibrate(all_candidate_logits(model, batch, gating), correct_of(batch, model.device))
 
 
 @dataclass(frozen=True)

@@ -12,10 +12,10 @@ from sparsecircuits.circuits.schema import UNKNOWN_MODEL, CircuitData, Edge, Los
 from sparsecircuits.errors import NoSuchNode, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.edges import EdgeGates, Edges, edges_between
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating
-from sparsecircuits.pruning.objective import Calibration
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
 
 __all__ = ["UNKNOWN_MODEL", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
 

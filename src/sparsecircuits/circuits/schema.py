@@ -14,7 +14,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_valida
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
 from sparsecircuits.models.names import split_node, split_site
-from sparsecircuits.pruning.config import Ablation
+from sparsecircuits.nodes.ablation import Ablation
 
 LARGEST_FILE = 200_000_000  # bytes
 _HEADED = ("attn.q", "attn.k", "attn.v")

@@ -7,9 +7,9 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.attribution import first_order_rises
-from sparsecircuits.pruning.discretise import Evaluator, Score
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.attribution import first_order_rises
+from sparsecircuits.nodes.evaluator import Evaluator, Score
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
 

@@ -143,7 +143,7 @@ def generate(command: args.Generate) -> None:
 def prune(command: args.Prune) -> None:
     """Find circuits and save each with its report; for several, a table and a plot."""
     from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.circuits.table import summary, write_table
+    from sparsecircuits.faithfulness.table import summary, write_table
 
     if bool(command.tasks or command.task_file) == command.all:
         sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
@@ -221,7 +221,8 @@ def _prune_chosen(
     model: "SparseTransformer", chosen: list["Task"], command: args.Prune, folder: Path, update: Any
 ) -> Iterator[dict[str, Any]]:
     from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.circuits.many import default_workers, prune_tasks, search_tasks
+    from sparsecircuits.faithfulness.report import save_with_card
+    from sparsecircuits.pruning.many import default_workers, prune_tasks, search_tasks
 
     if command.search is None:
         done = prune_tasks(
@@ -229,6 +230,7 @@ def _prune_chosen(
             chosen,
             folder,
             command.target_loss,
+            keep=save_with_card,
             config=command.config,
             workers=command.workers or default_workers(model),
             report=update,
@@ -239,6 +241,7 @@ def _prune_chosen(
             chosen,
             folder,
             command.target_loss,
+            keep=save_with_card,
             trials=command.search,
             config=command.config,
             workers=command.workers or 1,
@@ -276,7 +279,7 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
 
 def report(command: args.Report) -> None:
     """Measure circuits and write report.json, report.md and report.html beside each."""
-    from sparsecircuits.circuits.faithfulness import faithfulness
+    from sparsecircuits.faithfulness.report import faithfulness
     from sparsecircuits.interop.published import load_circuit
     from sparsecircuits.tasks import task_of_circuit
     from sparsecircuits.viewer.library import circuit_files

@@ -93,8 +93,8 @@ def _shortcuts(command: args.Tasks) -> None:
 
 
 def _score(command: args.Tasks) -> None:
-    from sparsecircuits.circuits.scoring import score_on_task
     from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.nodes.task_score import score_on_task
 
     assert command.model is not None
     model = load_model(command.model)
@@ -120,7 +120,7 @@ def _score_on_corpus(
     skipped: list[dict[str, str]],
     n: int,
 ) -> None:
-    from sparsecircuits.circuits.measures.corpus import score_on_corpus
+    from sparsecircuits.faithfulness.measures.corpus import score_on_corpus
 
     assert command.corpus is not None
     if n < 1:

@@ -86,7 +86,7 @@ def convert_circuit(
 
 def _means(model: "SparseTransformer", data: str | None) -> "Tensor | None":
     from sparsecircuits.data import Tokenizer, prepare_tokens
-    from sparsecircuits.pruning.gates import pretraining_means
+    from sparsecircuits.nodes.ablation_values import pretraining_means
 
     corpus = data or model.corpus
     if corpus is None:

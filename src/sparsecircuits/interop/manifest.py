@@ -6,8 +6,8 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
 from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import read_json
-from sparsecircuits.interop.pretrained import PLAIN_NAME
 
+PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 _STRICT = ConfigDict(extra="forbid", frozen=True)
 
 

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 
 PREFIX = "pretrained:"
 MANIFEST_NAME = "manifest.json"
-PLAIN_NAME = r"^[A-Za-z0-9][A-Za-z0-9_-]*$"
 
 
 def root() -> Path:
@@ -41,6 +40,8 @@ def is_pretrained(text: object) -> bool:
 def folder_of(text: str) -> Path:
     """The folder of `pretrained:NAME`. Raises UserError for a name that does not ship, and for a file that is not
     the one that shipped."""
+    from sparsecircuits.interop.manifest import PLAIN_NAME
+
     name = text.removeprefix(PREFIX)
     if not re.fullmatch(PLAIN_NAME, name):
         raise UserError(f"{text!r} names no pretrained model: pretrained:NAME, and `sparsecircuits models` lists them")

@@ -25,7 +25,7 @@ from sparsecircuits.models.names import FINAL_SITE, NODE_SITES, node_sites, spli
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import list_tasks
 
 FILE_NAME = "viz_data.pt"

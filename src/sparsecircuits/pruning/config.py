@@ -5,10 +5,10 @@ from typing import Literal
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.config import require_finite
+from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.seeds import checked_seed
 
 Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
-Ablation = Literal["mean", "zero", "resample"]
 
 
 @dataclass(frozen=True)

@@ -6,11 +6,12 @@ import torch
 from jaxtyping import Bool
 from torch import Tensor
 
+from sparsecircuits.nodes.calibration import unbiased
+from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import Evaluator, drop_needless, smallest_prefix, top_nodes
-from sparsecircuits.pruning.edges import Edges, edges_between
-from sparsecircuits.pruning.objective import unbiased
-from sparsecircuits.pruning.optimise import learn_edge_gates
+from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
+from sparsecircuits.pruning.learned_gates import learn_edge_gates
 from sparsecircuits.tasks import Task
 
 LEARN_ABOVE = 100  # edges; fewer are ranked well enough by leaving out one at a time

@@ -1,23 +1,17 @@
 """How nodes are ranked: learned gates, or one of the baselines that they must beat."""
 
-from collections.abc import Callable
-
 import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.attribution import first_order_rises
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.pruning.baselines import eap_ig_scores, gate_gradients, midpoints, weight_scores
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.edges import joins
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.gating import Gating, counterparts
-from sparsecircuits.pruning.objective import Calibration, candidate_logits, correct_of, task_loss
-from sparsecircuits.pruning.optimise import Report, frozen_weights, learn_gates, training_batches
-from sparsecircuits.tasks import PairBatch, Task
+from sparsecircuits.pruning.learned_gates import Report, frozen_weights, learn_gates, training_batches
+from sparsecircuits.tasks import Task
 
-IG_STEPS = 8
 FIRST_SIZE = 64  # where the search for the size of a baseline's set begins
 
 
@@ -51,110 +45,6 @@ def rank_nodes(
             if config.method == "eap-ig":
                 scores = eap_ig_scores(model, space, batches, calibration)
             else:
-                at = [1.0] if config.method == "gradient" else _midpoints()
+                at = [1.0] if config.method == "gradient" else midpoints()
                 scores = gate_gradients(model, space, frozen, config, batches, at, calibration)
     return scores - scores.sort(descending=True).values[min(FIRST_SIZE, space.size) - 1]
-
-
-def _midpoints() -> list[float]:
-    return [(step + 0.5) / IG_STEPS for step in range(IG_STEPS)]
-
-
-def gate_gradients(
-    model: SparseTransformer,
-    space: NodeSpace,
-    frozen: Float[Tensor, " nodes"],
-    config: PruneConfig,
-    batches: list[PairBatch],
-    at: list[float],
-    calibration: Calibration | None = None,
-) -> Float[Tensor, " nodes"]:
-    """How much the loss falls per unit of each gate, with all gates at the values `at`, averaged."""
-
-    def gating(gates: Tensor) -> Gating:
-        return Gating(space, gates, frozen, config.ablation)
-
-    scores = [first_order_rises(model, batches, torch.full((space.size,), value), gating, calibration) for value in at]
-    return torch.stack(scores).mean(dim=0)
-
-
-def eap_ig_scores(
-    model: SparseTransformer, space: NodeSpace, batches: list[PairBatch], calibration: Calibration | None = None
-) -> Float[Tensor, " nodes"]:
-    """Sum over a node's edges of |weight * Σ (source - its counterpart) * gradient at the target|.
-
-    The counterpart is the pair's other prompt; gradients are averaged over token embeddings between the
-    other prompt's and the prompt's own.
-    """
-    found = list(joins(model))
-    totals = {join.target: torch.zeros_like(join.weight) for join in found}
-    final = torch.zeros(model.config.d_model, device=model.device)
-    for batch in batches:
-        grads, changes = _path_gradients(model, batch, calibration or Calibration())
-        for join in found:
-            source = join.source.replace("attn.v", "attn.y")
-            grad = grads[join.linear][..., join.offset : join.offset + join.weight.shape[0]]
-            totals[join.target] += grad.flatten(0, 1).T @ changes[source].flatten(0, 1)
-        final += (grads[model.final_resid] * changes["final_resid"]).sum(dim=(0, 1))
-    scores = {site: torch.zeros(place.stop - place.start) for site, place in space.slices.items()}
-    scores["final_resid"] += final.abs().cpu()
-    for join in found:
-        edge = (totals[join.target] * join.weight).abs().cpu()
-        scores[join.source] += edge.sum(dim=0)
-        scores[join.target] += edge.sum(dim=1)
-    return space.join(scores)
-
-
-def _path_gradients(
-    model: SparseTransformer, batch: PairBatch, calibration: Calibration
-) -> tuple[dict[torch.nn.Module, Tensor], dict[str, Tensor]]:
-    """Gradients at the outputs of all matrices and of the final read, averaged over the path of embeddings;
-    and by how much each activation differs from its counterpart. All [2N, T, width]."""
-    pattern = r".*\.(attn\.act_in|attn\.y|mlp\.act_in|mlp\.post_act)|final_resid"
-    tokens = torch.from_numpy(batch.tokens).to(model.device)
-    place = torch.from_numpy(counterparts(batch)).to(model.device)
-    row = torch.arange(len(tokens), device=model.device)[:, None] ^ 1
-    with torch.no_grad(), record(model, pattern) as seen:
-        model(tokens)
-    changes = {site: x - x[row, place] for site, x in seen.items()}
-    own = model.wte(tokens).detach()
-    other = own[row, place]
-    watched = [*dict.fromkeys(join.linear for join in joins(model)), model.final_resid]
-    grads: dict[torch.nn.Module, Tensor] = {}
-    for share in _midpoints():
-        start = (other + share * (own - other)).requires_grad_()
-        outputs = _outputs(model, watched, start, batch)
-        loss = task_loss(calibration(outputs.pop("logits")), correct_of(batch, model.device))
-        found = torch.autograd.grad(loss, [outputs[module] for module in watched])
-        for module, grad in zip(watched, found, strict=True):
-            grads[module] = grads.get(module, 0) + grad / IG_STEPS
-    return grads, changes
-
-
-def _outputs(model: SparseTransformer, watched: list, embedded: Tensor, batch: PairBatch) -> dict:
-    """Outputs of modules in a pass that begins at given embeddings [2N, T, D], and the candidate logits."""
-    outputs: dict = {}
-
-    def keep(module: torch.nn.Module) -> Callable:
-        return lambda _module, _inputs, output: outputs.__setitem__(module, output)
-
-    handles = [module.register_forward_hook(keep(module)) for module in watched]
-    handles.append(model.wte.register_forward_hook(lambda _module, _inputs, _output: embedded))
-    try:
-        outputs["logits"] = candidate_logits(model, batch, narrow=False)
-    finally:
-        for handle in handles:
-            handle.remove()
-    return outputs
-
-
-@torch.no_grad()
-def weight_scores(model: SparseTransformer, space: NodeSpace) -> Float[Tensor, " nodes"]:
-    """The sum of the absolute weights on each node's edges; of the unembedding for the final read."""
-    scores = {site: torch.zeros(place.stop - place.start) for site, place in space.slices.items()}
-    for join in joins(model):
-        size = join.weight.abs().float().cpu()
-        scores[join.source] += size.sum(dim=0)
-        scores[join.target] += size.sum(dim=1)
-    scores["final_resid"] += model.lm_head.weight.abs().float().sum(dim=0).cpu()
-    return space.join(scores)

@@ -133,7 +133,7 @@ class Library:
     def card(self, identifier: str) -> dict[str, Any]:
         """The faithfulness card beside the circuit as "card": None where none was saved, or where it cannot be shown,
         with the reason in "card_problem"."""
-        from sparsecircuits.circuits.card.schema import Report
+        from sparsecircuits.faithfulness.card.schema import CardData
 
         entry = self.entry(identifier)
         assert entry.circuit is not None
@@ -141,7 +141,7 @@ class Library:
         if not path.is_file():
             return {"card": None}
         try:
-            card = Report.load(path)
+            card = CardData.load(path)
             card.check_circuit(entry.circuit)
         except UserError as error:
             return {"card": None, "card_problem": str(error)}

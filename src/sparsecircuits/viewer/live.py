@@ -9,16 +9,17 @@ from typing import Any
 import numpy as np
 import torch
 
-from sparsecircuits.circuits.changes import Intervention
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.interventions import Outcome, run_with
+from sparsecircuits.circuits.intervention import Intervention
+from sparsecircuits.circuits.run_with import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.data import Tokenizer, prepare_tokens
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.pruning.gates import NodeSpace
-from sparsecircuits.pruning.objective import Calibration, correct_of, pick_answers, task_loss
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import correct_of, pick_answers, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import describe, read_text
 from sparsecircuits.viewer.payload import (

@@ -5,15 +5,15 @@ from typing import Any
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.evaluation import circuit_logits
 from sparsecircuits.circuits.extraction import by_site
+from sparsecircuits.circuits.losses import circuit_logits
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
-from sparsecircuits.pruning.objective import all_candidate_logits
+from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import rounded
 from sparsecircuits.viewer.peek import file_payload

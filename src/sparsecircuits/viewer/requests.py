@@ -2,7 +2,7 @@
 
 from pydantic import BaseModel, ConfigDict, Field
 
-from sparsecircuits.circuits.changes import Intervention, Scope
+from sparsecircuits.circuits.intervention import Intervention, Scope
 
 MOST_CHARACTERS, MOST_INTERVENTIONS, MOST_WATCHED = 8_000, 300, 40
 

@@ -7,10 +7,9 @@ from torch import Tensor
 
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.topology import Join, joins_at
 
 MOST_WEIGHTS = 200  # rows of one list; its whole length is said beside it
-_QKV = ("attn.q", "attn.k", "attn.v")
-_READS = ("attn.act_in", "mlp.act_in")
 
 
 @torch.no_grad()
@@ -42,34 +41,24 @@ def _row(model: SparseTransformer, prefix: str, place: int, weight: float) -> di
 
 def _matrices(model: SparseTransformer, layer: int | None, kind: str, index: int) -> list[tuple[str, str, Tensor, str]]:
     """(title, side, vector of weights, name of the other ends) of each matrix that a node is a row or column of."""
-    embedding = model.wte.weight.detach()
     if layer is None:
-        return [
-            ("Scores of tokens", "out", model.lm_head.weight.detach()[:, index].cpu(), "token"),
-            ("Written by the embedding", "in", embedding[:, index].cpu(), "token"),
-        ]
-    block, width = model.block(layer), model.config.attn_width
-    c_attn, attn_out = block.attn.c_attn.weight.detach().cpu(), block.attn.c_proj.weight.detach().cpu()
-    c_fc, mlp_out = block.mlp.c_fc.weight.detach().cpu(), block.mlp.c_proj.weight.detach().cpu()
-    at = f"{layer}."
-    if kind in _QKV:
-        row = c_attn[_QKV.index(kind) * width + index]
-        out = [("Goes to", "out", attn_out[:, index], f"{at}attn.resid_delta")] if kind == "attn.v" else []
-        return [("Comes from", "in", row, f"{at}attn.act_in"), *out]
-    if kind == "mlp.post_act":
-        return [
-            ("Comes from", "in", c_fc[index], f"{at}mlp.act_in"),
-            ("Goes to", "out", mlp_out[:, index], f"{at}mlp.resid_delta"),
-        ]
-    if kind in _READS:
-        written = [("Written by the embedding", "in", embedding[:, index].cpu(), "token")]
-        into: list[tuple[str, str, Tensor, str]] = [("Goes to", "out", c_fc[:, index], f"{at}mlp.post_act")]
-        if kind == "attn.act_in":
-            parts = c_attn[:, index].split(width)
-            into = [
-                (f"Goes to {what}", "out", part, f"{at}{site}")
-                for what, part, site in zip(("queries", "keys", "values"), parts, _QKV, strict=True)
-            ]
-        return [*(written if index < model.config.d_model else []), *into]
-    source = (attn_out, "attn.v") if kind == "attn.resid_delta" else (mlp_out, "mlp.post_act")
-    return [("Comes from", "in", source[0][index], f"{at}{source[1]}")]
+        scores = ("Scores of tokens", "out", model.lm_head.weight.detach()[:, index].cpu(), "token")
+        return [scores, *_written(model, index)]
+    into, out = joins_at(model, f"{layer}.{kind}")
+    return [
+        *([] if into else _written(model, index)),  # what no matrix leads into reads the residual stream
+        *(("Comes from", "in", join.weight[index].cpu(), join.source) for join in into),
+        *((_goes_to(join), "out", join.weight[:, index].cpu(), join.target) for join in out),
+    ]
+
+
+def _written(model: SparseTransformer, index: int) -> list[tuple[str, str, Tensor, str]]:
+    """What the embedding writes to a channel of the residual stream; channels of positions it has none of."""
+    if index >= model.config.d_model:
+        return []
+    return [("Written by the embedding", "in", model.wte.weight.detach()[:, index].cpu(), "token")]
+
+
+def _goes_to(join: Join) -> str:
+    name = {"attn.q": " queries", "attn.k": " keys", "attn.v": " values"}.get(split_site(join.target)[1], "")
+    return f"Goes to{name}"

@@ -1,0 +1,245 @@
+"""Ablate, scale or patch nodes and edges, in the whole model or in a circuit alone.
+
+An edge's change reaches its target alone: the target's sum gets weight * (new - old) of the source, and every
+other reader of the source sees what it saw before.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+import numpy as np
+import torch
+from jaxtyping import Float, Int
+from torch import Tensor, nn
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.intervention import Intervention, Scope
+from sparsecircuits.errors import UserError
+from sparsecircuits.kernels import attention_pattern, split_heads
+from sparsecircuits.models.hooks import intervene, record
+from sparsecircuits.models.sites import split_node, split_site
+from sparsecircuits.models.transformer import SparseTransformer, rows_like
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.topology import join_between
+from sparsecircuits.seeds import checked_seed
+from sparsecircuits.tasks import PairBatch
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a run gave. logits: [n, vocab] at each prompt's last token; activations: [n, T, width] by site."""
+
+    logits: Float[Tensor, "n vocab"]
+    activations: dict[str, Tensor] = field(default_factory=dict)
+
+
+Donors = Mapping[str, Mapping[str, Tensor]]
+"""Per kind (patch, resample): activations by site, aligned with the prompts that run."""
+
+
+@torch.no_grad()
+def run_with(
+    model: SparseTransformer,
+    circuit: Circuit,
+    batch: PairBatch,
+    interventions: Sequence[Intervention] = (),
+    *,
+    scope: Scope = "model",
+    nodes: Sequence[str] | None = None,
+    patch: PairBatch | None = None,
+    pool: PairBatch | None = None,
+    seed: int = 0,
+    watch: str | None = None,
+) -> Outcome:
+    """Run prompts with interventions; the last one given for a node or an edge counts.
+
+    scope: the whole model, or the circuit alone (nodes outside frozen; `nodes` are the kept ones, by default
+    the circuit's). patch: the prompts that "patch" takes values from, one per prompt of `batch` (default: the
+    other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself).
+    watch: record the sites whose whole name this regular expression matches.
+
+    Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
+    """
+    checked_seed(seed)
+    space = NodeSpace.of(model.config)
+    frozen = circuit.frozen_values(space)
+    check_targets(model, space, interventions)
+    with contextlib.ExitStack() as stack:
+        if scope == "circuit":
+            gating = circuit.gating(model)
+            if nodes is not None:
+                gating = replace(gating, gates=space.mask(list(nodes)).float())
+            stack.enter_context(gating.over(model, batch))
+        # Edges of the last layer may want every position; and so may who watches.
+        narrow = not watch and all(change.source is None for change in interventions)
+        donors = _donors(model, interventions, batch, patch, pool, seed)
+        last = _ids(model, batch.last)
+        stack.enter_context(intervened(model, interventions, space.split(frozen), donors, last))
+        seen = stack.enter_context(record(model, watch)) if watch else {}
+        logits = model(_ids(model, batch.tokens), last_only=last, narrow=narrow).float()
+    return Outcome(logits, dict(seen))
+
+
+def answer_logits(circuit: Circuit, outcome: Outcome, answers: tuple[int, int], scope: Scope) -> Float[Tensor, "n 2"]:
+    """Logits of the two answers; of a circuit alone they are calibrated, as in `circuit_logits`."""
+    logits = outcome.logits[:, list(answers)]
+    return circuit.calibration(logits) if scope == "circuit" else logits
+
+
+def check_targets(model: SparseTransformer, space: NodeSpace, interventions: Sequence[Intervention]) -> None:
+    """Raise UserError for a node that the model lacks, or an edge without a weight."""
+    for change in interventions:
+        space.mask([change.target, change.changed])
+        if change.source is not None and edge_weight(model, change.source, change.target) == 0:
+            raise UserError(f"the model has no edge {change.source} → {change.target}")
+
+
+def edge_weight(model: SparseTransformer, source: str, target: str) -> float:
+    """The weight between two nodes; 0 where none joins them."""
+    (source_site, column), (target_site, row) = split_node(source), split_node(target)
+    join = join_between(model, source_site, target_site)
+    return 0.0 if join is None else join.weight[row, column].item()
+
+
+@contextlib.contextmanager
+def intervened(
+    model: SparseTransformer,
+    interventions: Sequence[Intervention],
+    means: Mapping[str, Tensor],
+    donors: Donors,
+    last: Int[Tensor, " n"],
+) -> Iterator[None]:
+    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`; last: positions of the
+    prompts' last tokens."""
+    at_nodes = {change.target: change for change in interventions if change.source is None}
+    at_edges = {(change.source, change.target): change for change in interventions if change.source is not None}
+    by_site: dict[str, list[Intervention]] = {}
+    for change in at_nodes.values():
+        by_site.setdefault(split_node(change.target)[0], []).append(change)
+
+    def at(site: str, changes: list[Intervention]) -> Callable[[Tensor], Tensor]:
+        def apply(x: Tensor) -> Tensor:
+            x = x.clone()
+            for change in changes:
+                index = split_node(change.target)[1]
+                x[..., index] = _new_value(change, x[..., index], site, index, means, donors, last)
+            return x
+
+        return apply
+
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(intervene(model, {site: at(site, changes) for site, changes in by_site.items()}))
+        for change in at_edges.values():
+            stack.enter_context(_edge_changed(model, change, means, donors, last))
+        yield
+
+
+def _new_value(
+    change: Intervention,
+    old: Tensor,
+    site: str,
+    index: int,
+    means: Mapping[str, Tensor],
+    donors: Donors,
+    last: Tensor,
+) -> Tensor:
+    if change.kind == "mean":
+        return torch.full_like(old, means[site][index].item())
+    if change.kind == "zero":
+        return torch.zeros_like(old)
+    if change.kind == "scale":
+        return old * change.factor
+    return rows_like(donors[change.kind][site][..., index], old, last).to(old)
+
+
+@contextlib.contextmanager
+def _edge_changed(
+    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors, last: Tensor
+) -> Iterator[None]:
+    """Add weight * (new - old) to the output of the linear map that the edge lies in."""
+    assert change.source is not None
+    (site, column), (target_site, row) = split_node(change.source), split_node(change.target)
+    layer, kind = split_site(site)
+    assert layer is not None
+    attention = model.block(layer).attn
+    join = join_between(model, site, target_site)
+    assert join is not None  # what `check_targets` lets pass has a weight
+    weight, through_attention = join.weight[row, column].item(), kind == "attn.v"
+    pattern = "|".join(rf"{layer}\.attn\.{letter}" for letter in "qkv")
+    with contextlib.ExitStack() as stack:
+        seen = stack.enter_context(record(model, pattern)) if through_attention else {}
+
+        def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
+            old = seen[site][..., column] if through_attention else inputs[0][..., column]
+            moved = _new_value(change, old, site, column, means, donors, last) - old
+            if through_attention:  # what the head carries of the value, with the pattern that it has
+                head = column // (seen[site].shape[-1] // attention.n_head)
+                q, k = (
+                    split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk"
+                )
+                sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
+                moved = (attention_pattern(q, k, sink)[:, 0] @ moved.unsqueeze(-1)).squeeze(-1)
+            out = out.clone()
+            out[..., join.offset + row] += weight * moved
+            return out
+
+        handle = join.linear.register_forward_hook(hook)
+        try:
+            yield
+        finally:
+            handle.remove()
+
+
+def _donors(
+    model: SparseTransformer,
+    interventions: Sequence[Intervention],
+    batch: PairBatch,
+    patch: PairBatch | None,
+    pool: PairBatch | None,
+    seed: int,
+) -> dict[str, dict[str, Tensor]]:
+    """Activations on other prompts, aligned with `batch` at the last token."""
+    found: dict[str, dict[str, Tensor]] = {}
+    for kind in ("patch", "resample"):
+        sites = sorted({split_node(change.changed)[0] for change in interventions if change.kind == kind})
+        if not sites:
+            continue
+        other = _paired(batch, patch) if kind == "patch" else _drawn(batch, pool, seed)
+        with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
+            model(_ids(model, other.tokens), last_only=_ids(model, other.last))
+        found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
+    return found
+
+
+def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:
+    if patch is not None:
+        if len(patch.last) != len(batch.last):
+            raise UserError(f"{len(batch.last)} prompts cannot be patched from {len(patch.last)}")
+        return patch
+    if len(batch.last) % 2:
+        raise UserError("a prompt without its pair: say which prompt to patch from")
+    return batch.take(np.arange(len(batch.last)) ^ 1)
+
+
+def _drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
+    source, rng = pool or batch, np.random.default_rng(seed)
+    wanted, size = len(batch.last), len(source.last)
+    if size < (2 if pool is None else 1):
+        raise UserError("no other prompt to resample from")
+    if pool is not None:
+        return source.take(rng.integers(0, size, wanted))
+    return source.take((np.arange(size) + rng.integers(1, size, wanted)) % size)
+
+
+def _aligned(values: Float[Tensor, "n S width"], last: np.ndarray, batch: PairBatch) -> Float[Tensor, "n T width"]:
+    """Each position of `batch` gets the value at the same distance from the other prompt's last token; where
+    the other prompt is shorter, the value at its start."""
+    positions = np.arange(batch.tokens.shape[1])[None] + (last - batch.last)[:, None]
+    rows = torch.from_numpy(np.clip(positions, 0, last[:, None])).to(values.device)
+    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
+
+
+def _ids(model: SparseTransformer, values: Any) -> Tensor:
+    return torch.from_numpy(values).to(model.device)

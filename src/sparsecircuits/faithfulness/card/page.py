@@ -1,0 +1,169 @@
+"""The card as one HTML page: no script, no network, its style inline."""
+
+import base64
+import hashlib
+import html
+import math
+import re
+
+import numpy as np
+
+from sparsecircuits.faithfulness.card.markdown import to_markdown
+from sparsecircuits.faithfulness.card.schema import CardData
+from sparsecircuits.faithfulness.card.svg import Plot, powers, ticks
+
+STYLE = """
+:root { color-scheme: light dark; --ink: #1d2129; --faint: #d8dbe0; --paper: #fff; --one: #0072b2; --two: #d55e00;
+  --null: #8a8f98; --good: #00724f; --bad: #b3261e; }
+@media (prefers-color-scheme: dark) { :root { --ink: #e8eaed; --faint: #3c4149; --paper: #16181c; --one: #4aa8e0;
+  --two: #ee7a2b; --null: #9aa0a8; --good: #2bbf97; --bad: #ff8a80; } }
+body { font: 15px/1.5 system-ui, sans-serif; color: var(--ink); background: var(--paper); max-width: 62rem;
+  margin: 2rem auto; padding: 0 1rem; }
+h1 { font-size: 1.5rem; } h2 { font-size: 1.1rem; margin-top: 2rem; }
+.verdict { border-left: 4px solid var(--null); padding: .4rem .9rem; } .verdict.good { border-color: var(--good); }
+.verdict.bad { border-color: var(--bad); }
+.scroll { overflow-x: auto; } table { border-collapse: collapse; }
+th, td { border-bottom: 1px solid var(--faint); padding: .2rem .8rem .2rem 0; text-align: left;
+  font-variant-numeric: tabular-nums; }
+.plots { display: grid; grid-template-columns: repeat(auto-fit, minmax(min(100%, 26rem), 1fr)); gap: 1rem; }
+figure { margin: 0; } figcaption { font-weight: 600; }
+svg { width: 100%; height: auto; font: 11px system-ui, sans-serif; }
+text { fill: var(--ink); } .grid { stroke: var(--faint); } .level { stroke: var(--ink);
+  stroke-dasharray: 4 3; opacity: .6; }
+.note { opacity: .75; } .one { fill: none; stroke: var(--one); stroke-width: 2; }
+.null { fill: none; stroke: var(--null); }
+.nullband { fill: var(--null); opacity: .2; } circle.dot, rect.dot { fill: var(--one); stroke: none; }
+circle.other, rect.other { fill: var(--two); fill-opacity: .55; stroke: none; } rect.nullbar { fill: var(--null); }
+.whisker { stroke: var(--ink); stroke-width: 1.5; }
+"""
+LN2 = math.log(2)
+
+
+def to_html(card: CardData) -> str:
+    """The page: verdict, plots, then every table of the Markdown page."""
+    policy = f"default-src 'none'; style-src 'sha256-{_sha(STYLE)}'"
+    title = html.escape(f"{card.task} in {card.model_name}: faithfulness card")
+    plots = "".join(picture for draw in (_curve, _bars, _knockouts, _prompts) if (picture := draw(card)))
+    head, *rest = to_markdown(card).split("\n\n")
+    body = "\n".join(_block(part) for part in rest)
+    return (
+        f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
+        f'<meta name="viewport" content="width=device-width, initial-scale=1">'
+        f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
+        f"<body><main><h1>{_words(head.removeprefix('# '))}</h1>\n"
+        f'<div class="plots">{plots}</div>\n{body}\n</main></body></html>\n'
+    )
+
+
+def _sha(text: str) -> str:
+    return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
+
+
+def _words(text: str) -> str:
+    """Escaped text with **bold**."""
+    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
+
+
+def _block(part: str) -> str:
+    """A paragraph, heading, list or table of the Markdown that `to_markdown` writes."""
+    if part.startswith("## "):
+        return f"<h2>{_words(part[3:])}</h2>"
+    if part.startswith("| "):
+        return _table(part.split("\n"))
+    if part.startswith("- "):
+        return "<ul>" + "".join(f"<li>{_words(line[2:])}</li>" for line in part.split("\n")) + "</ul>"
+    if part.startswith("**Verdict"):
+        kind = "bad" if "Verdict: not distinguishable" in part else "good" if "Verdict: distinguishable" in part else ""
+        return f'<p class="verdict {kind}">{_words(part)}</p>'
+    return f"<p>{_words(part)}</p>"
+
+
+def _table(lines: list[str]) -> str:
+    rows = [[cell.replace(r"\|", "|") for cell in re.split(r"(?<!\\) \| ", line[2:-2])] for line in lines]
+    head = "".join(f'<th scope="col">{_words(cell)}</th>' for cell in rows[0])
+    body = "".join("<tr>" + "".join(f"<td>{_words(cell)}</td>" for cell in row) + "</tr>" for row in rows[2:])
+    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+    # A tab stop, so that the keyboard reaches the end of a wide table too.
+    label = html.escape(", ".join(cell for cell in rows[0] if cell) or "table")
+    return f'<div class="scroll" role="group" aria-label="{label}" tabindex="0">{table}</div>'
+
+
+def _curve(card: CardData) -> str:
+    """Loss against nodes: the circuit's nested sets, and the nulls as a band."""
+    if card.curve is None:
+        return ""
+    nulls = card.nulls.nulls if card.nulls else ()
+    curves = [[(nodes, loss) for nodes, _, loss in null.curve] for null in nulls]
+    points = [(point.nodes, point.loss) for point in card.curve.points]
+    most = max(nodes for nodes, _ in points)
+    top = 1.05 * max(LN2, *(loss for line in (points, *curves) for _, loss in line))
+    plot = Plot("Loss against size, with the null band", "nodes (log)", "loss (nats)", (0, most), (0, top), x_log=True)
+    if curves:
+        sizes = sorted({nodes for line in curves for nodes, _ in line})
+        at = np.array([np.interp(sizes, [nodes for nodes, _ in line], [loss for _, loss in line]) for line in curves])
+        plot.band(
+            list(zip(sizes, at.max(axis=0), strict=True)), list(zip(sizes, at.min(axis=0), strict=True)), "nullband"
+        )
+        for null, line in zip(nulls, curves, strict=True):
+            plot.line(line, "null", f"null: {null.name.replace('_', ' ')}")
+    plot.line(points, "one", "the circuit's nested sets")
+    for point in card.curve.points:
+        plot.dot(point.nodes, point.loss, "dot", f"{point.nodes} nodes, {point.edges} edges: {point.loss:.4f}")
+    plot.level(card.target_loss, "target")
+    plot.level(LN2, "chance")
+    return plot.svg(powers(most), ticks(top))
+
+
+def _bars(card: CardData) -> str:
+    """Sufficiency under each ablation, necessity, and random nodes."""
+    bars: list[tuple[str, float | None, float | None, float | None, str]] = []
+    short = {"mean": "mean", "zero": "zero", "resample_pair": "pair", "resample_random": "random"}
+    for x in card.ablations:
+        bars.append((short[x.ablation], x.loss.value, x.loss.low, x.loss.high, "dot"))
+    needed = card.necessity_test
+    bars.append(("without it", needed.ablated.value, needed.ablated.low, needed.ablated.high, "other"))
+    bars.append(("w/o random", needed.random_mean, min(needed.random), max(needed.random), "nullbar"))
+    bars.append(("model", card.losses.full_calibrated, None, None, "nullbar"))
+    top = 1.1 * max(LN2, *(min(value or 0, 3 * LN2) for _, value, *_ in bars))
+    plot = Plot(
+        "Sufficiency (circuit alone, by ablation) and necessity", "what runs", "loss (nats)", (0, len(bars)), (0, top)
+    )
+    for place, (name, value, low, high, kind) in enumerate(bars):
+        plot.bar(place + 0.15, place + 0.85, value or 0, kind, f"{name}: {value:.4f}")
+        if low is not None and high is not None:
+            plot.whisker(place + 0.5, low, high)
+        plot.x_label(place + 0.5, name)
+    plot.level(card.target_loss, "target")
+    plot.level(LN2, "chance")
+    return plot.svg((), ticks(top))
+
+
+def _knockouts(card: CardData) -> str:
+    """p(right) in the model against p(right) in the circuit, per knocked-out subset."""
+    if card.completeness is None:
+        return ""
+    plot = Plot("Knockouts: the same nodes out of both", "p(right), whole model", "p(right), circuit", (0, 1), (0, 1))
+    plot.line([(0, 0), (1, 1)], "null", "equal")
+    for point in card.completeness.knockouts:
+        words = f"{point.nodes} nodes out: model {point.model:.3f}, circuit {point.circuit:.3f}"
+        plot.dot(point.model, point.circuit, "dot", words)
+    return plot.svg(ticks(1), ticks(1))
+
+
+def _prompts(card: CardData) -> str:
+    """Histograms of the per-prompt losses of model and circuit."""
+    values = {"dot": card.prompts.circuit, "other": card.prompts.full}
+    top = min(4 * LN2, max(LN2, *(max(x) for x in values.values())))
+    edges = np.linspace(0, top, 25)
+    counts = {kind: np.histogram(np.clip(x, 0, top), edges)[0] for kind, x in values.items()}
+    high = max(int(x.max()) for x in counts.values())
+    plot = Plot(
+        "Loss per prompt: circuit (first colour), model (second)", "loss (nats)", "prompts", (0, top), (0, 1.05 * high)
+    )
+    for kind, name in (("dot", "circuit"), ("other", "model")):
+        for low, upper, count in zip(edges[:-1], edges[1:], counts[kind], strict=True):
+            if count:
+                plot.bar(
+                    float(low), float(upper), float(count), kind, f"{name}: {count} prompts of {low:.2f} to {upper:.2f}"
+                )
+    return plot.svg(ticks(top), ticks(1.05 * high))

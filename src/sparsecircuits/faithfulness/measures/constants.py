@@ -1,0 +1,59 @@
+"""Ablation values: are the constants that stand for the nodes outside plausible?"""
+
+import numpy as np
+import torch
+from pydantic import BaseModel, ConfigDict
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.models.hooks import record
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import chunks
+from sparsecircuits.tasks import PairBatch
+
+FAR = 4.0
+"""Root-mean-squares of a site beyond the observed range at which a value is no longer plausible."""
+
+
+class Constants(BaseModel):
+    """How far ablation values lie outside the range that their nodes have on the task's prompts."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    far: tuple[str, ...]
+    """Nodes whose value lies more than four root-mean-squares of their site outside their range."""
+    farthest: float
+    """The largest such distance, in root-mean-squares of the site; 0 when all lie inside."""
+    misrecorded: tuple[str, ...]
+    """Kept nodes whose recorded mean is not what they are ablated at (mean ablation alone)."""
+
+
+@torch.no_grad()
+def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Constants:
+    """Compare the ablation values with what the nodes do in the whole model. A value that no prompt comes near is
+    stale or wrong, and every measure under that ablation is then about another network."""
+    space = NodeSpace.of(model.config)
+    frozen = circuit.frozen_values(space)
+    low, high = torch.full((space.size,), torch.inf), torch.full((space.size,), -torch.inf)
+    square, count = torch.zeros(space.size), 0
+    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
+    for _, _, chunk in chunks(batch):
+        with record(model, pattern) as seen:
+            model(torch.from_numpy(chunk.tokens).to(model.device))
+        real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
+        values = torch.cat([seen[site].float().cpu()[real] for site in space.slices], dim=-1)
+        low, high = torch.minimum(low, values.amin(dim=0)), torch.maximum(high, values.amax(dim=0))
+        square, count = square + values.square().sum(dim=0), count + len(values)
+    scale = torch.cat([(part.mean() / count).sqrt().expand(len(part)) for part in space.split(square).values()])
+    distance = torch.maximum(low - frozen, frozen - high).clamp(min=0) / scale.clamp(min=1e-6)
+    if circuit.ablation == "resample":
+        distance = torch.zeros_like(distance)
+    names = dict(zip(space.names(circuit.kept(space)), frozen[circuit.kept(space)].tolist(), strict=True))
+    wrong = [
+        node.name
+        for node in circuit.nodes
+        if circuit.ablation == "mean"
+        and node.mean is not None
+        and abs(node.mean - names[node.name]) > 1e-4 * (1 + abs(node.mean))
+    ]
+    return Constants(far=tuple(space.names(distance > FAR)), farthest=distance.max().item(), misrecorded=tuple(wrong))

@@ -1,0 +1,206 @@
+"""Necessity, minimality, completeness: what goes when nodes go."""
+
+import math
+
+import numpy as np
+import torch
+from jaxtyping import Bool, Float
+from pydantic import BaseModel, ConfigDict
+from torch import Tensor
+
+from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
+from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.calibration import fitted
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import correct_of
+from sparsecircuits.tasks import PairBatch
+
+LN2 = math.log(2)
+BROKEN = 0.9 * LN2
+"""A task counts as broken above this loss."""
+
+
+class Necessity(BaseModel):
+    """Losses of the whole model, in nats, with nodes ablated; all calibrated, so that no bias looks like damage."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    ablated: Estimate
+    """Only the circuit's nodes are ablated ("inverse pruning")."""
+    necessity: Estimate
+    """(ablated - full) / (ln 2 - full), at most 1: how far towards chance the model falls."""
+    breaks: bool
+    """The loss rises above 0.9 ln 2."""
+    random: tuple[float, ...]
+    """As many random nodes of the same sites, outside the circuit, are ablated instead; one loss per draw."""
+    random_mean: float
+    random_worst: float
+
+
+def towards_chance(ablated: np.ndarray, full: np.ndarray) -> np.ndarray:
+    """(ablated - full) / (ln 2 - full), at most 1; NaN where the model is no better than chance."""
+    span = LN2 - full
+    return np.where(span > 0, np.minimum(1, (ablated - full) / np.where(span > 0, span, 1)), np.nan)
+
+
+def random_nodes_like(circuit: Circuit, space: NodeSpace, generator: torch.Generator) -> Bool[Tensor, " nodes"]:
+    """A mask of as many random nodes per site as the circuit has there, none of them in it."""
+    kept, chosen = circuit.kept(space), torch.zeros(space.size, dtype=torch.bool)
+    for place in space.slices.values():
+        outside = (~kept[place]).nonzero().flatten() + place.start
+        wanted = min(int(kept[place].sum()), outside.numel())
+        chosen[outside[torch.randperm(outside.numel(), generator=generator)[:wanted]]] = True
+    return chosen
+
+
+def necessity(
+    model: SparseTransformer,
+    circuit: Circuit,
+    small: PairBatch,
+    learn: PairBatch,
+    ablated: Float[Tensor, " n"],
+    full: Float[Tensor, " n"],
+    *,
+    draws: int = 5,
+    seed: int = 0,
+) -> Necessity:
+    """What is left of the whole model without the circuit's nodes, and, `draws` times, without as many random ones
+    (Gao et al. 2025, section 2.2). A circuit that is one of two ways to the answer is sufficient, and not necessary.
+
+    ablated, full [n]: losses per prompt without the circuit's nodes and of the whole model, calibrated. small: some
+    prompts for the random nodes; learn: training prompts for their calibrations.
+    """
+    space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(seed)
+    random = []
+    for _ in range(draws):
+        gating = circuit.without(model, random_nodes_like(circuit, space, generator))
+        logits = fitted(model, learn, gating)(answers_of(final_logits(model, small, gating), small))
+        random.append(losses_of(logits, small).mean().item())
+    return Necessity(
+        ablated=estimate(ablated, seed=seed),
+        necessity=estimate(ablated, full, of=towards_chance, seed=seed),
+        breaks=ablated.mean().item() > BROKEN,
+        random=tuple(random),
+        random_mean=float(np.mean(random)),
+        random_worst=max(random),
+    )
+
+
+class Part(BaseModel):
+    """A node or an edge, and by how much the circuit's loss in nats rises without it."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    name: str
+    rise: float
+
+
+class Minimality(BaseModel):
+    """Leave-one-out."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: tuple[Part, ...]
+    edges: tuple[Part, ...]
+    measured: int
+    """How many nodes and edges were left out, one at a time; in large circuits, evenly spread ones."""
+    needless: tuple[str, ...]
+    """Those without which the loss rises by less than 1% of what the circuit gains over nothing."""
+    needless_share: float
+
+
+def minimality(
+    model: SparseTransformer,
+    circuit: Circuit,
+    batch: PairBatch,
+    *,
+    gained: float,
+    most: int = 100,
+    edges: bool = True,
+) -> Minimality:
+    """Leave out each node, and each edge, of the circuit alone (minimality: Wang et al. 2022, section 4).
+
+    gained: nats between the loss of nothing and of the circuit. most: parts of each kind at most.
+    """
+    space, gating = NodeSpace.of(model.config), circuit.gating(model)
+    base = _circuit_loss(model, circuit, batch, gating)
+    node_parts, edge_parts = [], []
+    for name in _spread(circuit.node_names, most):
+        gates = gating.gates * (~space.mask([name])).float()
+        rise = _circuit_loss(model, circuit, batch, _regated(gating, gates)) - base
+        node_parts.append(Part(name=name, rise=rise))
+    for edge in _spread(list(circuit.edges), most) if edges else []:
+        fewer = circuit.model_copy(update={"edges": tuple(e for e in circuit.edges if e is not edge)})
+        rise = _circuit_loss(model, circuit, batch, fewer.gating(model)) - base
+        edge_parts.append(Part(name=f"{edge.source} → {edge.target}", rise=rise))
+    parts = node_parts + edge_parts
+    needless = tuple(part.name for part in parts if part.rise < 0.01 * max(gained, 1e-9))
+    return Minimality(
+        nodes=tuple(node_parts),
+        edges=tuple(edge_parts),
+        measured=len(parts),
+        needless=needless,
+        needless_share=len(needless) / max(1, len(parts)),
+    )
+
+
+def _spread(items: list, most: int) -> list:
+    return items if len(items) <= most else [items[i * len(items) // most] for i in range(most)]
+
+
+def _regated(gating: Gating, gates: Tensor) -> Gating:
+    return Gating(gating.space, gates, gating.frozen, gating.ablation, gating.edges)
+
+
+def _circuit_loss(model: SparseTransformer, circuit: Circuit, batch: PairBatch, gating: Gating) -> float:
+    logits = circuit.calibration(answers_of(final_logits(model, batch, gating), batch))
+    return losses_of(logits, batch).mean().item()
+
+
+class Knockout(BaseModel):
+    """Some of the circuit's nodes ablated, in the circuit and in the whole model."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    nodes: int
+    circuit: float
+    """Mean probability of the right answer in the circuit."""
+    model: float
+
+
+class Completeness(BaseModel):
+    """Knockouts of subsets of the circuit."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    knockouts: tuple[Knockout, ...]
+    incompleteness: Estimate
+    """Mean over knockouts and prompts of |p(right) in the circuit - p(right) in the model|, between 0 and 1. Large
+    when the model has another way that the circuit lacks."""
+
+
+def completeness(
+    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, subsets: int = 12, seed: int = 0
+) -> Completeness:
+    """Knock out the same nodes in circuit and model: do both suffer alike (Wang et al. 2022, section 4)?
+
+    Random subsets of the circuit's nodes, each node with probability 1/2, and the whole circuit. The model is raw: a
+    knockout brings margins near the boundary, where two calibrations that agree on whole prompts part.
+    """
+    space, kept, rng = NodeSpace.of(model.config), circuit.kept(NodeSpace.of(model.config)), np.random.default_rng(seed)
+    names, gating, correct = circuit.node_names, circuit.gating(model), correct_of(batch)
+    chosen = [[name for name in names if rng.random() < 0.5] for _ in range(subsets)]
+    found, differences = [], []
+    for out in [*chosen, names]:
+        mask = space.mask(out)
+        inside = answers_of(final_logits(model, batch, _regated(gating, (kept & ~mask).float())), batch)
+        outside = answers_of(final_logits(model, batch, circuit.without(model, mask)), batch)
+        p, q = (x.softmax(dim=-1).gather(1, correct[:, None])[:, 0] for x in (circuit.calibration(inside), outside))
+        found.append(Knockout(nodes=len(out), circuit=p.mean().item(), model=q.mean().item()))
+        differences.append((p - q).abs())
+    return Completeness(
+        knockouts=tuple(found), incompleteness=estimate(torch.stack(differences).mean(dim=0), seed=seed)
+    )

@@ -1,0 +1,206 @@
+"""The faithfulness card of a circuit: every measure of docs/faithfulness.md, and a verdict in plain words.
+
+Every number recomputes from model and circuit: all draws are by seed.
+"""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from sparsecircuits import __version__
+from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs
+from sparsecircuits.circuits.circuit import Circuit, Losses
+from sparsecircuits.circuits.descriptions import MOST_NODES, describe
+from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
+from sparsecircuits.data.corpora import require_folder
+from sparsecircuits.errors import UserError
+from sparsecircuits.faithfulness.card import verdict
+from sparsecircuits.faithfulness.card.card import Report
+from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
+from sparsecircuits.faithfulness.measures import context, interchange, likeness, necessity
+from sparsecircuits.faithfulness.measures.binarise import binarise
+from sparsecircuits.faithfulness.measures.constants import constants
+from sparsecircuits.faithfulness.measures.corpus import transfer
+from sparsecircuits.faithfulness.measures.estimate import estimate
+from sparsecircuits.faithfulness.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
+from sparsecircuits.faithfulness.measures.size_curve import size_curve
+from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.calibration import training_pairs
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.many import save_circuit
+from sparsecircuits.seeds import checked_seed
+from sparsecircuits.tasks import PairBatch, Task
+from sparsecircuits.tasks.shortcuts import shortcuts_on
+
+SMALL_PAIRS = 64
+"""Pairs for the measures that run once per node, or oftener."""
+
+Tell = Callable[[float, str], None]
+
+
+def faithfulness(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    *,
+    full: bool = False,
+    corpus: str | Path | None = None,
+    seed: int = 0,
+    budget: PruneConfig = BUDGET,
+    report: Tell | None = None,
+) -> Report:
+    """Measure a circuit on the held-out split.
+
+    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation,
+    descriptions and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
+    prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
+    many times.
+
+    Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
+    """
+    checked_seed(seed)
+    if corpus is not None:
+        require_folder(corpus)
+    circuit.check_model(model)
+    tell = report or (lambda share, details: None)
+    pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)
+    if not pairs:
+        raise UserError(f"task {task.name} has no {REPORT_SPLIT} pairs to measure on")
+    encoded = task.encode(pairs)
+    batch = by_length(encoded)
+    small = first_pairs(batch, SMALL_PAIRS)
+    tell(0.0, "the circuit alone")
+    fair = Calibrations.of(model, circuit, task)
+    card = _quick(model, circuit, task, batch, small, fair, full, seed, tell)
+    if full:
+        card |= _full(model, circuit, task, small, fair, card, seed, budget, tell)
+    if corpus is not None:
+        tell(0.95, "real code")
+        card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
+    card["shortcut"] = _shortcut(task, encoded, seed)
+    card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
+    card["warnings"] = verdict.warnings(card)
+    tell(1.0, card["verdict"])
+    return Report(**card)
+
+
+def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
+    """Write <task>/circuit.json and, beside it, its quick card (see `pruning.many`). Returns the first's path."""
+    path = save_circuit(model, task, circuit, folder)
+    faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    return path
+
+
+def _quick(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    batch: PairBatch,
+    small: PairBatch,
+    fair: Calibrations,
+    full: bool,
+    seed: int,
+    tell: Tell,
+) -> dict[str, Any]:
+    space, seen = NodeSpace.of(model.config), fair.full(answers_of(final_logits(model, small), small))
+    everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
+    nothing = final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool()))
+    rest = final_logits(model, batch, circuit.without(model, circuit.kept(space)))
+    raw = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
+    losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)  # type: ignore[misc]
+    by_prompt = {n: losses_of(getattr(fair, n)(answers_of(x, batch)), batch) for n, x in raw.items()}
+    tell(0.03, "ablations")
+    draws = 4 if full else 1
+    ablations = [
+        sufficiency_under(model, circuit, small, seen, fair.empty, name, draws=draws, seed=seed)
+        for name in ablations_of(circuit)
+    ]
+    tell(0.06, "necessity")
+    learn = training_pairs(task, SMALL_PAIRS)
+    needed = necessity.necessity(
+        model, circuit, small, learn, by_prompt["ablated"], by_prompt["full"], draws=10 if full else 5, seed=seed
+    )
+    enough = estimate(*(by_prompt[name] for name in ("empty", "circuit", "full")), of=share, seed=seed)
+    tell(0.1, "leaving out one at a time")
+    gained = _gained(losses)
+    minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
+    tell(0.2, "attention and activations")
+    return {
+        "mode": "full" if full else "quick",
+        "version": __version__,
+        "seed": seed,
+        "task": circuit.task,
+        "model_name": circuit.model_name,
+        "model_id": circuit.model_id,
+        "ablation": circuit.ablation,
+        "n_nodes": len(circuit.nodes),
+        "n_edges": len(circuit.edges),
+        "target_loss": circuit.target_loss,
+        "holds_target": losses.circuit <= circuit.target_loss,
+        "losses": losses,
+        "sufficiency": enough.value,
+        "necessity": needed.necessity.value,
+        "random_ablated": needed.random_mean,
+        "ablations": tuple(ablations),
+        "outputs": likeness.outputs(circuit, fair.full, batch, everything, alone, seed),
+        "necessity_test": needed,
+        "minimality": minimal,
+        "internals": likeness.internals(model, circuit, small),
+        "constants": constants(model, circuit, small),
+        "splits": tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        "prompts": PromptLosses(**{name: tuple(by_prompt[name].tolist()) for name in ("circuit", "full")}),
+    }
+
+
+def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
+    found = shortcuts_on(task, held_out, seed, fitted=2 * REPORT_PAIRS)
+    rule, accuracy = found.best
+    return Shortcut(rule=rule, accuracy=accuracy, by_definition=found.by_definition)
+
+
+def _gained(losses: Losses) -> float:
+    """Nats between nothing and the circuit, both calibrated."""
+    assert losses.empty_calibrated is not None  # of losses that are measured here; files of earlier versions lack it
+    return max(0.0, losses.empty_calibrated - losses.circuit)
+
+
+def _full(
+    model: SparseTransformer,
+    circuit: Circuit,
+    task: Task,
+    small: PairBatch,
+    fair: Calibrations,
+    card: dict[str, Any],
+    seed: int,
+    budget: PruneConfig,
+    tell: Tell,
+) -> dict[str, Any]:
+    gained = _gained(card["losses"])
+    answers = fair.full(answers_of(final_logits(model, small), small))
+    found: dict[str, Any] = {}
+    tell(0.22, "knockouts")
+    found["completeness"] = necessity.completeness(model, circuit, small, seed=seed)
+    tell(0.26, "interchange interventions")
+    found["interchange"] = interchange.interchange(model, circuit, fair.full, small, seed=seed)
+    tell(0.3, "causal scrubbing")
+    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, fair.empty, draws=2, seed=seed)
+    tell(0.34, "loss against size")
+    found["curve"] = size_curve(model, circuit, small)
+    tell(0.38, "longer prompts")
+    found["dilution_of"], rows = context.dilution(model, circuit, task, fair.full, seed=seed)
+    found["dilution"] = tuple(rows)
+    found["constant_queries"] = tuple(context.constant_queries(model, circuit, fair.full, small, gained=gained))
+    tell(0.42, "nodes in two values and in words")
+    if 0 < len(circuit.nodes) <= MOST_NODES:
+        learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
+        found["binarised"] = binarise(model, circuit, learn, small, seed=seed)
+    found["descriptions"] = tuple(describe(model, circuit, task, seed=seed))
+    if not verdict.needless(circuit, card["losses"]):  # a null cannot be smaller than nothing
+        shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
+        found["nulls"] = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)
+    return found

@@ -1,0 +1,86 @@
+"""The calibrated loss of a set of nodes and edges, and how it depends on each of them."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from jaxtyping import Bool, Float
+from torch import Tensor
+
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.nodes.attribution import first_order_rises
+from sparsecircuits.nodes.calibration import Calibration, calibrate
+from sparsecircuits.nodes.compact_forward import CompactForward
+from sparsecircuits.nodes.edges import EdgeGates, Edges
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, in_chunks, task_loss
+from sparsecircuits.tasks import PairBatch
+
+
+@dataclass(frozen=True)
+class Score:
+    """A set's loss on some prompts, calibrated."""
+
+    loss: float
+    calibration: Calibration
+
+
+class Evaluator:
+    """Scores sets of nodes and edges: they run, all else is frozen. Calls are counted.
+
+    The calibration is fitted to the first batch, the training prompts, and used on all of them; the loss is the
+    worst batch's: what holds on one kind of prompt alone is not good enough.
+    """
+
+    def __init__(
+        self,
+        model: SparseTransformer,
+        frozen: Float[Tensor, " nodes"],
+        *batches: PairBatch,
+        ablation: Ablation = "mean",
+    ) -> None:
+        self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
+        self.space = NodeSpace.of(model.config)
+        self.calls = 0
+        # Donors' activations differ from prompt to prompt: nothing is constant then.
+        self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
+
+    def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
+        """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""
+        self.calls += 1
+        if self._compact:
+            return [forward(kept, removed).cpu() for forward in self._compact]
+        off = None
+        if removed is not None:
+            removed = removed[removed.between(kept)]
+            off = EdgeGates(removed, torch.zeros(len(removed)))
+        gating = self._gating(kept.float(), off)
+        return [all_candidate_logits(self.model, batch, gating).cpu() for batch in self.batches]
+
+    def node_rises(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, " nodes"]:
+        """About how much the calibrated loss rises without each of the kept nodes, to first order."""
+        off = None if removed is None else EdgeGates(removed, torch.zeros(len(removed)))
+        return self._rises(kept, removed, kept, lambda gates: self._gating(gates, off))
+
+    def edge_rises(self, kept: Bool[Tensor, " nodes"], edges: Edges, on: Bool[Tensor, " E"]) -> Float[Tensor, " E"]:
+        """The same without each of the edges that are on."""
+        nodes = kept.float()
+        return self._rises(kept, edges[~on], on, lambda gates: self._gating(nodes, EdgeGates(edges, gates)))
+
+    def _rises(
+        self, kept: Tensor, removed: Edges | None, on: Tensor, gating: Callable[[Tensor], Gating]
+    ) -> Float[Tensor, " size"]:
+        chunks = [chunk for batch in self.batches for chunk in in_chunks(batch)[1]]
+        return first_order_rises(self.model, chunks, on.float(), gating, self(kept, removed).calibration)
+
+    def _gating(self, gates: Tensor, edges: EdgeGates | None) -> Gating:
+        return Gating(self.space, gates, self.frozen, self.ablation, edges)
+
+    def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
+        """The worst calibrated loss."""
+        logits, correct = self.logits(kept, removed), [correct_of(batch) for batch in self.batches]
+        calibration = calibrate(logits[0], correct[0])
+        losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
+        return Score(max(losses), calibration)

@@ -1,0 +1,40 @@
+"""Learned gates and what becomes of them, each part against its definition."""
+
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.evaluator import Score
+from sparsecircuits.pruning.discretise import drop_needless, top_nodes
+from sparsecircuits.pruning.learned_gates import heaviside
+
+
+def test_heaviside_and_its_gradient():
+    tau = torch.tensor([-0.5, -1e-9, 0.0, 0.7], requires_grad=True)
+    gate = heaviside(tau, 0.5)
+    assert gate.tolist() == [0, 0, 1, 1]
+    gate.sum().backward()
+    slope = torch.sigmoid(tau.detach() / 0.5)
+    torch.testing.assert_close(tau.grad, slope * (1 - slope) / 0.5)
+
+
+def test_top_nodes_breaks_ties_by_order():
+    assert top_nodes(torch.tensor([0.5, 0.7, 0.5, 0.5]), 2).tolist() == [True, True, False, False]
+
+
+@given(st.lists(st.floats(0.0, 1.0), min_size=1, max_size=40), st.floats(0.0, 5.0), st.sampled_from([3, 100]))
+@settings(max_examples=60, deadline=None)
+def test_as_many_as_can_go_are_dropped(missed, target, limit):
+    """Where each node's absence costs its own share, the cheapest go first, and not one more could."""
+    weights = torch.tensor(missed, dtype=torch.float64)
+
+    def evaluate(kept):
+        return Score(weights[~kept].sum().item(), Calibration())
+
+    everything = torch.ones(len(missed), dtype=torch.bool)
+    kept = drop_needless(everything, evaluate, target, limit, rises=lambda kept: weights)
+    assert evaluate(kept).loss <= target
+    if limit >= len(missed) or int(kept.sum()) <= limit:
+        cheapest = weights.sort().values.cumsum(0)
+        assert int((~kept).sum()) == int((cheapest <= target).sum())
