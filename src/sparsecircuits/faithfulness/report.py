@@ -18,7 +18,7 @@ from sparsecircuits.data.corpora import require_folder
 from sparsecircuits.errors import UserError
 from sparsecircuits.faithfulness.card import verdict
 from sparsecircuits.faithfulness.card.card import Report
-from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
+from sparsecircuits.faithfulness.card.schema import CardData, PromptLosses, Shortcut
 from sparsecircuits.faithfulness.measures import context, interchange, likeness, necessity
 from sparsecircuits.faithfulness.measures.binarise import binarise
 from sparsecircuits.faithfulness.measures.constants import constants
@@ -84,9 +84,9 @@ def faithfulness(
         card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
     card["shortcut"] = _shortcut(task, encoded, seed)
     card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
-    card["warnings"] = verdict.warnings(card)
+    warned = verdict.warnings(CardData(**card, warnings=[]))
     tell(1.0, card["verdict"])
-    return Report(**card)
+    return Report(**card, warnings=warned)
 
 
 def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:

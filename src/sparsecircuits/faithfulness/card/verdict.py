@@ -2,14 +2,14 @@
 
 import math
 from collections.abc import Callable
-from typing import Any
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.faithfulness.card.schema import CardData, Verdict
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.interchange import Interchange
 from sparsecircuits.faithfulness.measures.necessity import BROKEN
-from sparsecircuits.faithfulness.nulls import Nulls
+from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
+from sparsecircuits.faithfulness.nulls import Control, Nulls
 
 NULL_NAMES = {
     "shuffled_labels": "shuffled labels",
@@ -67,6 +67,11 @@ def judge(circuit: Circuit, losses: Losses, nulls: Nulls | None) -> tuple[Verdic
                 f"With the same budget pruning finds a circuit for {NULL_NAMES[null.name]} that is as small "
                 f"({null.n_edges} edges) as for the true task."
             )
+    if not reasons and nulls is not None and nulls.true.n_edges is None:
+        reasons.append(
+            "With the budget of the null controls pruning finds no circuit for the true task either: that it finds "
+            "none for a null says nothing."
+        )
     if reasons:
         return "not distinguishable from null", tuple(reasons)
     if nulls is None:
@@ -74,10 +79,9 @@ def judge(circuit: Circuit, losses: Losses, nulls: Nulls | None) -> tuple[Verdic
     return "distinguishable from null", tuple(_beside(null) for null in nulls.nulls)
 
 
-def _beside(null: Any) -> str:
+def _beside(null: Control) -> str:
     name = NULL_NAMES[null.name]
-    if null.times_smaller is None:
-        return f"For {name} pruning finds {null.n_edges or 'no'} edges (the budget was too small for the true task)."
+    assert null.times_smaller is not None  # so it is where the true task has a circuit
     if null.at_least:
         return (
             f"For {name} no set of nodes of any size holds the target (best loss {null.best_loss:.3f}); the true "
@@ -134,40 +138,46 @@ def _said(estimate: Estimate) -> str:
     return "not defined" if estimate.value is None else f"{estimate.value:.3f}"
 
 
-def warnings(card: dict[str, Any]) -> list[str]:
-    """One line for everything that a reader should not overlook. card: the fields of a CardData."""
+def warnings(card: CardData) -> list[str]:
+    """One line for everything in a card that a reader should not overlook (its own `warnings` are not read)."""
     return [*_of_the_basics(card), *_of_resampling(card), *_of_the_rest(card)]
 
 
-def _of_the_basics(card: dict[str, Any]) -> list[str]:
-    losses, found, target = card["losses"], [], card["target_loss"]
-    if losses.order_full >= SMALLEST_ORDER and losses.full > target:
+def _there(value: float | None) -> float:
+    """A loss that only files of earlier versions lack: every card that is being made has it."""
+    assert value is not None
+    return value
+
+
+def _of_the_basics(card: CardData) -> list[str]:
+    losses, found, target = card.losses, [], card.target_loss
+    order, full, ablated = map(_there, (losses.order_full, losses.full_calibrated, losses.ablated_calibrated))
+    if order >= SMALLEST_ORDER and losses.full > target:
         found.append(
-            f"The model's raw answer is biased: it puts {losses.order_full:.0%} of the pairs in the right order, "
-            f"but its raw loss is {losses.full:.3f}, above the target {target} "
-            f"({losses.full_calibrated:.3f} calibrated)."
+            f"The model's raw answer is biased: it puts {order:.0%} of the pairs in the right order, but its raw loss "
+            f"is {losses.full:.3f}, above the target {target} ({full:.3f} calibrated)."
         )
-    if card["verdict"] == "not distinguishable from null":
-        found.append("This circuit is not distinguishable from null. " + " ".join(card["reasons"]))
-    if not card["holds_target"]:
+    if card.verdict == "not distinguishable from null":
+        found.append("This circuit is not distinguishable from null. " + " ".join(card.reasons))
+    if not card.holds_target:
         found.append(f"On held-out prompts the circuit misses its target: {losses.circuit:.3f} > {target}.")
-    if not card["necessity_test"].breaks:
+    if not card.necessity_test.breaks:
         found.append(
             f"Without the circuit the model still does the task in part (calibrated loss "
-            f"{losses.ablated_calibrated:.3f}, below {BROKEN:.3f}; {losses.order_ablated:.0%} of the pairs in the "
-            "right order): other nodes can do it too."
+            f"{ablated:.3f}, below {BROKEN:.3f}; {_there(losses.order_ablated):.0%} of the pairs in the right order): "
+            "other nodes can do it too."
         )
-    if card["random_ablated"] > max(BROKEN / 2, (losses.full_calibrated + losses.ablated_calibrated) / 2):
+    if card.random_ablated > max(BROKEN / 2, (full + ablated) / 2):
         found.append(
             f"As many random nodes matter about as much as the circuit: without them the loss is "
-            f"{card['random_ablated']:.3f}."
+            f"{card.random_ablated:.3f}."
         )
     return found
 
 
-def _of_resampling(card: dict[str, Any]) -> list[str]:
-    found, allowed = [], card["target_loss"] + SUSPICIOUS_RISE
-    by_name = {result.ablation: result for result in card["ablations"]}
+def _of_resampling(card: CardData) -> list[str]:
+    found, allowed = [], card.target_loss + SUSPICIOUS_RISE
+    by_name: dict[str, Sufficiency] = {result.ablation: result for result in card.ablations}
     named = {
         "resample_random": "random prompts of the task",
         "resample_pair": "the pair's other prompt",
@@ -175,7 +185,7 @@ def _of_resampling(card: dict[str, Any]) -> list[str]:
     }
     for name, words in named.items():
         result = by_name.get(name)
-        if card["holds_target"] and result is not None and not _at_most(result.loss, allowed):
+        if card.holds_target and result is not None and not _at_most(result.loss, allowed):
             found.append(
                 f"With activations of {words} outside the circuit its loss is {_said(result.loss)} "
                 f"({result.loss_recalibrated:.3f} recalibrated)."
@@ -183,39 +193,39 @@ def _of_resampling(card: dict[str, Any]) -> list[str]:
                 else f"With zeros outside the circuit its loss is {_said(result.loss)} "
                 f"({result.loss_recalibrated:.3f} recalibrated): it needs the constants of other nodes."
             )
-    scrubbed = card.get("scrubbing")
-    if card["holds_target"] and scrubbed is not None and not _at_most(scrubbed.loss, allowed):
+    scrubbed = card.scrubbing
+    if card.holds_target and scrubbed is not None and not _at_most(scrubbed.loss, allowed):
         found.append(
             f"Causal scrubbing leaves a loss of {_said(scrubbed.loss)}: its inputs carry more than the answer."
         )
     return found
 
 
-def _of_the_rest(card: dict[str, Any]) -> list[str]:
-    found, minimality, interchange = [], card["minimality"], card.get("interchange")
+def _of_the_rest(card: CardData) -> list[str]:
+    found, minimality, interchange = [], card.minimality, card.interchange
     if minimality.needless:
         shown = ", ".join(minimality.needless[:5]) + (", …" if len(minimality.needless) > 5 else "")
         found.append(f"{len(minimality.needless)} of {minimality.measured} nodes and edges can be left out: {shown}.")
-    values = card["constants"]
+    values = card.constants
     if values.far or values.misrecorded:
         shown = ", ".join((*values.far, *values.misrecorded)[:5])
         found.append(f"Ablation values that are not like what their nodes do on the task's prompts: {shown}.")
-    constant = [node.name for node in card["internals"].nodes if node.constant]
+    constant = [node.name for node in card.internals.nodes if node.constant]
     if constant:
         found.append(f"Constant over the task's prompts, so no more than a bias: {', '.join(constant[:5])}.")
     found += _of_patching(interchange) if interchange is not None else []
-    for row in [*(card.get("dilution") or ()), *([card["transfer"].result] if card.get("transfer") else [])]:
+    for row in [*(card.dilution or ()), *([] if card.transfer is None else [card.transfer.result])]:
         if row.accuracy_circuit < row.accuracy_model - 0.1:
-            what = f"with {row.name} {card['dilution_of']}" if row.name.isdigit() else "on real code"
+            what = f"with {row.name} {card.dilution_of}" if row.name.isdigit() else "on real code"
             shares = f"the circuit gets {row.accuracy_circuit:.0%} right, the model {row.accuracy_model:.0%}"
             found.append(f"{what[0].upper()}{what[1:]} {shares}.")
-    shortcut, right = card.get("shortcut"), card["losses"].accuracy
+    shortcut, right = card.shortcut, card.losses.accuracy
     if shortcut is not None and not shortcut.by_definition and right <= shortcut.accuracy:
         found.append(
             f"A rule that needs no understanding, {shortcut.rule}, gets {shortcut.accuracy:.0%} right, the circuit no "
             f"more than {right:.0%}."
         )
-    real = card.get("transfer")
+    real = card.transfer
     if real is not None and real.cue_accuracy is not None and real.result.accuracy_circuit < real.cue_accuracy:
         found.append(
             f"On real code the presence of one token, {real.cue!r}, says {real.cue_accuracy:.0%} of the answers, more "
