@@ -123,8 +123,8 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
         )
     say(f"     {tokens.train.size:,} training tokens, {'from the cache' if tokens.cached else 'encoded and cached'}")
     say(
-        f"2/4  training for {config.minutes:g} minutes: 2 layers, d_model 256, "
-        f"{config.sparsity.density:.0%} of the weights nonzero"
+        f"2/4  training for {config.minutes:g} minutes: 2 layers, d_model 256, down to "
+        f"{config.sparsity.density:.0%} nonzero"
     )
     with progress("training") as update:
         resume = (work / CONFIG_NAME).exists()

@@ -139,12 +139,13 @@ PLACED: dict[str, Any] = {"positions": "concat_sinusoidal", "d_pos_emb": 16, "si
 def nano() -> TrainConfig:
     """2 layers, d_model 256, 2% of the weights: minutes on two CPU cores.
 
-    Sparse from the start: at equal time that beats the anneal from dense (docs/log.md), whose rate was twice this one.
+    From dense: sparse from the start, at half the rate, has the smaller loss at equal time and does fewer tasks
+    (docs/log.md).
     """
     return TrainConfig(
         model=ModelConfig(n_layer=2, d_model=256, n_ctx=128, **PLACED),
-        sparsity=SparsityConfig(density=0.02, start="uniform", anneal="log", anneal_start=0.02, regrow_every=8),
-        optimizer=OptimizerConfig(lr=4e-2),
+        sparsity=SparsityConfig(density=0.02, anneal="log", anneal_start=0.02, regrow_every=8),
+        optimizer=OptimizerConfig(lr=8e-2),
         bigram_init="counts",
         batch_size=16,
         steps=2_000,
