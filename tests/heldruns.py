@@ -1,10 +1,13 @@
 """Small runs whose weights are held between dense gradients, and their steps one by one."""
 
+import contextlib
 import dataclasses
 
 import numpy as np
+import pytest
 import torch
 
+import sparsecircuits as sc
 from sparsecircuits.data import TokenData, Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import sparse_matrices
@@ -49,6 +52,21 @@ def stopped_at(step):
         return real(self, progress)
 
     return take_step
+
+
+def interrupted(config, step, out, tokens, monkeypatch, **more):
+    """The model of a run that was killed before this step (or came to its end), and resumed."""
+    with monkeypatch.context() as patched:
+        patched.setattr(loop._Run, "_take_step", stopped_at(step))
+        with pytest.raises(KeyboardInterrupt) if step < config.steps else contextlib.nullcontext():
+            sc.train(config, out, tokens=tokens, **more)
+    return sc.train(config, out, tokens=tokens, resume=True)
+
+
+def assert_same(model, other):
+    """Bit-equal weights."""
+    for one, two in zip(model.parameters(), other.parameters(), strict=True):
+        assert torch.equal(one, two)
 
 
 def run_of(config, tokens, tmp_path, *, direct=True):

@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsecircuits as sc
-from heldruns import EVERY, HELD, run_of, small_tokens, stopped_at, with_sparsity
+from heldruns import EVERY, HELD, assert_same, interrupted, run_of, small_tokens, with_sparsity
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.schedules import SparsityConfig
@@ -147,16 +147,7 @@ def test_between_steps_no_tensor_is_as_large_as_a_matrix(tokens, tmp_path):
 def test_a_resumed_run_ends_bit_equal(tokens, tmp_path, saved, monkeypatch):
     config = dataclasses.replace(COMPACT, checkpoint_every=min(saved, 21), eval_every=6)
     whole = sc.train(config, tmp_path / "whole", tokens=tokens)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_take_step", stopped_at(saved + 1))
-        if saved < HELD.steps:
-            with pytest.raises(KeyboardInterrupt):
-                sc.train(config, tmp_path / "run", tokens=tokens)
-        else:
-            sc.train(config, tmp_path / "run", tokens=tokens)
-    resumed = sc.train(config, tmp_path / "run", tokens=tokens, resume=True)
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert_same(whole, interrupted(config, saved + 1, tmp_path / "run", tokens, monkeypatch))
 
 
 def test_the_saved_model_is_like_any_other(tokens, tmp_path):

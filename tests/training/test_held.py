@@ -7,11 +7,10 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from heldruns import EVERY, HELD, run_of, small_tokens, stopped_at, take, with_sparsity
+from heldruns import EVERY, HELD, assert_same, interrupted, run_of, small_tokens, take, with_sparsity
 from sparsecircuits.models.transformer import sparse_matrices
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.sparsity.schedules import SparsityConfig, density_at
-from sparsecircuits.training import loop
 from sparsecircuits.training.optimizer import gradient_rms
 
 
@@ -80,13 +79,7 @@ def test_a_run_resumed_between_dense_gradients_ends_bit_equal(tokens, tmp_path, 
     config = dataclasses.replace(with_sparsity(start=start), checkpoint_every=saved)
     whole = sc.train(config, tmp_path / "whole", tokens=tokens)
 
-    with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_take_step", stopped_at(saved + 1))
-        with pytest.raises(KeyboardInterrupt):
-            sc.train(config, tmp_path / "run", tokens=tokens)
-    resumed = sc.train(config, tmp_path / "run", tokens=tokens, resume=True)
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert_same(whole, interrupted(config, saved + 1, tmp_path / "run", tokens, monkeypatch))
 
 
 def test_the_end_is_on_the_budget(tokens, tmp_path):

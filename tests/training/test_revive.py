@@ -6,7 +6,7 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from heldruns import EVERY, HELD, run_of, small_tokens, stopped_at, with_sparsity
+from heldruns import EVERY, HELD, assert_same, interrupted, run_of, small_tokens, with_sparsity
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.statistics import UNITS
 from sparsecircuits.models.transformer import sparse_matrices
@@ -107,13 +107,7 @@ def test_a_resumed_run_revives_the_same(tokens, tmp_path, saved, state, monkeypa
         optimizer=dataclasses.replace(HELD.optimizer, lr=0.3),
     )
     whole = sc.train(config, tmp_path / "whole", tokens=tokens)
-    with monkeypatch.context() as patched:
-        patched.setattr(loop._Run, "_take_step", stopped_at(saved + 1))
-        with pytest.raises(KeyboardInterrupt):
-            sc.train(config, tmp_path / "run", tokens=tokens)
-    resumed = sc.train(config, tmp_path / "run", tokens=tokens, resume=True)
-    for one, other in zip(whole.parameters(), resumed.parameters(), strict=True):
-        assert torch.equal(one, other)
+    assert_same(whole, interrupted(config, saved + 1, tmp_path / "run", tokens, monkeypatch))
 
 
 @pytest.mark.parametrize("fields", [{"revive_every": 3, "regrow_every": 2}, {"revive_every": -8, "regrow_every": 8}])
