@@ -8,7 +8,7 @@ import pytest
 
 from sparsecircuits.data import duplicates, reading, stdlib
 from sparsecircuits.data.corpora import (
-    TINYPYTHON_SHARE,
+    GENERATED_SHARE,
     corpus_fingerprint,
     load_corpus,
     load_sources,
@@ -124,7 +124,7 @@ def test_refusals_say_what_is_allowed(tmp_path: Path) -> None:
     for spec in ("nothing", "", "stdlib+", "hg:name", str(tmp_path / "absent")):
         with pytest.raises(UserError, match="a corpus is"):
             load_corpus(spec)
-    for spec in ("tinypython:0", "tinypython:x", "tinypython:-3", "tinypython:²"):
+    for spec in ("tinypython:0", "tinypython:x", "tinypython:-3", "tinypython:²", "drills:0"):
         with pytest.raises(UserError, match="whole number"):
             load_corpus(spec)
     with pytest.raises(UserError, match="no Python"):
@@ -137,9 +137,18 @@ def test_mix_keeps_tinypython_the_smaller_share(folder: Path) -> None:
     (folder / "big.py").write_text("".join(generate_file(seed) for seed in range(50, 90)))
     sources = load_sources(f"{folder}+tinypython")
     sizes = {name: sum(len(file.text) for file in source.files) for name, source in sources.items()}
-    assert sizes["tinypython"] / sum(sizes.values()) == pytest.approx(TINYPYTHON_SHARE, abs=0.05)
+    assert sizes["tinypython"] / sum(sizes.values()) == pytest.approx(GENERATED_SHARE, abs=0.05)
     assert sizes["tinypython"] < sizes[str(folder)]
     assert list(sources) == [str(folder), "tinypython"]
+
+
+def test_two_generated_sources_share_what_one_has(folder: Path) -> None:
+    (folder / "big.py").write_text("".join(generate_file(seed) for seed in range(50, 90)))
+    sources = load_sources(f"{folder}+tinypython+drills")
+    sizes = {name: sum(len(file.text) for file in source.files) for name, source in sources.items()}
+    for kind in ("tinypython", "drills"):
+        assert sizes[kind] / sum(sizes.values()) == pytest.approx(GENERATED_SHARE / 2, abs=0.03)
+        assert {file.name.split("/")[0] for file in sources[kind].files} == {kind}
 
 
 def test_seed_changes_generated_files_only(folder: Path) -> None:

@@ -52,6 +52,8 @@ def test_specs():
     assert parse_spec("stdlib+tinypython") == [Part("stdlib"), Part("tinypython")]
     assert parse_spec("0.6*stdlib + 0.4*tinypython:9") == [Part("stdlib", 0.6), Part("tinypython:9", 0.4)]
     assert parse_spec("3*stdlib+1*hf:a/b:c@d") == [Part("stdlib", 0.75), Part("hf:a/b:c@d", 0.25)]
+    assert parse_spec("drills:9+drills") == [Part("drills:9"), Part("drills")]
+    assert [part.generated for part in parse_spec("stdlib+drills+tinypython:4")] == [False, True, True]
     assert parse_spec("hf:a/b") == [Part("hf:a/b", 1.0)]
     assert HubSource.parse("hf:a/b:py@v1#code") == HubSource("a/b", "py", "v1", "code")
     assert HubSource.parse("hf:a/b@v1") == HubSource("a/b", None, "v1")

@@ -8,20 +8,24 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecircuits.data.tinypython import file_use, generate_bytes, generate_file, generate_files
+from sparsecircuits.data.tinypython import KINDS, file_use, generate_bytes, generate_file, generate_files
 from sparsecircuits.data.tinypython.idioms import idiom
 from sparsecircuits.data.tinypython.statements import SIMPLE
 from sparsecircuits.data.tokenizer import Tokenizer
-from sparsecircuits.tasks import list_tasks
+from sparsecircuits.tasks import get_task, list_tasks
 from sparsecircuits.tasks.base import SPLITS
+from sparsecircuits.tasks.realcode import find_places
 
 TEXT = "".join(file.text for file in generate_files(600, seed=3))
+TEXTS = {"tinypython": TEXT, "drills": "".join(file.text for file in generate_files(600, 3, "drills"))}
+kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 
+@kinds
 @settings(deadline=None, max_examples=150)
-@given(st.integers(0, 2**40))
-def test_files_compile_and_are_files(seed: int) -> None:
-    text = generate_file(seed)
+@given(seed=st.integers(0, 2**40))
+def test_files_compile_and_are_files(kind: str, seed: int) -> None:
+    text = generate_file(seed, kind)
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         compile(text, "generated", "exec")
@@ -31,11 +35,31 @@ def test_files_compile_and_are_files(seed: int) -> None:
     assert not any(line != line.rstrip() for line in lines)
 
 
-def test_deterministic_and_streams_differ() -> None:
-    assert generate_files(5, 1) == generate_files(5, 1)
-    assert generate_files(9, 1)[:5] == generate_files(5, 1)
-    assert not {file.text for file in generate_files(20, 1)} & {file.text for file in generate_files(20, 2)}
-    assert len({file.text for file in generate_files(300, 0)}) == 300
+@kinds
+def test_deterministic_and_streams_differ(kind: str) -> None:
+    assert generate_files(5, 1, kind) == generate_files(5, 1, kind)
+    assert generate_files(9, 1, kind)[:5] == generate_files(5, 1, kind)
+    assert not {file.text for file in generate_files(20, 1, kind)} & {file.text for file in generate_files(20, 2, kind)}
+    assert len({file.text for file in generate_files(300, 0, kind)}) == 300
+    assert generate_bytes(3000, 1, kind)[0] == generate_files(1, 1, kind)[0]
+
+
+def test_drills_ask_often_what_other_files_ask_seldom() -> None:
+    tokenizer = Tokenizer.default()
+    tasks = [get_task(name, tokenizer) for name in ("set_or_string_fixedvarname", "var_swap", "with_open", "with_as")]
+    rates = {}
+    for kind in KINDS:
+        texts = [file.text for file in generate_files(120, 3, kind)]
+        found = find_places(texts, tasks, tokenizer, 128)
+        tokens = sum(map(len, tokenizer.encode_batch(texts)))
+        rates[kind] = {name: [count / tokens for count in places.counts] for name, places in found.items()}
+    for task in tasks:
+        first, second = (
+            often / seldom
+            for often, seldom in zip(*(rates[k][task.name] for k in ("drills", "tinypython")), strict=True)
+        )
+        assert first > 2, task.name
+        assert second > 2 or task.name == "with_as", task.name  # lines end everywhere
 
 
 def test_generate_bytes_reaches_the_size() -> None:
@@ -138,25 +162,30 @@ def test_strings_in_a_tuple_share_their_quotes() -> None:
         assert not (line.startswith('("') and line.endswith("')")), line
 
 
-def test_no_prompt_of_a_task_is_in_the_corpus() -> None:
+@kinds
+def test_no_prompt_of_a_task_is_in_the_corpus(kind: str) -> None:
     for task in list_tasks(beside=True):
         for split in SPLITS:
             prompts = [prompt for pair in task.pairs(split, 100) for prompt in pair.prompts if len(prompt) > 40]
             assert prompts
-            assert not [prompt for prompt in prompts if prompt in TEXT]
+            assert not [prompt for prompt in prompts if prompt in TEXTS[kind]]
 
 
-def test_how_a_name_is_used_follows_from_what_it_was_bound_to() -> None:
+@kinds
+def test_how_a_name_is_used_follows_from_what_it_was_bound_to(kind: str) -> None:
     """Lines later, and past others like it."""
     starts = {"set()": "set", "''": "str", '""': "str", "[]": "list"}
     uses, wrong, far, past_others = 0, 0, 0, 0
-    for file in generate_files(400, seed=5):
+    for file in generate_files(400, 5, kind):
         bound: dict[str, tuple[str, int]] = {}
         for i, line in enumerate(file.text.splitlines()):
             if line.startswith(("def ", "class ")):
                 bound = {}
             if found := re.fullmatch(r" *([\w.]+) = (set\(\)|''|\"\"|\[\])", line):
                 bound[found[1]] = (starts[found[2]], i)
+            elif found := re.match(r" *(?:for )?([\w., ]+?)(?: =| in) ", line):
+                for name in found[1].split(", "):  # bound to something else
+                    bound.pop(name, None)
             elif found := re.fullmatch(r" *([\w.]+)(\.add\(|\.append\(| \+= ).*", line):
                 if found[1] not in bound:
                     continue
@@ -169,17 +198,18 @@ def test_how_a_name_is_used_follows_from_what_it_was_bound_to() -> None:
     assert uses > 800
     assert wrong / uses < 0.02
     assert far / uses > 0.2
-    assert past_others / uses > 0.2
+    assert past_others / uses > (0.2 if kind == "tinypython" else 0.15)
 
 
 def test_a_file_is_opened_as_something_before_it_says() -> None:
     told, right = 0, 0
+    text = TEXT + TEXTS["drills"]
     for mode, ways in (("r", file_use.READING), ("w", file_use.WRITING)):
         verbs = "|".join(ways)
         other = "w" if mode == "r" else "r"
         for said in (rf"# (?:{verbs}) [^\n]*\n *with ", rf"def (?:{verbs})_\w+\([^\n]*\n *with "):
-            good = len(re.findall(rf"{said}open\([^\n]*['\"]{mode}b?['\"]", TEXT))
-            bad = len(re.findall(rf"{said}open\([^\n]*['\"]{other}b?['\"]", TEXT))
+            good = len(re.findall(rf"{said}open\([^\n]*['\"]{mode}b?['\"]", text))
+            bad = len(re.findall(rf"{said}open\([^\n]*['\"]{other}b?['\"]", text))
             told, right = told + good + bad, right + good
     assert told > 150
     assert right / told > 0.97
@@ -199,10 +229,11 @@ def test_files_come_back_to_their_own_words() -> None:
     assert own > 1.35 * others
 
 
-def test_no_twelve_tokens_of_a_held_out_prompt_are_in_the_corpus() -> None:
+@kinds
+def test_no_twelve_tokens_of_a_held_out_prompt_are_in_the_corpus(kind: str) -> None:
     """Tokens, names included. A constructor is one idiom whoever writes it, so a few of its are."""
     tokenizer = Tokenizer.default()
-    ids = tokenizer.encode(TEXT)
+    ids = tokenizer.encode(TEXTS[kind])
     known = {tuple(ids[i : i + 12]) for i in range(len(ids) - 11)}
     for task in list_tasks(beside=True):
         prompts = [tokenizer.encode(prompt) for pair in task.pairs("held_out", 40) for prompt in pair.prompts]

@@ -1,6 +1,6 @@
 """What a model is trained on: the standard library, generated files, a folder, or a mix of them.
 
-A corpus is named by a spec (`spec.py`): "stdlib", "tinypython", "tinypython:N" (N files), a folder's path,
+A corpus is named by a spec (`spec.py`): "stdlib", "tinypython", "tinypython:N" (N files), "drills", a folder's path,
 "hf:NAME", or several of these joined by "+", with or without weights.
 """
 
@@ -13,12 +13,13 @@ from collections import Counter
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 
-from sparsecircuits.data import stdlib, tinypython
+from sparsecircuits.data import stdlib
 from sparsecircuits.data.duplicates import drop_near_duplicates
 from sparsecircuits.data.hub import HubSource, fingerprint_rows
 from sparsecircuits.data.reading import DUPLICATE, LeftOut
 from sparsecircuits.data.source import Reading, SourceFile
 from sparsecircuits.data.spec import ALLOWED, Part, parse_spec
+from sparsecircuits.data.tinypython import KINDS, generate_bytes, generate_files
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import expanded
 from sparsecircuits.seeds import checked_seed
@@ -37,10 +38,10 @@ __all__ = [
 
 LOG = logging.getLogger(__name__)
 DEFAULT_SPEC = "stdlib+tinypython"
-TINYPYTHON_FILES = 1100
-"""Files of a bare "tinypython": about 2 MB."""
-TINYPYTHON_SHARE = 0.45
-"""Share of the bytes that a bare "tinypython" has in a mix."""
+GENERATED_FILES = 1100
+"""Files of a bare "tinypython" or "drills": about 2 MB."""
+GENERATED_SHARE = 0.45
+"""Share of the bytes that these have in a mix with files from disk, all together."""
 
 
 def _read(pairs: Iterable[tuple[str, Path]], prefix: str, where: str) -> Reading:
@@ -92,13 +93,14 @@ def _generate(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) ->
 
 def _generated(part: Part, parts: Sequence[Part], other_bytes: int, seed: int) -> list[SourceFile]:
     if ":" in part.source:
-        return tinypython.generate_files(int(part.source.partition(":")[2]), seed)
+        return generate_files(int(part.source.partition(":")[2]), seed, part.kind)
     if not other_bytes:
-        return tinypython.generate_files(TINYPYTHON_FILES, seed)
+        return generate_files(GENERATED_FILES, seed, part.kind)
     if part.weight is None:
-        return tinypython.generate_bytes(int(other_bytes * TINYPYTHON_SHARE / (1 - TINYPYTHON_SHARE)), seed)
+        bare = sum(other.source in KINDS for other in parts)
+        return generate_bytes(int(other_bytes * GENERATED_SHARE / (1 - GENERATED_SHARE) / bare), seed, part.kind)
     others = sum(other.weight or 0 for other in parts if not other.generated and not other.streamed)
-    return tinypython.generate_bytes(int(other_bytes * part.weight / others), seed)
+    return generate_bytes(int(other_bytes * part.weight / others), seed, part.kind)
 
 
 def load_sources(spec: str, *, seed: int = 0) -> dict[str, Reading]:
@@ -124,7 +126,8 @@ def load_sources(spec: str, *, seed: int = 0) -> dict[str, Reading]:
 def load_corpus(spec: str = DEFAULT_SPEC, *, seed: int = 0) -> list[SourceFile]:
     """All files of a spec. `seed` chooses the generated files; files read from disk do not depend on it.
 
-    In a mix without weights, a bare "tinypython" is generated until it holds 45% of the bytes.
+    In a mix without weights, a bare "tinypython" or "drills" is generated until it holds 45% of the bytes (both: half
+    of that each).
     Raises UserError for a spec that names nothing, a missing folder, a folder without Python, or a stream.
     """
     if any(part.streamed for part in parse_spec(spec)):

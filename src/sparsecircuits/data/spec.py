@@ -1,6 +1,7 @@
 """The text that names a corpus: sources joined by "+", with or without weights.
 
 stdlib+tinypython                 everything of each; a bare tinypython makes 45% of the bytes
+tinypython:2000, drills:2000      generated files, so many of them (`data.tinypython`, and its `drills`)
 0.6*stdlib+0.4*tinypython         shares of the training tokens, kept exactly; relative, so 3*a+2*b is the same
 hf:NAME[:CONFIG][@REVISION][#COLUMN]   a streamed Hugging Face dataset, or one on disk (hf:PATH)
 """
@@ -10,12 +11,13 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+from sparsecircuits.data.tinypython import KINDS
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import expanded
 
 ALLOWED = (
-    'a corpus is "stdlib", "tinypython", "tinypython:N", a folder, "hf:NAME", or several joined by "+", '
-    'with weights as in "0.6*stdlib+0.4*tinypython"'
+    'a corpus is "stdlib", "tinypython", "tinypython:N", "drills", "drills:N", a folder, "hf:NAME", or several joined '
+    'by "+", with weights as in "0.6*stdlib+0.4*tinypython"'
 )
 
 
@@ -28,8 +30,13 @@ class Part:
 
     @property
     def generated(self) -> bool:
-        """Whether it is tinypython."""
-        return self.source == "tinypython" or self.source.startswith("tinypython:")
+        """Whether it is written by a grammar."""
+        return self.kind in KINDS
+
+    @property
+    def kind(self) -> str:
+        """What stands before a colon: of generated files, which ones."""
+        return self.source.partition(":")[0]
 
     @property
     def streamed(self) -> bool:
@@ -43,7 +50,7 @@ def parse_spec(spec: str) -> list[Part]:
     Raises UserError for an unknown source, a weight that is no positive number, weights on some sources
     only, a source named twice, or an unlimited source in a mix without weights.
     """
-    if spec not in ("stdlib", "tinypython") and spec and expanded(spec).is_dir():
+    if spec not in ("stdlib", *KINDS) and spec and expanded(spec).is_dir():
         return [Part(spec)]
     parts = [_part(text.strip()) for text in spec.split("+")]
     if len({part.source for part in parts}) < len(parts):
@@ -76,11 +83,11 @@ def _part(text: str) -> Part:
 
 def _check_source(text: str) -> None:
     head, colon, count = text.partition(":")
-    if text in ("stdlib", "tinypython"):
+    if text in ("stdlib", *KINDS):
         return
-    if head == "tinypython" and colon:
+    if head in KINDS and colon:
         if not (count.isascii() and count.isdigit() and int(count) > 0):
-            raise UserError(f'"{text}": the number of files must be a whole number above 0, as in "tinypython:500"')
+            raise UserError(f'"{text}": the number of files must be a whole number above 0, as in "{head}:500"')
     elif head == "hf" and colon:
         if not count:
             raise UserError('"hf:" names no dataset: write hf:NAME or hf:PATH')

@@ -6,15 +6,17 @@ does not.
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 from sparsecircuits.data.source import SourceFile
-from sparsecircuits.data.tinypython import words
+from sparsecircuits.data.tinypython import drills, words
 from sparsecircuits.data.tinypython.definitions import class_definition, file_function, function
 from sparsecircuits.data.tinypython.expressions import number, spread_literal
 from sparsecircuits.data.tinypython.statements import block
 from sparsecircuits.data.tinypython.strings import sentence, string, string_call
 from sparsecircuits.data.tinypython.writer import Scope, Writer, indent
 
-__all__ = ["generate_bytes", "generate_file", "generate_files"]
+__all__ = ["KINDS", "generate_bytes", "generate_file", "generate_files"]
 
 
 def _imports(w: Writer) -> list[str]:
@@ -72,15 +74,27 @@ def _lines(w: Writer) -> list[str]:
         sections.append(_main(w))
     elif w.chance(0.15):
         sections.append([string_call(w, scope)])
-    lines: list[str] = []
-    if w.chance(0.2):
-        lines += [f'"""{sentence(w).strip().capitalize()}."""', ""]
+    head = [f'"""{sentence(w).strip().capitalize()}."""', ""] if w.chance(0.2) else []
+    return _joined(head, sections)
+
+
+def _joined(lines: list[str], sections: list[list[str]]) -> list[str]:
+    """Sections after `lines`, definitions two blank lines apart and others one."""
     for section in sections:
         if section:
             top = section[0].startswith(("def ", "class "))
             lines += (["", ""] if top else [""]) if lines and lines[-1] else []
             lines += section
     return lines
+
+
+def _drill_lines(w: Writer) -> list[str]:
+    sections = [_imports(w)] if w.chance(0.2) else []
+    target, size = w.between(25, 95), 0
+    while size < target:
+        sections.append(drills.section(w))
+        size += len(sections[-1])
+    return _joined([], sections)
 
 
 def _outside_return(lines: list[str]) -> list[str]:
@@ -104,24 +118,29 @@ def _outside_return(lines: list[str]) -> list[str]:
     return fixed
 
 
-def generate_file(seed: int) -> str:
-    """The text of file number `seed`: the same for ever, about 30 to 120 lines, ends with a newline."""
-    return "\n".join(_outside_return(_lines(Writer(seed)))).strip("\n") + "\n"
+KINDS: dict[str, Callable[[Writer], list[str]]] = {"tinypython": _lines, "drills": _drill_lines}
+"""What a file of each kind is made by: ordinary files, and those of `drills`."""
 
 
-def _numbered(i: int, seed: int) -> SourceFile:
-    return SourceFile(f"tinypython/{i:06d}.py", generate_file(seed * 10_000_000 + i))
+def generate_file(seed: int, kind: str = "tinypython") -> str:
+    """The text of file number `seed` of a kind of `KINDS`: the same for ever, about 30 to 120 lines, ends with a
+    newline."""
+    return "\n".join(_outside_return(KINDS[kind](Writer(seed)))).strip("\n") + "\n"
 
 
-def generate_files(n: int, seed: int = 0) -> list[SourceFile]:
+def _numbered(i: int, seed: int, kind: str) -> SourceFile:
+    return SourceFile(f"{kind}/{i:06d}.py", generate_file(seed * 10_000_000 + i, kind))
+
+
+def generate_files(n: int, seed: int = 0, kind: str = "tinypython") -> list[SourceFile]:
     """`n` files of stream `seed`, named `tinypython/000000.py` and so on. Streams do not overlap."""
-    return [_numbered(i, seed) for i in range(n)]
+    return [_numbered(i, seed, kind) for i in range(n)]
 
 
-def generate_bytes(size: int, seed: int = 0) -> list[SourceFile]:
+def generate_bytes(size: int, seed: int = 0, kind: str = "tinypython") -> list[SourceFile]:
     """As many files of stream `seed` as it takes to reach `size` bytes, at least two."""
     files: list[SourceFile] = []
     while size > 0 or len(files) < 2:
-        files.append(_numbered(len(files), seed))
+        files.append(_numbered(len(files), seed, kind))
         size -= len(files[-1].text)
     return files

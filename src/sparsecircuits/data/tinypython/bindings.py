@@ -105,11 +105,14 @@ def _uses(w: Writer, scope: Scope, kinds: dict[str, str], owner: str, most: int)
     return lines
 
 
-def accumulators(w: Writer, scope: Scope, filler: Filler) -> list[str]:
-    """Sets, strings, lists, numbers and dicts started, then filled, with other statements between or none."""
+def accumulators(
+    w: Writer, scope: Scope, filler: Filler, most: int = 3, name_of: Callable[[Writer], str] = _name
+) -> list[str]:
+    """Sets, strings, lists, numbers and dicts started, then filled in 1 to `most` places, with other statements between
+    or none."""
     names: list[str] = []
     for _ in range(w.pick((1, 2, 2, 2, 3, 3, 4))):
-        name = _name(w)
+        name = name_of(w)
         if name not in names:
             names.append(name)
     kinds = dict(zip(names, _kinds(w, len(names)), strict=True))
@@ -117,7 +120,7 @@ def accumulators(w: Writer, scope: Scope, filler: Filler) -> list[str]:
     lines = _started(w, kinds, owner)
     for _ in range(w.pick((0, 0, 0, 0, 1, 1, 2, 3))):
         lines += filler(w, scope)
-    lines += _uses(w, scope, kinds, owner, 3)
+    lines += _uses(w, scope, kinds, owner, most)
     if not owner:
         for name, kind in kinds.items():
             scope.add(kind, name)

@@ -264,15 +264,15 @@ def method_use(w: Writer, scope: Scope) -> list[str]:
 
 def accumulators(w: Writer, scope: Scope) -> list[str]:
     """Names that are started and filled."""
-    return bindings.accumulators(w, scope, _between)
+    return bindings.accumulators(w, scope, between)
 
 
 def swap(w: Writer, scope: Scope) -> list[str]:
     """Places that trade their values."""
-    return bindings.swap(w, scope, _between)
+    return bindings.swap(w, scope, between)
 
 
-def _between(w: Writer, scope: Scope) -> list[str]:
+def between(w: Writer, scope: Scope) -> list[str]:
     """What may stand between a name's making and its use: anything short, clutter too."""
     if w.chance(w.clutter):
         return clutter(w, scope, _taken_out)
