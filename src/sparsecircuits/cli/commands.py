@@ -71,6 +71,7 @@ def train(command: args.Train) -> None:
 
 def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "SparseTransformer":
     from sparsecircuits.data import Tokenizer, prepare_tokens
+    from sparsecircuits.interop.loading import load_model
     from sparsecircuits.training.hardware import auto_dtype
     from sparsecircuits.training.loop import train
 
@@ -82,6 +83,7 @@ def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "S
                 config.data, Tokenizer.default(), progress=lambda done, total, label: update(done / total, label)
             )
 
+    init = load_model(config.init) if config.init and not resume else None
     if world.is_first and config.dtype == "auto":
         say("dtype {} ({})".format(*auto_dtype(world.device())))
     with contextlib.ExitStack() as display:
@@ -92,7 +94,7 @@ def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "S
                 bars.append(display.enter_context(shown("training")))
             bars[0](status.progress, status.describe())
 
-        return train(config, out, resume=resume, tokens=prepare, report=report)
+        return train(config, out, resume=resume, init=init, tokens=prepare, report=report)
 
 
 def evaluate(command: args.Eval) -> None:

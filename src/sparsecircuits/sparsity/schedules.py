@@ -29,12 +29,13 @@ class SparsityConfig:
     paper's baseline); then there is no schedule and no floor, and `density` is where the penalty stops."""
     l0_coef: float = 10.0
     """hard_concrete: weight of the expected density above `density` in the loss."""
-    start: Literal["dense", "uniform", "erk"] = "dense"
+    start: Literal["dense", "uniform", "erk", "given"] = "dense"
     """Where L0 begins. dense: at every weight, and it falls to `density` (`anneal`). uniform: at `density`, with
     random places in each matrix. erk: the same number of weights, shared out so that a matrix's density follows
-    (inputs + outputs) / (inputs * outputs) (Erdős-Rényi, as in RigL), among all matrices of one density. Sparse
-    starts scale weights by 1/sqrt(density), so that outputs keep their variance; places are exchanged for others in
-    the steps with dense gradients (`regrow_every`)."""
+    (inputs + outputs) / (inputs * outputs) (Erdős-Rényi, as in RigL), among all matrices of one density. given: at
+    `density`, with the largest weights of the model that training begins with (`init`). Random places scale weights by
+    1/sqrt(density), so that outputs keep their variance. Places are exchanged for others in the steps with dense
+    gradients (`regrow_every`)."""
     anneal: Literal["linear", "log"] = "linear"
     """L0 falls linearly in progress, or linearly on log-log axes."""
     anneal_start: float = 0.01

@@ -67,6 +67,9 @@ class TrainConfig:
     bigram_init: Literal["uniform", "counts"] = "uniform"
     """Start of the bigram table: U[0, 0.02), as released, or log-frequencies of the training tokens, so that
     a short run spends none of its steps on what a table can hold."""
+    init: str | None = None
+    """Begin with the weights of this model (a run, a folder, pretrained:NAME), which has the same shape, instead of
+    random ones. With `sparsity.start` given, training is sparse from its first step."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast type of the matrix products; auto: bfloat16 on a GPU that has it or a CPU
@@ -87,6 +90,8 @@ class TrainConfig:
         object.__setattr__(self, "sparsity", self.sparsity.for_width(self.model.d_model))
         require_finite(self, "")
         checked_seed(self.seed)
+        if self.sparsity.start == "given" and self.init is None:
+            raise UserError("sparsity.start given keeps the largest weights of a model: name it with init")
         given = [name for name in ("steps", "tokens", "minutes") if getattr(self, name) is not None]
         if len(given) > 1:
             raise UserError(f"give one of steps, tokens and minutes, not {' and '.join(given)}")

@@ -51,6 +51,7 @@ def train(
     out: str | Path,
     *,
     resume: bool = False,
+    init: SparseTransformer | None = None,
     tokens: TokenData | Callable[[], TokenData] | None = None,
     report: Callable[[Status], None] | None = None,
     device: str | None = None,
@@ -58,23 +59,29 @@ def train(
     """Train a model into the run directory `out` and return it.
 
     resume: go on from the newest whole checkpoint (the saved config decides); a run resumed on the same
-    machine ends with the weights of an uninterrupted one. tokens: prepared data, or what prepares it once `out` has
+    machine ends with the weights of an uninterrupted one. init: begin with this model's weights instead of random ones;
+    the run keeps its name (`config.init`). tokens: prepared data, or what prepares it once `out` has
     been checked; by default `config.data` is prepared. report: called after every step. Under torchrun the
     processes train one model together (`config.parallel`): each takes its part of every batch, and the first writes
     the files.
 
-    Raises UserError for a directory that holds another run or that another process trains into, a bad config, or
-    a loss that is not finite.
+    Raises UserError for a directory that holds another run or that another process trains into, a bad config, a
+    model to begin with of another shape or tokenizer, or a loss that is not finite.
     """
     keep_freed_memory()
     out, tokenizer = Path(out), Tokenizer.default()
+    if init is not None:
+        require_alike(init, config, tokenizer)
+        config = dataclasses.replace(config, init=config.init or init.name or "a model in memory")
+    elif config.init and not resume:
+        raise UserError(f"the config begins with {config.init}: pass the model too, init=load_model({config.init!r})")
     with joined() as world, contextlib.ExitStack() as held:
         config = world.first(lambda: _checked_config(config, out, resume, held))
         if tokens is None:
             tokens = world.first_here(lambda: prepare_tokens(config.data, tokenizer))
         elif callable(tokens):
             tokens = world.first_here(tokens)
-        run = _Run(config, out, tokens, tokenizer, world.device(device), world)
+        run = _Run(config, out, tokens, tokenizer, world.device(device), world, init)
         return run.train(resume, report)
 
 
@@ -88,6 +95,16 @@ def _checked_config(config: TrainConfig, out: Path, resume: bool, held: contextl
     require_loggers(config.logger)
     require_room(config, out, resume)
     return config
+
+
+def require_alike(init: SparseTransformer, config: TrainConfig, tokenizer: Tokenizer) -> None:
+    """Raise UserError if a model cannot be what training with this config begins with."""
+    theirs, ours, name = init.config.identity(), config.model.identity(), config.init or init.name or "the model"
+    differ = [f"model.{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
+    if differ:
+        raise UserError(f"{name} has {'; '.join(differ)}")
+    if init.tokenizer is not None and init.tokenizer.content_hash != tokenizer.content_hash:
+        raise UserError(f"{name} has another tokenizer than the one that training uses")
 
 
 def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
@@ -132,6 +149,7 @@ class _Run:
         tokenizer: Tokenizer,
         device: torch.device,
         world: World = World(),  # noqa: B008 (frozen)
+        init: SparseTransformer | None = None,
     ) -> None:
         if tokenizer.vocab_size > config.model.vocab_size:
             raise UserError(
@@ -150,7 +168,9 @@ class _Run:
         self.model = SparseTransformer(config.model).to(device)
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
         self.model.corpus = config.data
-        if config.bigram_init == "counts" and self.model.bigram is not None:
+        if init is not None:
+            self.model.load_state_dict(init.state_dict())
+        elif config.bigram_init == "counts" and self.model.bigram is not None:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)
         if config.dtype == "auto":
