@@ -1,7 +1,7 @@
 """GELU with AbsTopK in one pass equals the two steps, values and gradients."""
 
 import torch
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from sparsecircuits.kernels import gelu_abstopk
@@ -9,6 +9,7 @@ from sparsecircuits.kernels.gelu import gelu_abstopk_reference
 
 
 @given(st.integers(1, 9), st.integers(2, 90), st.floats(0, 1), st.sampled_from([0.1, 1.0, 8.0]), st.integers(0, 99))
+@example(7, 71, 0.75, 8.0, 49)  # a near tie of values of a millionth
 @settings(max_examples=80, deadline=None)
 def test_values_and_gradients(rows, width, share, size, seed):
     torch.manual_seed(seed)
@@ -17,11 +18,17 @@ def test_values_and_gradients(rows, width, share, size, seed):
     upstream = torch.randn(rows, width)
     kept = gelu_abstopk(x, k)
     kept.backward(upstream)
-    expected, slope = gelu_abstopk_reference(x.detach().double(), k)
+    expected, _ = gelu_abstopk_reference(x.detach().double(), k)
     torch.testing.assert_close(kept.detach().double(), expected, atol=2e-6, rtol=2e-6)
-    # Of values below the first tolerance, float32 may keep another one than float64: slopes there are below 2e-5.
-    torch.testing.assert_close(x.grad.double(), upstream.double() * slope, atol=5e-5, rtol=2e-6)
-    assert (kept != 0).sum(dim=-1).max() <= k
+    # Of values closer than that, float32 may keep another one than float64: whatever it keeps is among the largest, and
+    # has its slope.
+    every, slope = gelu_abstopk_reference(x.detach().double(), width)
+    chosen, sizes = kept.detach() != 0, every.abs()
+    assert (chosen.sum(dim=-1) <= k).all()
+    least = sizes.masked_fill(~chosen, torch.inf).amin(dim=-1)
+    least = torch.where(chosen.sum(dim=-1) == k, least, 0.0)  # what is kept beside may be as small as zero
+    assert k == 0 or (sizes.masked_fill(chosen, 0).amax(dim=-1) <= least + 2e-6).all()
+    torch.testing.assert_close(x.grad.double(), upstream.double() * slope * chosen, atol=2e-6, rtol=2e-6)
 
 
 def test_everywhere_on_the_line():

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsecircuits.data import validation_batches
+from sparsecircuits.kernels import Linear
 from sparsecircuits.models.hooks import hook_points, record
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters, sparse_matrices
 
@@ -33,6 +34,27 @@ def matrix_counts(model: SparseTransformer) -> dict[str, dict[str, Any]]:
 
 UNITS = {"mlp.post_act": "neurons", "attn.q": "q", "attn.k": "k", "attn.v": "v"}
 """Sites of units that a layer's weights make, and what to call these."""
+
+
+def no_units(model: SparseTransformer) -> dict[str, Tensor]:
+    """By site of `UNITS`, False for each unit: bool [n_layer, width]."""
+    config = model.config
+    widths = {site: config.mlp_width if kind == "neurons" else config.attn_width for site, kind in UNITS.items()}
+    return {
+        site: torch.zeros(config.n_layer, width, dtype=torch.bool, device=model.device)
+        for site, width in widths.items()
+    }
+
+
+def unit_layers(model: SparseTransformer, site: str, layer: int) -> tuple[Linear, slice, Linear | None]:
+    """What makes the units of a site of `UNITS`: the layer that reads into them, which rows of it, and the layer whose
+    columns write what they hold (None for queries and keys)."""
+    block, kind = model.block(layer), UNITS[site]
+    if kind == "neurons":
+        return block.mlp.c_fc, slice(0, model.config.mlp_width), block.mlp.c_proj
+    width = model.config.attn_width
+    first = "qkv".index(kind) * width
+    return block.attn.c_attn, slice(first, first + width), block.attn.c_proj if kind == "v" else None
 
 
 @dataclass
@@ -63,18 +85,7 @@ class NeuronCounts:
 @contextlib.contextmanager
 def count_neurons(model: SparseTransformer) -> Iterator[NeuronCounts]:
     """While open, forward passes count which MLP neurons and attention channels are nonzero (`UNITS`)."""
-    config = model.config
-    counts = NeuronCounts(
-        {
-            site: torch.zeros(
-                config.n_layer,
-                config.mlp_width if site == "mlp.post_act" else config.attn_width,
-                dtype=torch.bool,
-                device=model.device,
-            )
-            for site in UNITS
-        }
-    )
+    counts = NeuronCounts(no_units(model))
 
     def watch(site: str, layer: int) -> Callable[[nn.Module, tuple, Tensor], None]:
         def hook(_module: nn.Module, _inputs: tuple, output: Tensor) -> None:
@@ -88,7 +99,7 @@ def count_neurons(model: SparseTransformer) -> Iterator[NeuronCounts]:
     points = hook_points(model)
     with contextlib.ExitStack() as stack:
         for site in UNITS:
-            for layer in range(config.n_layer):
+            for layer in range(model.config.n_layer):
                 point = points[f"{layer}.{site}"]
                 stack.callback(point.register_forward_hook(watch(site, layer)).remove)
         yield counts
@@ -101,14 +112,9 @@ def dead_units(model: SparseTransformer, fired: dict[str, Tensor]) -> dict[str, 
     found = dict.fromkeys(UNITS.values(), 0)
     for site, kind in UNITS.items():
         for layer, alive in enumerate(fired[site]):
-            block = model.block(layer)
-            writes = block.mlp.c_proj if site == "mlp.post_act" else block.attn.c_proj
-            if site == "mlp.post_act":
-                reads = block.mlp.c_fc.weight
-            else:
-                reads = block.attn.c_attn.weight.chunk(3)["qkv".index(kind)]
-            linked = reads.count_nonzero(dim=1) > 0
-            if site in ("mlp.post_act", "attn.v"):
+            reads, rows, writes = unit_layers(model, site, layer)
+            linked = reads.weight[rows].count_nonzero(dim=1) > 0
+            if writes is not None:
                 linked &= writes.weight.count_nonzero(dim=0) > 0
             found[kind] += int((~(alive.to(linked.device) & linked)).sum())
     return found

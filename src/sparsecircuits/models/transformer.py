@@ -107,9 +107,8 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
         x = self.act_in(x)
-        fc, proj = (
-            getattr(layer, "held", None) for layer in (self.c_fc, self.c_proj)
-        )  # others may stand in their place
+        # Others may stand in the place of these layers.
+        fc, proj = (getattr(layer, "held", None) for layer in (self.c_fc, self.c_proj))
         if fc is None or proj is None or not self._fuses(x, fc.pattern.shape[0]):
             return self.resid_delta(self.c_proj(self.post_act(self.c_fc(x))))
         return self.resid_delta(held_mlp(x, fc, self.c_fc.bias, proj, self.c_proj.bias, self.post_act.k))

@@ -25,7 +25,7 @@ from sparsecircuits.sparsity.projection import Target, budget, targets
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training.config import OptimizerConfig
 from sparsecircuits.training.hardware import return_freed_memory
-from sparsecircuits.training.held import MOMENTS, HeldWeights, Piece, layers_of, share_of
+from sparsecircuits.training.held import MOMENTS, HeldWeights, Piece, layers_of, share_of, whole_opened
 
 STORED = 8 + 3 * 4
 """Bytes of a nonzero in a checkpoint: place, value, two moments."""
@@ -242,8 +242,13 @@ class CompactWeights(HeldWeights):
 
     @contextlib.contextmanager
     def opened(self, layer: Linear) -> Iterator[list[Tensor]]:
-        """A layer's weight and moments as dense tensors, to be changed in place; then its nonzeros are taken over."""
-        matrix = next(matrix for matrix in self.pieces if layer in matrix.layers)
+        """A layer's weight and moments as dense tensors, to be changed in place; where nonzeros are all that is kept,
+        they are taken over then."""
+        matrix = next((matrix for matrix in self.pieces if layer in matrix.layers), None)
+        if matrix is None:
+            with whole_opened(self.adam, layer) as parts:
+                yield parts
+            return
         whole = [Held(matrix.pattern, part).dense() for part in (matrix.values.detach(), *matrix.moments)]
         yield whole
         matrix.pattern = Pattern.of(whole[0])

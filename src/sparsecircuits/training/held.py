@@ -6,7 +6,9 @@ their moments wait. Of the bigram table, a step touches the rows of its tokens. 
 the amortisation over steps is RigL's (Evci et al. 2020).
 """
 
-from collections.abc import Iterable, Sequence
+import contextlib
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any
 
@@ -65,6 +67,13 @@ def layers_of(model: SparseTransformer, whole: nn.Parameter) -> list[Linear | Em
     return [m for m in model.modules() if isinstance(m, Linear | Embedding) and m.weight is whole]
 
 
+@contextlib.contextmanager
+def whole_opened(adam: torch.optim.Adam, layer: Linear) -> Iterator[list[Tensor]]:
+    """A layer's whole weight [out, in], and its moments in Adam's state."""
+    state = adam.state[layer.weight]
+    yield [layer.weight.data, *(state[key] for key in MOMENTS if key in state)]
+
+
 class HeldWeights:
     """The held part of a model in training. `hold`, then for each step `begin`, `collect` and `step`; `release`
     before the next step with dense gradients. The model's weights are up to date after every step.
@@ -116,6 +125,10 @@ class HeldWeights:
         """Those that are not held."""
         held = {id(piece.whole) for piece in self.pieces}
         return [p for p in parameters if id(p) not in held]
+
+    def opened(self, layer: Linear) -> AbstractContextManager[list[Tensor]]:
+        """A layer's weight and its moments, to be changed in place while open, when nothing is held."""
+        return whole_opened(self.adam, layer)
 
     def enter(self, regrows: bool) -> "HeldWeights | None":
         """Begin a step; regrows: one in which zero weights may come back. Returns what is held in it: None where

@@ -37,12 +37,12 @@ from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
-from sparsecircuits.training.held import HeldWeights
+from sparsecircuits.training.held import HeldWeights, whole_opened
 from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, gradient_rms, scale_gradients_
-from sparsecircuits.training.revive import UNTIL, Reviver, require_revivable, whole_opened
+from sparsecircuits.training.revive import UNTIL, Reviver, require_revivable
 from sparsecircuits.training.status import Status
 
 
@@ -329,8 +329,7 @@ class _Run:
         every = self.config.sparsity.revive_every
         if self.reviver is None or self.step == 0 or self.step % every or progress >= UNTIL:
             return
-        apart = self.held if isinstance(self.held, CompactWeights) else None
-        opened = functools.partial(whole_opened, self.adam) if apart is None else apart.opened
+        opened = functools.partial(whole_opened, self.adam) if self.held is None else self.held.opened
         revived = self.reviver.revive(self.step, opened)
         self._write(step=self.step, **{f"revived_{kind}": count for kind, count in revived.items()})
 

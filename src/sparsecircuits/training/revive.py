@@ -5,9 +5,8 @@ good, and holds its floor of nonzeros, which others could use. Such a unit begin
 had, at new places and as large together as those of living units; small ones out of it; no moments.
 """
 
-import contextlib
 import functools
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from contextlib import AbstractContextManager
 
 import torch
@@ -16,7 +15,7 @@ from torch import Tensor
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import Linear
 from sparsecircuits.models.hooks import intervene
-from sparsecircuits.models.statistics import UNITS
+from sparsecircuits.models.statistics import UNITS, no_units, unit_layers
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.seeds import derived_seed
 from sparsecircuits.training.distributed import World
@@ -34,14 +33,8 @@ class Reviver:
 
     def __init__(self, model: SparseTransformer, seed: int, world: World) -> None:
         self.model, self.seed, self.world = model, seed, world
-        self.fired = self._none()
+        self.fired = no_units(model)
         """By site of `UNITS`, bool [n_layer, width]: nonzero on some token since the last revival."""
-
-    def _none(self) -> dict[str, Tensor]:
-        config = self.model.config
-        widths = {site: config.mlp_width if kind == "neurons" else config.attn_width for site, kind in UNITS.items()}
-        made = functools.partial(torch.zeros, dtype=torch.bool, device=self.model.device)
-        return {site: made(config.n_layer, width) for site, width in widths.items()}
 
     def watching(self) -> AbstractContextManager[None]:
         """While open, forward passes note which units are nonzero."""
@@ -66,23 +59,21 @@ class Reviver:
                 dead = (~fired[layer]).nonzero()[:, 0]
                 counts[kind] += len(dead)
                 if len(dead):
-                    self._renew(kind, layer, dead, opened, generator)
-        self.fired = self._none()
+                    self._renew(site, layer, dead, opened, generator)
+        self.fired = no_units(self.model)
         return counts
 
-    def _renew(self, kind: str, layer: int, dead: Tensor, opened: Opened, generator: torch.Generator) -> None:
-        block = self.model.block(layer)
-        reads = block.mlp.c_fc if kind == "neurons" else block.attn.c_attn
-        first = 0 if kind == "neurons" else "qkv".index(kind) * self.model.config.attn_width
+    def _renew(self, site: str, layer: int, dead: Tensor, opened: Opened, generator: torch.Generator) -> None:
+        reads, rows, writes = unit_layers(self.model, site, layer)
+        places = rows.start + dead
         with opened(reads) as (weight, *moments):
-            rows = slice(first, first + len(weight) // (1 if kind == "neurons" else 3))
             _renew_rows(weight[rows], dead, generator)
             for moment in moments:
-                moment[first + dead] = 0
+                moment[places] = 0
         if reads.bias is not None:
-            reads.bias[first + dead] = 0
-        if kind in ("neurons", "v"):
-            with opened(block.mlp.c_proj if kind == "neurons" else block.attn.c_proj) as (weight, *moments):
+            reads.bias[places] = 0
+        if writes is not None:
+            with opened(writes) as (weight, *moments):
                 _renew_columns(weight, dead, generator)
                 for moment in moments:
                     moment[:, dead] = 0
@@ -124,10 +115,3 @@ def require_revivable(sharded: bool) -> None:
     """Raise UserError where dead units cannot be revived."""
     if sharded:
         raise UserError("sparsity.revive_every needs whole matrices in every process: use --parallel ddp")
-
-
-@contextlib.contextmanager
-def whole_opened(adam: torch.optim.Adam, layer: Linear) -> Iterator[list[Tensor]]:
-    """A layer's whole weight, and its moments in Adam's state."""
-    state = adam.state[layer.weight]
-    yield [layer.weight.data, *(state[key] for key in ("exp_avg", "exp_avg_sq") if key in state)]
