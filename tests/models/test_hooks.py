@@ -55,6 +55,16 @@ def test_what_is_recorded_does_not_change_with_the_pass(model):
             assert model(IDS).equal(changed), name
 
 
+def test_sites_are_selected_by_name_too(model):
+    names = {"0.mlp.post_act", "1.attn.q"}
+    with torch.no_grad(), sc.record(model, names) as seen, sc.record(model, []) as nothing:
+        model(IDS)
+    assert set(seen) == names
+    assert not nothing
+    with pytest.raises(sc.UserError, match=r"no hook point '0\.mlp'"), sc.record(model, ["0.mlp"]):
+        pass
+
+
 def test_a_pattern_selects_whole_names(model):
     with torch.no_grad(), sc.record(model, r"\d+\.attn\.q") as seen:
         model(IDS)

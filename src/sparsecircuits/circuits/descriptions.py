@@ -25,7 +25,7 @@ MOST_TOKENS = 4
 def activations(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, alone: bool) -> dict[str, np.ndarray]:
     """Kept nodes' activations [n, T] by name, NaN at padding."""
     places = {name: split_node(name) for name in circuit.node_names}
-    pattern = "|".join(site.replace(".", r"\.") for site in sorted({site for site, _ in places.values()}))
+    sites = {site for site, _ in places.values()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in places}
     gating = circuit.gating(model) if alone else None
     width = batch.tokens.shape[1]
@@ -34,10 +34,10 @@ def activations(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *,
     for _, _, chunk in chunks(batch):
         tokens = torch.from_numpy(chunk.tokens).to(model.device)
         if gating is None:
-            with record(model, pattern) as seen:
+            with record(model, sites) as seen:
                 model(tokens)
         else:
-            with gating.over(model, chunk), record(model, pattern) as seen:
+            with gating.over(model, chunk), record(model, sites) as seen:
                 model(tokens)
         real = np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None]
         for name, (site, index) in places.items():

@@ -5,7 +5,7 @@ other reader of the source sees what it saw before.
 """
 
 import contextlib
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -51,14 +51,14 @@ def run_with(
     patch: PairBatch | None = None,
     pool: PairBatch | None = None,
     seed: int = 0,
-    watch: str | None = None,
+    watch: str | Iterable[str] = (),
 ) -> Outcome:
     """Run prompts with interventions; the last one given for a node or an edge counts.
 
     scope: the whole model, or the circuit alone (nodes outside frozen; `nodes` are the kept ones, by default
     the circuit's). patch: the prompts that "patch" takes values from, one per prompt of `batch` (default: the
     other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself).
-    watch: record the sites whose whole name this regular expression matches.
+    watch: sites to record, by name or by a regular expression that a whole name must match.
 
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
@@ -207,7 +207,7 @@ def _donors(
         if not sites:
             continue
         other = _paired(batch, patch) if kind == "patch" else _drawn(batch, pool, seed)
-        with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
+        with record(model, sites) as seen:
             model(_ids(model, other.tokens), last_only=_ids(model, other.last))
         found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
     return found

@@ -122,9 +122,8 @@ def prompt_means(model: SparseTransformer, task: Task) -> Float[Tensor, " nodes"
     text where a network was never trained."""
     space, batch = NodeSpace.of(model.config), task.encode(task.draw("train", 64))
     total, count = torch.zeros(space.size, dtype=torch.float64), 0
-    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
     for _, _, chunk in chunks(batch):
-        with record(model, pattern) as seen:
+        with record(model, space.slices) as seen:
             model(torch.from_numpy(chunk.tokens).to(model.device))
         real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
         total += torch.cat([seen[site].double().cpu()[real].sum(dim=0) for site in space.slices])

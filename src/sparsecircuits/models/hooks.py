@@ -4,7 +4,7 @@ import contextlib
 import re
 import sys
 import threading
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
@@ -37,14 +37,14 @@ def is_watched(module: nn.Module) -> bool:
 
 
 @contextlib.contextmanager
-def record(model: nn.Module, pattern: str = ".*") -> Iterator[dict[str, Tensor]]:
+def record(model: nn.Module, wanted: str | Iterable[str] = ".*") -> Iterator[dict[str, Tensor]]:
     """Yield a dict that the next forward passes of this thread fill: {name: activation [B, T, width]}.
 
-    pattern: a regular expression that a whole name must match. Tensors keep their graph (detach them, or
-    run under no_grad). A later pass overwrites an earlier one; the second pass of activation checkpointing
-    does not. What an intervention of the same pass changes in place stays as it was recorded. While open, compiled
-    modules run uncompiled; a hook that is put on a module by hand, with `register_forward_hook`, is ignored by what
-    was compiled before. Raises UserError when nothing matches.
+    wanted: a regular expression that a whole name must match, or the names, none perhaps. Tensors keep their graph
+    (detach them, or run under no_grad). A later pass overwrites an earlier one; the second pass of activation
+    checkpointing does not. What an intervention of the same pass changes in place stays as it was recorded. While open,
+    compiled modules run uncompiled; a hook that is put on a module by hand, with `register_forward_hook`, is ignored by
+    what was compiled before. Raises UserError when nothing matches, or for an unknown name.
     """
     recorded: dict[str, Tensor] = {}
 
@@ -57,7 +57,7 @@ def record(model: nn.Module, pattern: str = ".*") -> Iterator[dict[str, Tensor]]
 
         return function
 
-    with _attached({site: keep(name) for name, site in _matching(model, pattern).items()}):
+    with _attached({site: keep(name) for name, site in _wanted(model, wanted).items()}):
         yield recorded
 
 
@@ -71,10 +71,7 @@ def intervene(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tenso
     compiled modules run uncompiled. Raises UserError for an unknown name, ValueError when a function changes
     the shape.
     """
-    points = hook_points(model)
-    unknown = [name for name in functions if name not in points]
-    if unknown:
-        raise UserError(no_such("no hook point", unknown[0], points, "the model has"))
+    points = _named(model, functions)
 
     def apply(name: str, function: Callable[[Tensor], Tensor]) -> Callable[[Tensor], Tensor]:
         def checked(output: Tensor) -> Tensor:
@@ -91,15 +88,26 @@ def intervene(model: nn.Module, functions: Mapping[str, Callable[[Tensor], Tenso
         yield
 
 
-def _matching(model: nn.Module, pattern: str) -> dict[str, nn.Module]:
+def _wanted(model: nn.Module, wanted: str | Iterable[str]) -> dict[str, nn.Module]:
+    if not isinstance(wanted, str):
+        return _named(model, wanted)
     points = hook_points(model)
     try:
-        found = {name: site for name, site in points.items() if re.fullmatch(pattern, name)}
+        found = {name: site for name, site in points.items() if re.fullmatch(wanted, name)}
     except re.error as error:
-        raise UserError(f"{pattern!r} is not a regular expression: {error}") from error
+        raise UserError(f"{wanted!r} is not a regular expression: {error}") from error
     if not found:
-        raise UserError(no_such("no hook point matches", pattern, points, "the model has"))
+        raise UserError(no_such("no hook point matches", wanted, points, "the model has"))
     return found
+
+
+def _named(model: nn.Module, names: Iterable[str]) -> dict[str, nn.Module]:
+    points = hook_points(model)
+    names = list(names)
+    unknown = [name for name in names if name not in points]
+    if unknown:
+        raise UserError(no_such("no hook point", unknown[0], points, "the model has"))
+    return {name: points[name] for name in names}
 
 
 @contextlib.contextmanager

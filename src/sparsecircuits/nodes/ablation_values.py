@@ -23,9 +23,8 @@ def pretraining_means(
     """
     space = NodeSpace.of(model.config)
     totals, count = torch.zeros(space.size, dtype=torch.float64), 0
-    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
     for inputs, _ in validation_batches(tokens, model.config.n_ctx, 32, max_tokens):
-        with record(model, pattern) as seen:
+        with record(model, space.slices) as seen:
             model(torch.from_numpy(inputs).to(model.device))
         sums = {site: seen[site].flatten(0, 1).sum(dim=0, dtype=torch.float64).cpu() for site in space.slices}
         totals += space.join(sums)

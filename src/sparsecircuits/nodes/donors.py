@@ -36,7 +36,7 @@ class Donors:
 def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) -> dict[str, Tensor]:
     """Activations [n, T, width] of all node sites, and of `attn.y`, on each row's donor, in place."""
     sites = [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))]
-    with record(model, "|".join(site.replace(".", r"\.") for site in sites)) as seen:
+    with record(model, sites) as seen:
         model(torch.from_numpy(donors.batch.tokens).to(model.device))
     place = torch.from_numpy(np.ascontiguousarray(donors.place)).to(model.device)
     row = torch.arange(place.shape[0], device=model.device)[:, None]

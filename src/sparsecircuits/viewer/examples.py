@@ -35,11 +35,10 @@ def read_text(
     starts = np.linspace(0, max(0, len(tokens) - length), count).astype(np.int64)
     ids = np.stack([np.asarray(tokens[start : start + length], dtype=np.int64) for start in starts])
     grouped = by_site(list(names))
-    pattern = "|".join(site.replace(".", r"\.") for site in grouped)
     parts: dict[str, list[np.ndarray]] = {name: [] for name in names}
     for start in range(0, count, ROWS_AT_ONCE):
         rows = torch.from_numpy(ids[start : start + ROWS_AT_ONCE])
-        with lock(), record(model, pattern) as seen:
+        with lock(), record(model, grouped) as seen:
             model.final_hidden(rows.to(model.device))
         for site, channels in grouped.items():
             values = seen[site][..., channels].float().cpu().numpy()

@@ -100,7 +100,7 @@ class LiveCircuit:
             untouched = (request.pair, request.prompt, request.scope, request.size)
             if untouched not in self._before:
                 self._before.clear()
-                self._before[untouched] = run_with(self.model, self.circuit, batch, (), watch=None, **options)
+                self._before[untouched] = run_with(self.model, self.circuit, batch, (), watch=(), **options)
             before = self._before[untouched]
             after = run_with(
                 self.model, self.circuit, batch, request.interventions, watch=self._watched(request), **options
@@ -196,14 +196,13 @@ class LiveCircuit:
         kept = self.circuit.node_names if len(self.circuit.nodes) <= MOST_RECORDED else []
         return list(dict.fromkeys((*kept, *request.watch)))
 
-    def _watched(self, request: RunRequest) -> str | None:
+    def _watched(self, request: RunRequest) -> set[str]:
         self.space.mask(list(request.watch))
         for layer, head in request.heads:
             if not (0 <= layer < self.model.config.n_layer and 0 <= head < self.model.config.heads):
                 raise UserError(f"the model has no head {head} in layer {layer}")
         sites = {split_node(name)[0] for name in self._recorded_names(request)}
-        sites |= {f"{layer}.attn.{site}" for layer, _ in request.heads for site in "qk"}
-        return "|".join(site.replace(".", r"\.") for site in sorted(sites)) or None
+        return sites | {f"{layer}.attn.{site}" for layer, _ in request.heads for site in "qk"}
 
     # ------------------------------------------------------------------ size
 

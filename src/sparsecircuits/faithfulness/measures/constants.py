@@ -36,9 +36,8 @@ def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> C
     frozen = circuit.frozen_values(space)
     low, high = torch.full((space.size,), torch.inf), torch.full((space.size,), -torch.inf)
     square, count = torch.zeros(space.size), 0
-    pattern = "|".join(site.replace(".", r"\.") for site in space.slices)
     for _, _, chunk in chunks(batch):
-        with record(model, pattern) as seen:
+        with record(model, space.slices) as seen:
             model(torch.from_numpy(chunk.tokens).to(model.device))
         real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
         values = torch.cat([seen[site].float().cpu()[real] for site in space.slices], dim=-1)

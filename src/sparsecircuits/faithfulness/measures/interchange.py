@@ -113,7 +113,7 @@ def recorded(
     """Nodes' activations on each prompt's donor, at the places that stand for the prompt's own. With a gating, in
     the gated run of the donors."""
     places = {name: split_node(name) for name in names}
-    pattern = "|".join(site.replace(".", r"\.") for site in sorted({site for site, _ in places.values()}))
+    sites = {site for site, _ in places.values()}
     found: dict[str, list[Tensor]] = {name: [] for name in names}
     width = batch.tokens.shape[1]
     if not names:
@@ -122,10 +122,10 @@ def recorded(
         here = donors.rows(start, stop, width)
         tokens = here.batch.tokens
         if gating is None:
-            with record(model, pattern) as seen:
+            with record(model, sites) as seen:
                 model(torch.from_numpy(tokens).to(model.device))
         else:
-            with gating.over(model, here.batch), record(model, pattern) as seen:
+            with gating.over(model, here.batch), record(model, sites) as seen:
                 model(torch.from_numpy(tokens).to(model.device))
         place = torch.from_numpy(np.ascontiguousarray(here.place)).clamp(max=tokens.shape[1] - 1)
         for name, (site, index) in places.items():

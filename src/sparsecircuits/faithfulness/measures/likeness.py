@@ -148,7 +148,6 @@ def _seen(
 ) -> Seen:
     places = [(name, *split_node(name)) for name in names]
     sites = {site for _, site, _ in places} | {f"{layer}.attn.{letter}" for layer, _ in heads for letter in "qk"}
-    pattern = "|".join(site.replace(".", r"\.") for site in sorted(sites)) or "final_resid"
     nodes: dict[str, list] = {name: [] for name in names}
     patterns: dict[tuple[int, int], list] = {head: [] for head in heads}
     gating = circuit.gating(model) if alone else None
@@ -156,7 +155,7 @@ def _seen(
         with contextlib.ExitStack() as stack:
             if gating is not None:
                 stack.enter_context(gating.over(model, chunk))
-            seen = stack.enter_context(record(model, pattern))
+            seen = stack.enter_context(record(model, sites))
             model(torch.from_numpy(chunk.tokens).to(model.device))
         real = np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None]
         for name, site, index in places:
