@@ -186,6 +186,6 @@ def test_what_is_not_supported_is_refused_in_a_line(tokens, tmp_path):
     with pytest.raises(sc.UserError, match="compact is for float32 on a CPU"):
         run_of(dataclasses.replace(COMPACT, dtype="bfloat16"), tokens, tmp_path)
     engine = run_of(with_sparsity(start="uniform"), tokens, tmp_path).engine
-    engine.world = World(size=2)
-    with pytest.raises(sc.UserError, match="compact trains in one process"):
+    engine.shards = World(size=2)
+    with pytest.raises(sc.UserError, match="use --parallel ddp"):
         engine.take_out(COMPACT)

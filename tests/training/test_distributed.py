@@ -1,5 +1,6 @@
 """Training in several real processes (torchrun, gloo): the same model as in one."""
 
+import copy
 import dataclasses
 import json
 import os
@@ -9,6 +10,7 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 from train_together import CONFIG, config_of
 
 import sparsecircuits as sc
@@ -69,13 +71,40 @@ def test_the_dead_are_those_that_no_process_saw_fire(tokens, corpus, tmp_path):
             assert float((expected[key] - tensor).abs().max()) < 1e-4, key
 
 
-def half_done(run, copy):
-    """A copy of a run as if it had been killed after its checkpoint of step 4."""
-    shutil.copytree(run, copy)
-    (copy / "model.safetensors").unlink()
-    for path in (copy / "checkpoints").glob("step-00000008*"):
+COMPACT = {"sparsity": {"start": "uniform", "state": "compact", "sparse_biases": False}}
+
+
+@pytest.fixture(scope="module")
+def compact_runs(tokens, corpus, tmp_path_factory):
+    """The same as `runs`, of weights that are kept as their nonzeros alone."""
+    folder = tmp_path_factory.mktemp("compact")
+    sc.train(config_of(copy.deepcopy(COMPACT)), folder / "alone", tokens=tokens)
+    half_done(folder / "alone", folder / "to-two")
+    script, together = HERE / "train_together.py", json.dumps(COMPACT | {"parallel": "ddp"})
+    accumulated = json.dumps(COMPACT | {"parallel": "ddp", "accumulate": 2})  # whose replicas must agree
+    torchrun(2, script, folder, corpus, f"ddp-2={together}", f"accumulated={accumulated}", "to-two=resume")
+    torchrun(4, script, folder, corpus, f"ddp-4={together}")
+    half_done(folder / "ddp-4", folder / "to-one")
+    sc.train(config_of(copy.deepcopy(COMPACT)), folder / "to-one", tokens=tokens, resume=True)
+    return folder
+
+
+@pytest.mark.parametrize("name", ["ddp-2", "ddp-4", "to-one", "to-two"])
+def test_several_processes_keep_the_same_nonzeros(compact_runs, name):
+    expected, _ = load_tensors(compact_runs / "alone" / "model.safetensors")
+    found, _ = load_tensors(compact_runs / name / "model.safetensors")
+    for key in expected:
+        assert torch.equal(found[key] != 0, expected[key] != 0), key
+        assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
+
+
+def half_done(run, target):
+    """Copy a run as if it had been killed after its checkpoint of step 4."""
+    shutil.copytree(run, target)
+    (target / "model.safetensors").unlink()
+    for path in (target / "checkpoints").glob("step-00000008*"):
         shutil.rmtree(path) if path.is_dir() else path.unlink()
-    assert checkpoint_steps(copy) == [4]
+    assert checkpoint_steps(target) == [4]
 
 
 NAMES = ("ddp-2", "ddp-4", "fsdp-2", "fsdp-4", "to-one", "to-two", "to-shards")

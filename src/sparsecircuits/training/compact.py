@@ -7,6 +7,9 @@ as the others, from zero, with a first moment of zero and a second one as if the
 now: with zero for that too, all would move by the same 0.45 of the rate, and those of one row together by far too much.
 Then the largest weights stay, floors included, as in `Projector`. So this is training with whole matrices in which zero
 weights forget their moments.
+
+Several processes hold the same nonzeros each (a shard of them would save little). The dense gradient is summed over the
+processes before it is read, so that all choose the same candidates.
 """
 
 import contextlib
@@ -24,6 +27,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.sparsity.projection import Target, budget, targets
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training.config import OptimizerConfig
+from sparsecircuits.training.distributed import World
 from sparsecircuits.training.hardware import return_freed_memory
 from sparsecircuits.training.held import MOMENTS, HeldWeights, Piece, layers_of, share_of, whole_opened
 
@@ -108,10 +112,15 @@ class CompactWeights(HeldWeights):
     pieces: list[Matrix]  # type: ignore[assignment]
 
     def __init__(
-        self, model: SparseTransformer, matrices: Sequence[Matrix], adam: torch.optim.Adam, config: OptimizerConfig
+        self,
+        model: SparseTransformer,
+        matrices: Sequence[Matrix],
+        adam: torch.optim.Adam,
+        config: OptimizerConfig,
+        world: World = World(),  # noqa: B008 (frozen)
     ) -> None:
         super().__init__(model, (), adam, config, direct=True)
-        self.pieces = list(matrices)
+        self.pieces, self.world = list(matrices), world
         self.regrows = False
         self.candidates: dict[str, Piece] = {}
         self._opened: dict[str, nn.Parameter] = {}
@@ -170,13 +179,14 @@ class CompactWeights(HeldWeights):
 
     @torch.no_grad()
     def _see(self, matrix: Matrix, gradient: Tensor) -> None:
-        """Choose candidates by a dense gradient (which is used up). Of several micro-batches the first one's decides,
-        and the others' are added there."""
+        """Choose candidates by this process's dense gradient (which is used up), summed over all. Of several
+        micro-batches the first one's decides, and the others' are added there."""
         flat = gradient.view(-1)
         if matrix.name in self.candidates:
             chosen = self.candidates[matrix.name]
-            chosen.gradient.add_(flat[chosen.index])
+            chosen.gradient.add_(self.world.sum_(flat[chosen.index]))
             return
+        self.world.sum_(flat)
         here, everywhere = self._squares
         self._squares = (here + _square(flat[matrix.index]), everywhere + _square(flat))
         flat[matrix.index] = 0

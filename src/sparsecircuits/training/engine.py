@@ -57,7 +57,8 @@ class Engine:
         self.holding = False
         """Whether weights are held outside the model, where DDP does not see them: then gradients are exchanged by
         `exchange`."""
-        if world.size > 1 and self.shards is None:
+        # Compact weights are no parameters of the model: their gradients, and all others, go through `exchange`.
+        if world.size > 1 and self.shards is None and config.sparsity.state != "compact":
             self._loss = DistributedDataParallel(
                 self._loss,
                 device_ids=[model.device.index] if model.device.type == "cuda" else None,
@@ -82,8 +83,8 @@ class Engine:
         where training with them is not supported."""
         if config.sparsity.state != "compact":
             return []
-        if self.world.size > 1:
-            raise UserError("sparsity.state compact trains in one process: with several, leave it at dense")
+        if self.shards is not None:
+            raise UserError("sparsity.state compact keeps the nonzeros in every process: use --parallel ddp")
         if not self.direct:
             raise UserError(
                 "sparsity.state compact is for float32 on a CPU, not compiled: --dtype float32 --compile off"
@@ -130,7 +131,9 @@ class Engine:
     ) -> None:
         """Write a checkpoint. Raises UserError if the replicas are no longer the same."""
         if self.world.size > 1:
-            total = sum(int(p.detach().view(torch.int32).sum()) for p in self.model.parameters())
+            apart = ((state["held"] or {}).get("matrices") or {}).values()
+            weights = [*self.model.parameters(), *(matrix["values"] for matrix in apart)]
+            total = sum(int(weight.detach().view(torch.int32).sum()) for weight in weights)
             fault = "do all machines have the same hardware and the same versions? The last checkpoint is kept"
             self.world.require_same(total, f"the processes' weights differ at step {step}: {fault}")
         everything = {"model": self.model.state_dict(), "adam": adam.state_dict(), "gates": gates, **state}

@@ -193,7 +193,7 @@ class _Run:
             self.reviver = Reviver(self.model, config.seed, world)
         self.held: HeldWeights | None = None
         if apart:
-            self.held = CompactWeights(self.model, apart, self.adam, config.optimizer)
+            self.held = CompactWeights(self.model, apart, self.adam, config.optimizer, world)
         elif config.sparsity.regrow_every > 1 and self.projector.targets:
             names = [target.name for target in self.projector.targets]
             self.held = self.engine.held_weights(names, self.adam, config)
