@@ -6,21 +6,12 @@ import torch.nn.functional as F
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecircuits.kernels import Held, Pattern, abstopk_reference, gelu_abstopk, held_mlp
+from heldweights import held, hold, operators, watched_in_every_way
+from sparsecircuits.kernels import abstopk_reference, gelu_abstopk, held_mlp
 from sparsecircuits.kernels.held_mlp import _held_mlp, _held_mlp_backward, _packed, _unpacked, takes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import MLP
-
-
-def held(rows, columns, density, dtype=torch.float32):
-    """A random weight; with a density below 1, some of its rows and columns are empty."""
-    weight = torch.randn(rows, columns, dtype=dtype) * (torch.rand(rows, columns) < density)
-    if density < 1:
-        weight[torch.rand(rows) < 0.1] = 0
-        weight[:, torch.rand(columns) < 0.1] = 0
-    pattern = Pattern.of(weight)
-    return Held(pattern, weight.reshape(-1)[pattern.places].clone().requires_grad_())
 
 
 class Case:
@@ -188,44 +179,16 @@ def test_operators_keep_the_library_s_rules(dtype):
 def mlp(**fields):
     torch.manual_seed(0)
     module = MLP(ModelConfig(n_layer=1, d_model=32, d_head=8, **fields))
-    for layer in (module.c_fc, module.c_proj):
-        with torch.no_grad():
-            layer.weight.mul_(30 * (torch.rand_like(layer.weight) < 0.2))
-        pattern = Pattern.of(layer.weight)
-        layer.held = Held(pattern, layer.weight.detach().view(-1)[pattern.places].requires_grad_())
+    hold(module.c_fc, module.c_proj)
     return module
-
-
-def operators(module, x):
-    """Names of the operators that a pass runs."""
-    with torch.profiler.profile() as profile:
-        module(x)
-    return {event.key for event in profile.key_averages()}
 
 
 FUSED = "sparsecircuits::held_mlp"
 
 
 def test_a_model_s_mlp_is_one_operator_unless_someone_looks_inside():
-    module, x = mlp(), torch.randn(2, 40, 32)
-    expected = module(x)
-    assert FUSED in operators(module, x)
-    for part in (module.c_fc, module.post_act, module.c_proj):
-        for watch in (
-            part.register_forward_hook,
-            part.register_forward_pre_hook,
-            part.register_full_backward_hook,
-            torch.nn.modules.module.register_module_forward_hook,
-        ):
-            seen = []
-            handle = watch(lambda *given, seen=seen: seen.append(given[-1]))
-            assert FUSED not in operators(module, x)
-            output = module(x.clone().requires_grad_())
-            torch.testing.assert_close(output, expected)
-            output.sum().backward()
-            assert seen
-            handle.remove()
-    assert FUSED in operators(module, x)
+    module = mlp()
+    watched_in_every_way(module, (module.c_fc, module.post_act, module.c_proj), torch.randn(2, 40, 32), FUSED)
 
 
 def test_recording_sees_the_activations():

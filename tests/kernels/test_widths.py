@@ -17,7 +17,7 @@ llvmlite.binding.get_host_cpu_features = lambda: Narrow({**real, "avx512f": Fals
 import torch
 import torch.nn.functional as F
 from sparsecircuits.kernels import _cpu_simd, causal_attention, attention_reference, project_topk_, Held, Pattern
-from sparsecircuits.kernels import gelu_abstopk, held_mlp
+from sparsecircuits.kernels import abstopk, gelu_abstopk, held_attention, held_mlp
 assert _cpu_simd.WIDE == 8
 torch.manual_seed(0)
 q, k, v = (torch.randn(2, 37, 48, requires_grad=True) for _ in range(3))
@@ -34,6 +34,18 @@ ours = held_mlp(x, held, None, back, None, 9)
 theirs = back.linear(gelu_abstopk(held.linear(x), 9))
 torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
 for one, other in zip(*(torch.autograd.grad(y.sin().sum(), (x, *leaves)) for y in (ours, theirs))):
+    torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
+weight = project_topk_(torch.randn(72, 48), 400)
+attn = Held(Pattern.of(weight), weight.view(-1)[Pattern.of(weight).places].clone().requires_grad_())
+weight = project_topk_(torch.randn(33, 24), 160)
+proj = Held(Pattern.of(weight), weight.view(-1)[Pattern.of(weight).places].clone().requires_grad_())
+x, sink = q.detach().repeat(1, 2, 1).requires_grad_(), torch.randn(2, requires_grad=True)
+ours = held_attention(x, attn, None, proj, None, sink, 2, (7, 9, None))
+a, b, c = attn.linear(x).chunk(3, dim=-1)
+theirs = proj.linear(causal_attention(abstopk(a, 7), abstopk(b, 9), c, 2, sink))
+torch.testing.assert_close(ours, theirs, rtol=1e-4, atol=1e-4)
+leaves = (x, attn.values, proj.values, sink)
+for one, other in zip(*(torch.autograd.grad(y.sin().sum(), leaves) for y in (ours, theirs))):
     torch.testing.assert_close(one, other, rtol=1e-4, atol=1e-4)
 """
 

@@ -17,6 +17,7 @@ from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
 from sparsecircuits.kernels.held import Embedding, Held, Pattern
+from sparsecircuits.kernels.held_attention import held_attention
 from sparsecircuits.kernels.held_mlp import held_mlp
 from sparsecircuits.kernels.project import project_topk_, topk_mask_reference
 from sparsecircuits.kernels.rms_norm import RMSNorm, rms_norm
@@ -37,6 +38,7 @@ __all__ = [
     "causal_attention",
     "gate_channels",
     "gelu_abstopk",
+    "held_attention",
     "held_mlp",
     "linear_cross_entropy",
     "project_topk_",

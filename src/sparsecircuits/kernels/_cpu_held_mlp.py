@@ -17,11 +17,11 @@ from sparsecircuits.kernels._cpu_lane_topk import (
     BYTES,
     KEYS,
     LEVEL,
-    ROWS,
     choose,
     keep,
     kept_lanes,
     keys_of,
+    padded_units,
 )
 from sparsecircuits.kernels._cpu_simd import (
     WIDE,
@@ -94,7 +94,7 @@ def _gelu_backward(typingctx, h, grad, kept, place):  # type: ignore[no-untyped-
 
 
 @kernel
-def _turn_in(source, block, rows, n, turned):
+def turn_in(source, block, rows, n, turned):
     """A block's tokens of source [rows, n], flat, turned: n rows of 64. Returns how many tokens there are."""
     first = block * BLOCK
     width = min(rows - first, BLOCK)
@@ -133,7 +133,7 @@ def held_mlp(x, k, fc, fc_values, fc_bias, proj, proj_values, proj_bias, y, kept
     fc: (starts, columns) of W_fc by row; proj: (starts, rows) of W_proj by column; values in the same orders.
     """
     rows, n_in, n, n_out = x.shape[0], x.shape[1], fc_bias.shape[0], y.shape[1]
-    blocks, padded = (rows + BLOCK - 1) // BLOCK, (n + ROWS - 1) // ROWS * ROWS
+    blocks, padded = (rows + BLOCK - 1) // BLOCK, padded_units(n)
     source, target, flags = x.reshape(-1), y.reshape(-1), kept.reshape(-1)
     fc_starts, fc_columns = fc
     proj_starts, proj_rows = proj
@@ -145,7 +145,7 @@ def held_mlp(x, k, fc, fc_values, fc_bias, proj, proj_values, proj_bias, y, kept
         state[LEVEL, :], state[ABOVE, :] = ONE, -1
         bits, ties = h.view(np.int32), False
         for block in range(chunk * blocks // chunks, (chunk + 1) * blocks // chunks):
-            width = _turn_in(source, block, rows, n_in, turned)
+            width = turn_in(source, block, rows, n_in, turned)
             _hidden(turned, fc_starts, fc_columns, fc_values, fc_bias, padded, h, keys)
             if k < n:
                 ties = choose(keys, bits, n, padded, k, state, short, candidates)
@@ -173,7 +173,7 @@ def _units_backward(
 
 
 @kernel
-def _add_up(partial, out):
+def add_up(partial, out):
     """out = the sum over partial's rows, in their order."""
     out[:] = 0
     for group in range(partial.shape[0]):
@@ -202,12 +202,12 @@ def held_mlp_backward(
         for group in range(chunk * groups // chunks, (chunk + 1) * groups // chunks):
             sums = (fc_sums[group], bias_sums[group], proj_sums[group])
             for block in range(group * blocks // groups, (group + 1) * blocks // groups):
-                width = _turn_in(source, block, rows, n_in, turned)
-                _turn_in(upstream, block, rows, n_out, dy)
+                width = turn_in(source, block, rows, n_in, turned)
+                turn_in(upstream, block, rows, n_out, dy)
                 out[:] = 0
                 place = block * n * BYTES
                 _units_backward(turned, dy, fc, fc_values, fc_bias, proj, proj_values, flags, place, h, dh, out, *sums)
                 turn(out, 0, BLOCK, n_in, width, target, block * BLOCK * n_in, n_in)
-    _add_up(fc_sums, d_fc)
-    _add_up(bias_sums, d_bias)
-    _add_up(proj_sums, d_proj)
+    add_up(fc_sums, d_fc)
+    add_up(bias_sums, d_bias)
+    add_up(proj_sums, d_proj)

@@ -14,7 +14,7 @@ from numba.core import cgutils
 from numba.extending import intrinsic
 
 from sparsecircuits.kernels._cpu import ABS, row_threshold
-from sparsecircuits.kernels._cpu_simd import WIDE, WIDTH, at, data_of, i64
+from sparsecircuits.kernels._cpu_simd import WIDE, WIDTH, at, data_of, i64, wide
 from sparsecircuits.kernels._jit import kernel
 
 f32, i32 = np.float32, np.int32
@@ -46,6 +46,31 @@ def keys_of(builder, first, second):  # type: ignore[no-untyped-def]
     upper = [builder.lshr(part, _all(16, _whole)) for part in bits]
     both = builder.shuffle_vector(*upper, ir.Constant(ir.VectorType(_word, KEYS), list(range(KEYS))))
     return builder.trunc(both, _key)
+
+
+@intrinsic
+def make_keys(typingctx, h, start, keys, place, step):  # type: ignore[no-untyped-def]
+    """keys[place + g * step :][:KEYS] = the keys of h[start + g * KEYS :][:KEYS], for each g of a unit's 64 lanes."""
+    signature = types.void(h, types.int64, keys, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, start, _, place, step = arguments
+        data, keys = (data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
+        for group in range(WIDTH // KEYS):
+            first = builder.add(start, ir.Constant(i64, group * KEYS))
+            parts = [at(builder, data, builder.add(first, ir.Constant(i64, k)), wide) for k in (0, WIDE)]
+            made = keys_of(builder, *(builder.load(part, align=4) for part in parts))
+            there = builder.add(place, builder.mul(step, ir.Constant(i64, group)))
+            builder.store(made, at(builder, keys, there, made.type), align=2)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@kernel
+def padded_units(n):
+    """As many as `choose` wants keys of: n in whole ROWS."""
+    return (n + ROWS - 1) // ROWS * ROWS
 
 
 @intrinsic

@@ -8,6 +8,7 @@ from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
 from sparsecircuits.kernels.held import Held, Pattern
+from sparsecircuits.kernels.held_attention import held_attention
 from sparsecircuits.kernels.held_mlp import held_mlp
 from sparsecircuits.kernels.project import project_topk_
 from sparsecircuits.kernels.rms_norm import rms_norm
@@ -31,6 +32,10 @@ def warm_up() -> None:
             loss.backward(retain_graph=True)
         held = Held(Pattern.of(weight), torch.ones(1, requires_grad=True))
         held.linear(held.embed(ids)).sum().backward()
-        held_mlp(held.embed(ids), held, torch.zeros(16), held, torch.zeros(16), 4).sum().backward()
+        y = held.embed(ids)
+        held_mlp(y, held, torch.zeros(16), held, torch.zeros(16), 4).sum().backward(retain_graph=True)
+        three = Held(Pattern.of(torch.cat((weight, weight, weight))), torch.ones(3, requires_grad=True))
+        y = held_attention(y.unsqueeze(0), three, torch.zeros(48), held, torch.zeros(16), None, 1, (4, 4, 4))
+        y.sum().backward()
     for dim in (0, 1):
         project_topk_(torch.arange(256.0).view(16, 16), 100, 2, dim)

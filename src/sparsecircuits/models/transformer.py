@@ -16,15 +16,18 @@ from torch.utils.checkpoint import checkpoint
 from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import (
     Embedding,
+    Held,
     Linear,
     RMSNorm,
     attention_at,
     attention_reference,
     causal_attention,
+    held_attention,
     held_mlp,
     linear_cross_entropy,
 )
-from sparsecircuits.kernels.held_mlp import takes
+from sparsecircuits.kernels.held_attention import takes as attention_takes
+from sparsecircuits.kernels.held_mlp import takes as mlp_takes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.hooks import is_watched
 from sparsecircuits.models.sites import Site
@@ -81,7 +84,16 @@ class Attention(nn.Module):
         self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0, last: Tensor | None = None
     ) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream. last [B]: only at these positions, [B, 1, D]."""
-        q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
+        x = self.act_in(x)
+        held = held_pair(self.c_attn, self.c_proj)
+        if held is not None and last is None and cache is None and self._fuses(x):
+            attn, proj = held
+            return self.resid_delta(
+                held_attention(
+                    x, attn, self.c_attn.bias, proj, self.c_proj.bias, self.sink_logit, self.n_head, self._kept
+                )
+            )
+        q, k, v = self.c_attn(x).chunk(3, dim=-1)
         q, k, v = self.q(q if last is None else rows_at(q, last)), self.k(k), self.v(v)
         if last is not None:
             y = attention_at(q, k, v, self.n_head, self.sink_logit, last)
@@ -91,6 +103,21 @@ class Attention(nn.Module):
             k, v = cache.extend(layer, k, v)
             y = attention_reference(q, k, v, self.n_head, self.sink_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
+
+    @property
+    def _kept(self) -> tuple[int | None, int | None, int | None]:
+        return self.q.k, self.k.k, self.v.k
+
+    def _fuses(self, x: Tensor) -> bool:
+        """Whether one operator can stand for the layers and all between them: nobody looks at what is there."""
+        parts = (self.c_attn, self.q, self.k, self.v, self.y, self.c_proj)
+        return attention_takes(x, self.c_proj.in_features, self._kept) and not any(map(is_watched, parts))
+
+
+def held_pair(first: nn.Module, second: nn.Module) -> tuple[Held, Held] | None:
+    """The nonzeros that two layers compute with, if both do; others than `Linear` may stand in their place."""
+    one, other = (getattr(layer, "held", None) for layer in (first, second))
+    return None if one is None or other is None else (one, other)
 
 
 class MLP(nn.Module):
@@ -107,17 +134,17 @@ class MLP(nn.Module):
     def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
         x = self.act_in(x)
-        # Others may stand in the place of these layers.
-        fc, proj = (getattr(layer, "held", None) for layer in (self.c_fc, self.c_proj))
-        if fc is None or proj is None or not self._fuses(x, fc.pattern.shape[0]):
+        held = held_pair(self.c_fc, self.c_proj)
+        if held is None or not self._fuses(x, held[0].pattern.shape[0]):
             return self.resid_delta(self.c_proj(self.post_act(self.c_fc(x))))
+        fc, proj = held
         return self.resid_delta(held_mlp(x, fc, self.c_fc.bias, proj, self.c_proj.bias, self.post_act.k))
 
     def _fuses(self, x: Tensor, units: int) -> bool:
         """Whether one operator can stand for `post_act` and the layers around it: nobody looks at what is between."""
         parts = (self.c_fc, self.post_act, self.c_proj)
         activation, k = self.post_act.activation, self.post_act.k
-        return activation == "gelu" and takes(x, units, k) and not any(map(is_watched, parts))
+        return activation == "gelu" and mlp_takes(x, units, k) and not any(map(is_watched, parts))
 
 
 def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
