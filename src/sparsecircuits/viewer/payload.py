@@ -84,7 +84,7 @@ def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
 @torch.no_grad()
 def run_circuit(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch
-) -> tuple[dict[str, list], list[dict[str, Any]]]:
+) -> tuple[dict[str, list[list[float]]], list[dict[str, Any]]]:
     """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in: of the circuit
     alone ("patterns": kept channels only) and of the whole model ("patterns_full": all channels)."""
     tokens = torch.from_numpy(batch.tokens).to(model.device)
