@@ -50,6 +50,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "found_by: text": lambda raw: raw.update(found_by="x"),
     "published losses": lambda raw: raw.update(losses=None, found_by={"published_losses": [5]}),
     "a published loss": lambda raw: raw.update(losses=None, found_by={"published_losses": {"circuit": {"a": 1}}}),
+    "a split of published losses": lambda raw: raw.update(losses=None, found_by={"published_losses": {"split": 5}}),
     "an infinite index": lambda raw: raw["nodes"][0].update(index="1e999!"),
     "an infinite mean": lambda raw: raw["nodes"][0].update(mean="1e999!"),
     "an infinite target": lambda raw: raw.update(target_loss="1e999!"),

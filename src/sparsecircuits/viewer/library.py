@@ -13,6 +13,7 @@ from sparsecircuits.viewer.peek import file_payload
 from sparsecircuits.viewer.schema import CircuitRecord, Payload
 
 if TYPE_CHECKING:
+    from sparsecircuits.faithfulness.card.schema import CardData
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.viewer.live import LiveCircuit
 
@@ -144,22 +145,27 @@ class Library:
         return file_payload(circuit)
 
     def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
-        """With the groups and the faithfulness card; the card is None where none was saved, or where it cannot be
-        shown, with the reason in "card_problem"."""
+        """With the groups and the faithfulness card, or with the reason why the card is not shown."""
+        payload = payload.extended(id=identifier, groups=self.groups(identifier))
+        try:
+            card = self.card(identifier)
+        except UserError as error:
+            return payload.extended(card=None, card_problem=str(error))
+        return payload.extended(card=card and card.model_dump(mode="json"))
+
+    def card(self, identifier: str) -> "CardData | None":
+        """The faithfulness card beside the circuit; None where none was saved. Raises UserError where it is damaged, or
+        another circuit's."""
         from sparsecircuits.faithfulness.card.schema import CardData
 
-        payload = payload.extended(id=identifier, groups=self.groups(identifier))
         entry = self.entry(identifier)
         assert entry.circuit is not None
         path = entry.path.with_name("report.json")
         if not path.is_file():
-            return payload.extended(card=None)
-        try:
-            card = CardData.load(path)
-            card.check_circuit(entry.circuit)
-        except UserError as error:
-            return payload.extended(card=None, card_problem=str(error))
-        return payload.extended(card=card.model_dump(mode="json"))
+            return None
+        card = CardData.load(path)
+        card.check_circuit(entry.circuit)
+        return card
 
     def groups(self, identifier: str) -> Groups:
         """Saved names and groups; empty where there are none, or where the file is damaged."""
