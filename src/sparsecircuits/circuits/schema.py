@@ -7,7 +7,7 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -149,7 +149,7 @@ class CircuitData(_Strict):
     losses: Losses | None = None
     frozen: dict[str, str]
     """What nodes outside are frozen at: per site, base64 of little-endian float32, one per channel."""
-    found_by: dict[str, Any] = Field(default_factory=dict)
+    found_by: dict[str, object] = Field(default_factory=dict)
     """How it was found: method, hyperparameters, seconds."""
 
     @model_validator(mode="after")
@@ -226,7 +226,7 @@ class CircuitData(_Strict):
         return circuit
 
 
-def _check_plain(value: Any) -> None:
+def _check_plain(value: object) -> None:
     """Raise ValueError for what JSON does not hold: other types, keys that are no text, numbers that are not finite."""
     waiting = [value]
     while waiting:
