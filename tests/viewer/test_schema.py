@@ -53,7 +53,7 @@ def test_a_picture_of_the_file_alone_says_what_is_known_and_what_is_not(run_dir:
     assert all("activations" not in node for node in payload["nodes"])
 
 
-def test_more_is_checked(run_dir: Path) -> None:
+def test_more_is_checked() -> None:
     payload = Payload.model_validate(quote_payload())
     more = payload.extended(live=False, problem="no model")
     assert more.model_dump() == {**payload.model_dump(), "live": False, "problem": "no model"}
