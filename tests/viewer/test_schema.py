@@ -11,7 +11,8 @@ from sample_payload import quote_payload, random_payload
 from test_server import ask
 
 from sparsecircuits.viewer.library import Library, circuit_files
-from sparsecircuits.viewer.schema import CircuitList, Curve, NodeDetails, Payload, RunResult, Sent
+from sparsecircuits.viewer.schema import CircuitList, Curve, NodeDetails, Payload, RunResult
+from sparsecircuits.viewer.sent import Sent
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 

@@ -15,7 +15,8 @@ from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.picture import page_name, render_html, render_shell
 from sparsecircuits.viewer.requests import RunRequest
-from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved, Sent
+from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved
+from sparsecircuits.viewer.sent import Sent
 
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
 Id = Annotated[str, PathParameter(max_length=20)]
