@@ -71,8 +71,9 @@ bench: $(VENV)/.runtime ## Time the kernels and the training step against their 
 page: ## Build the viewer's page from src/sparsecircuits/viewer/web (needs npm)
 	cd src/sparsecircuits/viewer/web && npm install --no-save --no-audit --no-fund && npm run build
 
-docs: $(VENV)/.dev ## Write the generated pages: docs/help.md
+docs: $(VENV)/.dev ## Write what is generated from the program: docs/help.md, and the types of the viewer's page
 	$(BIN)/python docs/make_help.py
+	$(BIN)/python docs/make_types.py
 
 clean: ## Remove the environment and caches
 	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis

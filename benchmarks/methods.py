@@ -23,7 +23,7 @@ from sparsecircuits.pruning.config import Method, PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
 from sparsecircuits.pruning.ranking import rank_nodes
-from sparsecircuits.pruning.size_curve import edges_at
+from sparsecircuits.pruning.size_curve import curve_of, edges_at
 
 
 def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, target: float) -> dict[str, Any]:
@@ -41,7 +41,7 @@ def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, targ
         "ranked": circuit.found_by["ranked_size"],
         "nodes": len(circuit.nodes),
         "edges": len(circuit.edges),
-        "edges_at_target": edges_at(circuit.found_by["curve"], target),
+        "edges_at_target": edges_at(curve_of(circuit), target),
         "loss": round(circuit.losses.circuit, 4),
         "full": round(circuit.losses.full, 4),
         "seconds": circuit.found_by["seconds"],

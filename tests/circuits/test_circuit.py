@@ -132,7 +132,7 @@ def test_random_nodes_match_the_circuit_by_site(found):
 
 def test_the_picture_holds_the_circuit(found):
     model, task, circuit, _ = found
-    payload = picture_payload(model, circuit, task)
+    payload = picture_payload(model, circuit, task).model_dump()
     assert [node["name"] for node in payload["nodes"]] == QUOTE_NODES
     assert payload["summary"]["n_edges"] == 4
     prompt = payload["prompts"][1]

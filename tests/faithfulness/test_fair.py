@@ -179,6 +179,6 @@ def test_a_loss_over_a_class_is_of_the_whole_vocabulary(tmp_path):
 
 
 def test_the_page_shows_calibrated_losses_beside_raw_ones(biased):
-    summary, losses = file_payload(biased[1])["summary"], biased[1].losses
-    assert (summary["loss_full"], summary["loss_full_calibrated"]) == (losses.full, losses.full_calibrated)
-    assert (summary["loss_ablated"], summary["loss_ablated_calibrated"]) == (losses.ablated, losses.ablated_calibrated)
+    summary, losses = file_payload(biased[1]).summary, biased[1].losses
+    assert (summary.loss_full, summary.loss_full_calibrated) == (losses.full, losses.full_calibrated)
+    assert (summary.loss_ablated, summary.loss_ablated_calibrated) == (losses.ablated, losses.ablated_calibrated)

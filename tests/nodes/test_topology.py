@@ -60,10 +60,10 @@ def test_the_weights_of_every_node_are_shown_with_the_nodes_at_their_ends(model)
         for index in range(space.slices[site].stop - space.slices[site].start):
             name = f"{site}.{index}"
             for part in node_weights(model, name):
-                for row in part["rows"]:
-                    if not row["name"].startswith("token"):
-                        pair = (row["name"], name) if part["side"] == "in" else (name, row["name"])
-                        ends[part["side"]].add((*pair, row["weight"]))
+                for row in part.rows:
+                    if not row.name.startswith("token"):
+                        pair = (row.name, name) if part.side == "in" else (name, row.name)
+                        ends[part.side].add((*pair, row.weight))
     assert ends["in"] == ends["out"]
     assert len(ends["in"]) == sum(int(join.weight.count_nonzero()) for join in joins(model))
     assert {split_node(source)[0].split(".", 1)[1] for source, _, _ in ends["in"]} < set(NODE_SITES)

@@ -16,6 +16,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edge_pruning import prune_edges
 from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
+from sparsecircuits.pruning.size_curve import curve_of
 
 QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}
 
@@ -108,6 +109,9 @@ def test_the_curve_is_a_front_that_holds_the_circuit(model, task, means):
     assert losses == sorted(losses, reverse=True)
     assert curve[0][1] == 0
     assert any(point[1] <= len(circuit.edges) and point[2] <= circuit.target_loss for point in curve)
+    assert curve_of(circuit) == [tuple(point) for point in curve]
+    with pytest.raises(sc.UserError, match="prune again"):
+        curve_of(circuit.model_copy(update={"found_by": {"curve": [[1, 2]]}}))
 
 
 def test_a_task_that_the_bigram_table_does_needs_no_node(model, task):

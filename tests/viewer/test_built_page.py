@@ -1,6 +1,8 @@
 """The built page in `static/` is what `make page` makes of the sources in `web/`."""
 
 import hashlib
+import subprocess
+import sys
 from importlib.resources import files
 from pathlib import Path
 
@@ -20,6 +22,11 @@ def test_the_built_page_is_up_to_date() -> None:
         digest.update(f"{name}\n".encode() + (web / name).read_bytes())
     built = (VIEWER / "static" / "sources.sha256").read_text().strip()
     assert built == digest.hexdigest(), "the page was not built from these sources: run `make page`"
+
+
+def test_the_types_of_the_page_are_those_of_the_models() -> None:
+    script = Path(__file__).parents[2] / "docs" / "make_types.py"
+    subprocess.run([sys.executable, script, "--check"], check=True)
 
 
 def test_the_built_page_asks_for_nothing_from_outside() -> None:

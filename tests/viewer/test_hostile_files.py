@@ -50,6 +50,7 @@ CHANGES: dict[str, Callable[[dict[str, Any]], Any]] = {
     "found_by: text": lambda raw: raw.update(found_by="x"),
     "published losses": lambda raw: raw.update(losses=None, found_by={"published_losses": [5]}),
     "a published loss": lambda raw: raw.update(losses=None, found_by={"published_losses": {"circuit": {"a": 1}}}),
+    "a split of published losses": lambda raw: raw.update(losses=None, found_by={"published_losses": {"split": 5}}),
     "an infinite index": lambda raw: raw["nodes"][0].update(index="1e999!"),
     "an infinite mean": lambda raw: raw["nodes"][0].update(mean="1e999!"),
     "an infinite target": lambda raw: raw.update(target_loss="1e999!"),
@@ -148,7 +149,7 @@ def test_an_edited_file_is_refused(run_dir: Path, tmp_path: Path, change: Callab
     change(raw)
     (tmp_path / "circuit.json").write_text(json.dumps(raw))
     [record] = Library([tmp_path / "circuit.json"]).list()
-    assert "changed after it was saved" in record["problem"]
+    assert "changed after it was saved" in record.problem
 
 
 @pytest.mark.parametrize(
@@ -169,8 +170,8 @@ def test_what_the_model_and_the_file_itself_contradict(
     library = Library([path], run_dir)
     try:
         payload = library.payload("0")
-        assert payload["live"] is False
-        found = payload["problem"]
+        assert payload.live is False
+        found = payload.problem
     except sc.UserError as error:
         found = str(error)
     assert words in found
@@ -181,7 +182,7 @@ import sys
 from pathlib import Path
 from sparsecircuits.viewer.library import Library
 library = Library([Path(sys.argv[1])])
-assert library.payload("0", quick=True)["nodes"] and library.list()[0]["problem"] is None
+assert library.payload("0", quick=True).nodes and library.list()[0].problem is None
 assert "torch" not in sys.modules
 """
 
@@ -219,8 +220,8 @@ def test_a_bad_card_is_told_and_not_shown(run_dir: Path, tmp_path: Path, text: s
     path.write_text(circuit_files(run_dir)[0].read_text())
     path.with_name("report.json").write_text(text)
     payload = Library([path]).payload("0")
-    assert payload["card"] is None
-    assert words in payload["card_problem"]
+    assert payload.card is None
+    assert words in payload.card_problem
     with pytest.raises(sc.UserError, match=words):
         Report.load(path.with_name("report.json"))
 
@@ -229,8 +230,8 @@ def test_the_card_of_another_circuit_is_told(run_dir: Path, tmp_path: Path) -> N
     first, second = circuit_files(run_dir)[:2]
     (tmp_path / "circuit.json").write_text(second.read_text())
     (tmp_path / "report.json").write_text(first.with_name("report.json").read_text())
-    assert "another circuit" in Library([tmp_path / "circuit.json"]).payload("0")["card_problem"]
-    assert Library([first]).payload("0")["card"]["n_nodes"] == 7
+    assert "another circuit" in Library([tmp_path / "circuit.json"]).payload("0").card_problem
+    assert Library([first]).payload("0").card["n_nodes"] == 7
 
 
 @pytest.mark.parametrize("text", [*DEEP.values(), "[]", '{"names": {"a": 1e999}}', '{"names": 5}'])
@@ -238,4 +239,5 @@ def test_bad_groups_are_none(run_dir: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / "circuit.json"
     path.write_text(circuit_files(run_dir)[0].read_text())
     path.with_name("circuit.groups.json").write_text(text)
-    assert Library([path]).payload("0", quick=True)["groups"] == {"schema_version": 1, "groups": [], "names": {}}
+    payload = Library([path]).payload("0", quick=True).model_dump(mode="json")
+    assert payload["groups"] == {"schema_version": 1, "groups": [], "names": {}}

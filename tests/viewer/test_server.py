@@ -363,10 +363,10 @@ def test_a_task_of_ones_own_with_few_pairs(run_dir: Path, n: int) -> None:
     shipped = sc.get_task(circuit.task, model.tokenizer)
     task = FileTask(shipped.name, "", shipped.answers, shipped.sample, shipped.tokenizer, pool)
     live = LiveCircuit(model, circuit, task, threading.RLock())
-    assert len(live.payload()["prompts"]) == 2 * min(n, 4)
+    assert len(live.payload().prompts) == 2 * min(n, 4)
     changes = (sc.Intervention(kind="resample", target="0.mlp.post_act.5"),)
-    assert live.run(RunRequest(interventions=changes))["loss"]["n_prompts"] == 2 * n
-    assert live.curve()["n_prompts"] == 2 * n
+    assert live.run(RunRequest(interventions=changes)).loss.n_prompts == 2 * n
+    assert live.curve().n_prompts == 2 * n
 
 
 def test_a_task_with_few_pairs_has_nulls_and_no_interval_of_one_pair(run_dir: Path) -> None:

@@ -7,7 +7,6 @@ other reader of the source sees what it saw before.
 import contextlib
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any
 
 import numpy as np
 import torch
@@ -241,5 +240,5 @@ def _aligned(values: Float[Tensor, "n S width"], last: np.ndarray, batch: PairBa
     return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
-def _ids(model: SparseTransformer, values: Any) -> Tensor:
+def _ids(model: SparseTransformer, values: np.ndarray) -> Tensor:
     return torch.from_numpy(values).to(model.device)

@@ -7,7 +7,7 @@ import json
 import math
 import struct
 from pathlib import Path
-from typing import Annotated, Any, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
 
@@ -114,6 +114,21 @@ class Losses(_Strict):
         ]
 
 
+class ShownLosses(BaseModel):
+    """Of `Losses`, what a picture shows: all of it was measured, or a published file says some of it of itself."""
+
+    model_config = ConfigDict(frozen=True, allow_inf_nan=False)
+
+    split: Name | None = None
+    n_pairs: Whole | None = None
+    circuit: Real | None = None
+    full: Real | None = None
+    empty: Real | None = None
+    ablated: Real | None = None
+    full_calibrated: Real | None = None
+    ablated_calibrated: Real | None = None
+
+
 class CircuitData(_Strict):
     """A circuit as data. `load` and `save` are one JSON file; unknown fields are refused."""
 
@@ -134,7 +149,7 @@ class CircuitData(_Strict):
     losses: Losses | None = None
     frozen: dict[str, str]
     """What nodes outside are frozen at: per site, base64 of little-endian float32, one per channel."""
-    found_by: dict[str, Any] = Field(default_factory=dict)
+    found_by: dict[str, object] = Field(default_factory=dict)
     """How it was found: method, hyperparameters, seconds."""
 
     @model_validator(mode="after")
@@ -148,9 +163,10 @@ class CircuitData(_Strict):
         if loose is not None:
             raise ValueError(f"an edge ends at {loose!r}, which is no node of the circuit")
         _check_plain(self.found_by)
-        published = self.found_by.get("published_losses", {})
-        if not isinstance(published, dict) or any(isinstance(x, bool | str | list | dict) for x in published.values()):
-            raise ValueError("found_by: published_losses holds something else than losses")
+        try:
+            ShownLosses.model_validate(self.found_by.get("published_losses", {}))
+        except ValidationError as error:
+            raise ValueError("found_by: published_losses holds something else than losses") from error
         self._check_frozen()
         return self
 
@@ -176,9 +192,10 @@ class CircuitData(_Strict):
         return [node.name for node in self.nodes]
 
     @property
-    def shown_losses(self) -> dict[str, Any]:
+    def shown_losses(self) -> ShownLosses:
         """The losses that were measured, or those that a published file says of itself; else nothing."""
-        return self.losses.model_dump() if self.losses else self.found_by.get("published_losses", {})
+        measured = self.losses.model_dump() if self.losses else self.found_by.get("published_losses", {})
+        return ShownLosses.model_validate(measured)
 
     def checksum(self) -> str:
         """Hash of the content. What a later version adds does not count while it has its default."""
@@ -209,7 +226,7 @@ class CircuitData(_Strict):
         return circuit
 
 
-def _check_plain(value: Any) -> None:
+def _check_plain(value: object) -> None:
     """Raise ValueError for what JSON does not hold: other types, keys that are no text, numbers that are not finite."""
     waiting = [value]
     while waiting:

@@ -16,10 +16,10 @@ from sparsecircuits.tasks import PairBatch
 def nodes_by_importance(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> list[str]:
     """Node names, the most important first: by the recorded rise of the loss without each; where that was
     not measured (large circuits), by the gradient of the loss in each node's gate."""
-    scores = {node.name: node.importance for node in circuit.nodes}
-    if any(score is None for score in scores.values()):
+    scores = {node.name: node.importance for node in circuit.nodes if node.importance is not None}
+    if len(scores) < len(circuit.nodes):
         scores = dict(zip(circuit.node_names, _attribution(model, circuit, batch).tolist(), strict=True))
-    return sorted(scores, key=lambda name: -scores[name])  # type: ignore[operator]
+    return sorted(scores, key=lambda name: -scores[name])
 
 
 def _attribution(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Tensor:

@@ -145,7 +145,8 @@ def generate(command: args.Generate) -> None:
 def prune(command: args.Prune) -> None:
     """Find circuits and save each with its report; for several, a table and a plot."""
     from sparsecircuits.circuits.circuit import Circuit
-    from sparsecircuits.faithfulness.table import summary, write_table
+    from sparsecircuits.faithfulness.table import Curves, summary, write_table
+    from sparsecircuits.pruning.size_curve import curve_of
 
     if bool(command.tasks or command.task_file) == command.all:
         sys.stderr.write("error: name at least one task, or give --task-file or --all\n")
@@ -156,11 +157,11 @@ def prune(command: args.Prune) -> None:
     found: list[dict[str, Any]] = []
     for path, folder in folders.items():
         found += [{"model": str(path), **record} for record in _prune_model(path, folder, command)]
-    curves: dict[str, dict[str, list]] = {str(path): {} for path in models}
+    curves: Curves = {str(path): {} for path in models}
     for record in found:
         if "path" in record:
             circuit = Circuit.load(record["path"])
-            curves[record["model"]][circuit.task] = circuit.found_by["curve"]
+            curves[record["model"]][circuit.task] = curve_of(circuit)
     written = []
     if command.all or command.beside:
         written = write_table(command.out or folders[command.model], found, curves, command.target_loss)

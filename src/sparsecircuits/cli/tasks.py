@@ -104,7 +104,7 @@ def _score(command: args.Tasks) -> None:
     if command.corpus is not None:
         _score_on_corpus(command, model, chosen, skipped, n)
         return
-    rows = [score_on_task(model, task, command.split, n, command.seed) for task in chosen] + skipped
+    rows = [*(score_on_task(model, task, command.split, n, command.seed) for task in chosen), *skipped]
     if command.json:
         print_json({"tasks": rows})
     else:
@@ -126,15 +126,15 @@ def _score_on_corpus(
     if n < 1:
         raise UserError(f"n must be at least 1, got {n}")
     result = score_on_corpus(model, chosen, command.corpus, n)
-    result["tasks"] += skipped
+    tasks = [*result["tasks"], *skipped]
     if command.json:
-        print_json(result)
+        print_json({**result, "tasks": tasks})
         return
     measures = ("balanced_accuracy", "balanced_accuracy_of_classes", "balanced_accuracy_shifted", "cue_accuracy")
     rows = []
-    for row in result["tasks"]:
+    for row in tasks:
         places, cue = " · ".join(map(str, row.get("places", ()))), row.get("cue")
-        rule = f"{cue!r}: {row['cue_says']!r}" if cue is not None else row.get("skipped")
+        rule = f"{cue!r}: {row.get('cue_says')!r}" if cue is not None else row.get("skipped")
         rows.append([row["name"], places, *map(row.get, measures), rule])
     columns = ["task", "places", "two answers", "classes", "shifted", "one token", "which: what it says"]
     title = f"balanced accuracy of {command.model} on {result['files']} files of {command.corpus}"

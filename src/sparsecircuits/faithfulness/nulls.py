@@ -241,7 +241,7 @@ def null_controls(
         elif name == "permuted_weights":
             network = permuted_network(model, seed)
             values = prompt_means(network, task) if circuit.ablation == "mean" else frozen
-        found[name] = pruned_size(network, prompts, values, circuit.target_loss, circuit.ablation, config)  # type: ignore[index]
+        found[name] = pruned_size(network, prompts, values, circuit.target_loss, circuit.ablation, config)
     controls = [_control(name, size, found["true"], edges) for name, size in found.items()]
     return Nulls(
         target_loss=circuit.target_loss,

@@ -5,12 +5,11 @@ Every number recomputes from model and circuit: all draws are by seed.
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
 
 import torch
 
 from sparsecircuits import __version__
-from sparsecircuits.circuits.calibrations import Calibrations, losses_of_runs
+from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.circuits.descriptions import MOST_NODES, describe
 from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
@@ -18,7 +17,7 @@ from sparsecircuits.data.corpora import require_folder
 from sparsecircuits.errors import UserError
 from sparsecircuits.faithfulness.card import verdict
 from sparsecircuits.faithfulness.card.card import Report
-from sparsecircuits.faithfulness.card.schema import CardData, PromptLosses, Shortcut
+from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
 from sparsecircuits.faithfulness.measures import context, interchange, likeness, necessity
 from sparsecircuits.faithfulness.measures.binarise import binarise
 from sparsecircuits.faithfulness.measures.constants import constants
@@ -78,15 +77,13 @@ def faithfulness(
     fair = Calibrations.of(model, circuit, task)
     card = _quick(model, circuit, task, batch, small, fair, full, seed, tell)
     if full:
-        card |= _full(model, circuit, task, small, fair, card, seed, budget, tell)
+        card = _full(model, circuit, task, small, fair, card, seed, budget, tell)
     if corpus is not None:
         tell(0.95, "real code")
-        card["transfer"] = transfer(model, circuit, task, fair.full, corpus, seed=seed)
-    card["shortcut"] = _shortcut(task, encoded, seed)
-    card["verdict"], card["reasons"] = verdict.judge(circuit, card["losses"], card.get("nulls"))
-    warned = verdict.warnings(CardData(**card, warnings=[]))
-    tell(1.0, card["verdict"])
-    return Report(**card, warnings=warned)
+        card = _with(card, transfer=transfer(model, circuit, task, fair.full, corpus, seed=seed))
+    card = _with(card, shortcut=_shortcut(task, encoded, seed))
+    tell(1.0, card.verdict)
+    return _with(card, warnings=verdict.warnings(card))
 
 
 def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
@@ -94,6 +91,11 @@ def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folde
     path = save_circuit(model, task, circuit, folder)
     faithfulness(model, circuit, task).save(path.with_name("report.json"))
     return path
+
+
+def _with(card: Report, **more: object) -> Report:
+    """The card with more that was measured; checked."""
+    return Report.model_validate({**dict(card), **more})
 
 
 def _quick(
@@ -106,13 +108,14 @@ def _quick(
     full: bool,
     seed: int,
     tell: Tell,
-) -> dict[str, Any]:
+) -> Report:
+    """What every card holds, but the shortcut and the warnings; the verdict is that without null controls."""
     space, seen = NodeSpace.of(model.config), fair.full(answers_of(final_logits(model, small), small))
     everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
     nothing = final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool()))
     rest = final_logits(model, batch, circuit.without(model, circuit.kept(space)))
-    raw = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
-    losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)  # type: ignore[misc]
+    raw: dict[Run, torch.Tensor] = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
+    losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)
     by_prompt = {n: losses_of(getattr(fair, n)(answers_of(x, batch)), batch) for n, x in raw.items()}
     tell(0.03, "ablations")
     draws = 4 if full else 1
@@ -125,36 +128,40 @@ def _quick(
     needed = necessity.necessity(
         model, circuit, small, learn, by_prompt["ablated"], by_prompt["full"], draws=10 if full else 5, seed=seed
     )
-    enough = estimate(*(by_prompt[name] for name in ("empty", "circuit", "full")), of=share, seed=seed)
+    enough = estimate(by_prompt["empty"], by_prompt["circuit"], by_prompt["full"], of=share, seed=seed)
     tell(0.1, "leaving out one at a time")
     gained = _gained(losses)
     minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
     tell(0.2, "attention and activations")
-    return {
-        "mode": "full" if full else "quick",
-        "version": __version__,
-        "seed": seed,
-        "task": circuit.task,
-        "model_name": circuit.model_name,
-        "model_id": circuit.model_id,
-        "ablation": circuit.ablation,
-        "n_nodes": len(circuit.nodes),
-        "n_edges": len(circuit.edges),
-        "target_loss": circuit.target_loss,
-        "holds_target": losses.circuit <= circuit.target_loss,
-        "losses": losses,
-        "sufficiency": enough.value,
-        "necessity": needed.necessity.value,
-        "random_ablated": needed.random_mean,
-        "ablations": tuple(ablations),
-        "outputs": likeness.outputs(circuit, fair.full, batch, everything, alone, seed),
-        "necessity_test": needed,
-        "minimality": minimal,
-        "internals": likeness.internals(model, circuit, small),
-        "constants": constants(model, circuit, small),
-        "splits": tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
-        "prompts": PromptLosses(**{name: tuple(by_prompt[name].tolist()) for name in ("circuit", "full")}),
-    }
+    found, reasons = verdict.judge(circuit, losses, None)
+    return Report(
+        mode="full" if full else "quick",
+        version=__version__,
+        seed=seed,
+        task=circuit.task,
+        model_name=circuit.model_name,
+        model_id=circuit.model_id,
+        ablation=circuit.ablation,
+        n_nodes=len(circuit.nodes),
+        n_edges=len(circuit.edges),
+        target_loss=circuit.target_loss,
+        verdict=found,
+        reasons=reasons,
+        warnings=[],
+        holds_target=losses.circuit <= circuit.target_loss,
+        losses=losses,
+        sufficiency=enough.value,
+        necessity=needed.necessity.value,
+        random_ablated=needed.random_mean,
+        ablations=tuple(ablations),
+        outputs=likeness.outputs(circuit, fair.full, batch, everything, alone, seed),
+        necessity_test=needed,
+        minimality=minimal,
+        internals=likeness.internals(model, circuit, small),
+        constants=constants(model, circuit, small),
+        splits=tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        prompts=PromptLosses(circuit=tuple(by_prompt["circuit"].tolist()), full=tuple(by_prompt["full"].tolist())),
+    )
 
 
 def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
@@ -175,32 +182,34 @@ def _full(
     task: Task,
     small: PairBatch,
     fair: Calibrations,
-    card: dict[str, Any],
+    card: Report,
     seed: int,
     budget: PruneConfig,
     tell: Tell,
-) -> dict[str, Any]:
-    gained = _gained(card["losses"])
+) -> Report:
+    """The card with what the full one has beside; the verdict is that with the null controls."""
+    gained = _gained(card.losses)
     answers = fair.full(answers_of(final_logits(model, small), small))
-    found: dict[str, Any] = {}
     tell(0.22, "knockouts")
-    found["completeness"] = necessity.completeness(model, circuit, small, seed=seed)
+    card = _with(card, completeness=necessity.completeness(model, circuit, small, seed=seed))
     tell(0.26, "interchange interventions")
-    found["interchange"] = interchange.interchange(model, circuit, fair.full, small, seed=seed)
+    card = _with(card, interchange=interchange.interchange(model, circuit, fair.full, small, seed=seed))
     tell(0.3, "causal scrubbing")
-    found["scrubbing"] = interchange.causal_scrubbing(model, circuit, small, answers, fair.empty, draws=2, seed=seed)
+    scrubbed = interchange.causal_scrubbing(model, circuit, small, answers, fair.empty, draws=2, seed=seed)
     tell(0.34, "loss against size")
-    found["curve"] = size_curve(model, circuit, small)
+    card = _with(card, scrubbing=scrubbed, curve=size_curve(model, circuit, small))
     tell(0.38, "longer prompts")
-    found["dilution_of"], rows = context.dilution(model, circuit, task, fair.full, seed=seed)
-    found["dilution"] = tuple(rows)
-    found["constant_queries"] = tuple(context.constant_queries(model, circuit, fair.full, small, gained=gained))
+    diluted_with, rows = context.dilution(model, circuit, task, fair.full, seed=seed)
+    queries = context.constant_queries(model, circuit, fair.full, small, gained=gained)
+    card = _with(card, dilution_of=diluted_with, dilution=tuple(rows), constant_queries=tuple(queries))
     tell(0.42, "nodes in two values and in words")
     if 0 < len(circuit.nodes) <= MOST_NODES:
         learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
-        found["binarised"] = binarise(model, circuit, learn, small, seed=seed)
-    found["descriptions"] = tuple(describe(model, circuit, task, seed=seed))
-    if not verdict.needless(circuit, card["losses"]):  # a null cannot be smaller than nothing
-        shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
-        found["nulls"] = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)
-    return found
+        card = _with(card, binarised=binarise(model, circuit, learn, small, seed=seed))
+    card = _with(card, descriptions=tuple(describe(model, circuit, task, seed=seed)))
+    if verdict.needless(circuit, card.losses):  # a null cannot be smaller than nothing
+        return card
+    shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
+    nulls = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)
+    found, reasons = verdict.judge(circuit, card.losses, nulls)
+    return _with(card, nulls=nulls, verdict=found, reasons=reasons)

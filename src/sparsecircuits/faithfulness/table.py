@@ -2,8 +2,9 @@
 
 import html
 import math
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 from sparsecircuits.files import write_text
 from sparsecircuits.pruning.size_curve import Point, edges_at
@@ -15,6 +16,17 @@ _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 400, 64, 48, 44, 16
 
 Curves = dict[str, dict[str, list[Point]]]
 """model -> task -> Pareto front of (nodes, edges, loss)."""
+Row = Mapping[str, object]
+"""A circuit, or why there is none: what stands in which of the columns."""
+
+
+class Mean(TypedDict):
+    """A model's geometric mean of edges at a target, and the tasks that it is over."""
+
+    model: str
+    target_loss: float
+    tasks: list[str]
+    geometric_mean_edges: float | None
 
 
 def geometric_mean_edges(fronts: list[list[Point]], target: float) -> float | None:
@@ -32,7 +44,7 @@ def shared_curves(curves: Curves) -> Curves:
     return {model: {task: tasks[task] for task in sorted(shared)} for model, tasks in curves.items()}
 
 
-def summary(curves: Curves, target: float) -> list[dict[str, Any]]:
+def summary(curves: Curves, target: float) -> list[Mean]:
     """Per model: the geometric mean of edges at a target over the tasks that all models share, and which."""
     return [
         {
@@ -45,7 +57,7 @@ def summary(curves: Curves, target: float) -> list[dict[str, Any]]:
     ]
 
 
-def write_table(folder: Path, rows: list[dict[str, Any]], curves: Curves, target: float) -> list[Path]:
+def write_table(folder: Path, rows: Sequence[Row], curves: Curves, target: float) -> list[Path]:
     """Write `table.md` and, if there is a circuit, `edges.svg`. Returns their paths."""
     written = [write_text(folder / "table.md", markdown(rows, summary(curves, target)))]
     if any(shared_curves(curves).values()):
@@ -53,7 +65,7 @@ def write_table(folder: Path, rows: list[dict[str, Any]], curves: Curves, target
     return written
 
 
-def markdown(rows: list[dict[str, Any]], means: list[dict[str, Any]]) -> str:
+def markdown(rows: Sequence[Row], means: Sequence[Mean]) -> str:
     """The table as Markdown, then the geometric means. Losses are on held-out prompts."""
     lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(_cell(row.get(column)) for column in COLUMNS) + " |" for row in rows]
@@ -66,7 +78,7 @@ def markdown(rows: list[dict[str, Any]], means: list[dict[str, Any]]) -> str:
     return "\n".join(lines) + "\n"
 
 
-def _cell(value: Any) -> str:
+def _cell(value: object) -> str:
     if value is None:
         return "-"
     return f"{value:.4g}" if isinstance(value, float) else str(value).replace("|", r"\|")
@@ -101,7 +113,7 @@ def _y(edges: float, most: int) -> float:
     return _HEIGHT - _BOTTOM - (_HEIGHT - _BOTTOM - _TOP) * math.log(max(1.0, edges)) / math.log(most)
 
 
-def _line(points: list[tuple[float, Any]], most: int, colour: str, width: int, title: str) -> str:
+def _line(points: Sequence[tuple[float, float | None]], most: int, colour: str, width: int, title: str) -> str:
     shown = " ".join(f"{_x(t):.1f},{_y(edges, most):.1f}" for t, edges in points if edges is not None)
     return (
         f'<polyline points="{shown}" fill="none" stroke="{colour}" stroke-width="{width}" '

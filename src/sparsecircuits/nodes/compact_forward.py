@@ -93,7 +93,8 @@ class CompactForward:
                     pre = pre + (taken if last is None else taken[last].unsqueeze(1))
                 update = wiring.gated(write, block.attn.resid_delta(pre))
             out = (stream if last is None else rows_at(stream, last)) + update
-            return block.resid_mid(out.relu() if block.residual_relu else out)
+            mid: Tensor = block.resid_mid(out.relu() if block.residual_relu else out)
+            return mid
 
         return chunk.once((layer, "attention"), wiring.key(write), compute)
 
@@ -151,7 +152,8 @@ class CompactForward:
                 pre = wiring.product(write, neurons, wiring.kept[hidden])
                 update = wiring.gated(write, block.mlp.resid_delta(pre))
             out = x + update
-            return block.resid_out(out.relu() if block.residual_relu else out)
+            after: Tensor = block.resid_out(out.relu() if block.residual_relu else out)
+            return after
 
         return chunk.once((layer, "mlp"), wiring.key(write), compute)
 
@@ -215,7 +217,7 @@ class _Wiring:
 
     def _key(self, stop: int) -> Hashable:
         if stop not in self._keys:
-            edges: tuple = ()
+            edges: tuple[bytes, ...] = ()
             if self._removed is not None:
                 early = self._removed.target < stop
                 edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
@@ -227,7 +229,8 @@ class _Wiring:
         too; with a sink, which takes a share of the mean, the pattern must be frozen as well."""
         sites = "v" if sink is None else "qkv"
         kept = torch.cat([self.kept[f"{layer}.attn.{site}"] for site in sites])
-        return (kept // size).unique()
+        heads: Tensor = (kept // size).unique()
+        return heads
 
     def taken_by_sinks(
         self, layer: int, sink: Float[Tensor, " H"], running: Int[Tensor, " running"], length: int

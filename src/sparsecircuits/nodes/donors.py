@@ -51,7 +51,8 @@ def counterparts(batch: PairBatch) -> np.ndarray:
     common = np.minimum(common, np.minimum(last, last[other]))[:, None]
     place = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
     from_end = np.clip(place - last[:, None] + last[other][:, None], common, None)
-    return np.minimum(np.where(place < common, place, from_end), last[other][:, None])
+    found: np.ndarray = np.minimum(np.where(place < common, place, from_end), last[other][:, None])
+    return found
 
 
 @dataclass(frozen=True)
@@ -93,4 +94,5 @@ class Matched:
         place = np.broadcast_to(np.arange(self.pool.tokens.shape[1]), self.pool.tokens.shape)
         before = np.clip(place - here + there, 0, np.maximum(there - 1, 0))
         after = np.clip(place - last + other_last, np.minimum(there + 1, other_last), other_last)
-        return np.where(place < here, before, np.where(place == here, there, after))
+        places: np.ndarray = np.where(place < here, before, np.where(place == here, there, after))
+        return places

@@ -15,6 +15,8 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import Join, joins
 
+ForwardHook = Callable[[nn.Module, tuple[Tensor], Tensor], Tensor]
+
 
 @dataclass(frozen=True)
 class Edges:
@@ -33,7 +35,8 @@ class Edges:
     def joining(self, source: slice, target: slice) -> Bool[Tensor, " E"]:
         """Which edges lead from one site's place in the node space to another's."""
         here = (self.source >= source.start) & (self.source < source.stop)
-        return here & (self.target >= target.start) & (self.target < target.stop)
+        both: Tensor = here & (self.target >= target.start) & (self.target < target.stop)
+        return both
 
     def between(self, kept: Bool[Tensor, " nodes"]) -> Bool[Tensor, " E"]:
         """Which edges have both ends in a set of nodes."""
@@ -62,7 +65,7 @@ class EdgeGates:
 
     def hooks(
         self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Callable[[Tensor], Tensor]]
-    ) -> Iterator[tuple[nn.Module, Callable]]:
+    ) -> Iterator[tuple[nn.Module, ForwardHook]]:
         """(module, forward hook) pairs that close the gates. Differentiable in the gates.
 
         instead(site)(x): what an edge from that site carries when off, where x is the site's activation; [width],
@@ -76,7 +79,7 @@ class EdgeGates:
 
     def _hook(
         self, join: Join, here: Tensor, source: int, target: int, instead: Callable[[Tensor], Tensor]
-    ) -> Callable:
+    ) -> ForwardHook:
         edges, device = self.edges[here], join.weight.device
         columns, column = edges.source.unique(return_inverse=True)
         rows, row = edges.target.unique(return_inverse=True)

@@ -61,7 +61,8 @@ def in_chunks(batch: PairBatch) -> tuple[Int[np.ndarray, " n"], list[PairBatch]]
 def length_order(batch: PairBatch) -> Int[np.ndarray, " n"]:
     """Rows from the shortest pair to the longest, both sides of a pair together."""
     longest = batch.last.reshape(-1, 2).max(axis=1)
-    return (2 * longest.argsort(kind="stable")[:, None] + [0, 1]).flatten()
+    rows: np.ndarray = 2 * longest.argsort(kind="stable")[:, None] + [0, 1]
+    return rows.flatten()
 
 
 def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tensor, " n"]:

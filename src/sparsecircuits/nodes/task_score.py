@@ -1,6 +1,6 @@
 """How well a model does a task."""
 
-from typing import Any
+from typing import TypedDict
 
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import fitted, training_pairs
@@ -8,7 +8,21 @@ from sparsecircuits.nodes.task_loss import accuracy, all_candidate_logits, corre
 from sparsecircuits.tasks import Task
 
 
-def score_on_task(model: SparseTransformer, task: Task, split: str, n: int, seed: int) -> dict[str, Any]:
+class TaskScore(TypedDict):
+    """How well a model does a task on the prompts of one split; losses in nats, chance is ln 2."""
+
+    name: str
+    description: str
+    answers: list[str]
+    split: str
+    pairs: int
+    loss: float
+    loss_calibrated: float
+    order: float
+    accuracy: float
+
+
+def score_on_task(model: SparseTransformer, task: Task, split: str, n: int, seed: int) -> TaskScore:
     """Loss of the whole model on a task's prompts, raw and calibrated on training pairs as circuits are; share of
     prompts that it answers rightly, and of pairs that it puts in the right order."""
     batch = task.batch(split, n, seed)

@@ -1,8 +1,11 @@
 """How a circuit's loss depends on its size: sets looser and tighter than the one that was chosen."""
 
 from jaxtyping import Bool, Float
+from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
+from sparsecircuits.circuits.schema import CircuitData
+from sparsecircuits.errors import UserError
 from sparsecircuits.nodes.edges import Edges, edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.discretise import top_nodes
@@ -40,6 +43,14 @@ def size_curve(
         if place % (1 + len(order) // MOST_SMALLER) == 0 or place == len(order) - 1:
             points.append((int(left.sum()), int(edges.between(left).sum()), evaluate(left, removed).loss))
     return pareto_front(points)
+
+
+def curve_of(circuit: CircuitData) -> list[Point]:
+    """The curve that a circuit was found with, as pruning wrote it down. Raises UserError where it is not there."""
+    try:
+        return TypeAdapter(list[Point]).validate_python(circuit.found_by.get("curve"))
+    except ValidationError as error:
+        raise UserError(f"the circuit of {circuit.task} does not hold the curve of its pruning: prune again") from error
 
 
 def pareto_front(points: list[Point]) -> list[Point]:

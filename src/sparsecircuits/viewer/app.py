@@ -1,8 +1,7 @@
 """The viewer's HTTP application: the built page, and JSON about circuits. Only loopback serves it (`server`)."""
 
-import json
 from importlib.resources import files
-from typing import Annotated, Any
+from typing import Annotated
 
 from fastapi import FastAPI, Request, Response
 from fastapi import Path as PathParameter
@@ -14,8 +13,10 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.library import Library
-from sparsecircuits.viewer.picture import finite, page_name, render_html, render_shell
+from sparsecircuits.viewer.picture import page_name, render_html, render_shell
 from sparsecircuits.viewer.requests import RunRequest
+from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved
+from sparsecircuits.viewer.sent import Sent
 
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
 Id = Annotated[str, PathParameter(max_length=20)]
@@ -31,21 +32,20 @@ def build_app(library: Library) -> Guard:
     return Guard(app)
 
 
-def _json(value: Any, status: int = 200) -> Response:
-    text = json.dumps(finite(value), allow_nan=False, separators=(",", ":"))
-    return Response(text, status_code=status, media_type="application/json")
+def _json(value: Sent, status: int = 200) -> Response:
+    return Response(value.to_json(), status_code=status, media_type="application/json")
 
 
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     def told(_request: Request, error: UserError) -> Response:
-        return _json({"error": str(error)}, 422)
+        return _json(Refusal(error=str(error)), 422)
 
     @app.exception_handler(RequestValidationError)
     def malformed(_request: Request, error: RequestValidationError) -> Response:
         first = error.errors()[0]
         where = ".".join(str(part) for part in first["loc"][1:]) or "the request"
-        return _json({"error": f"{where}: {first['msg']}"}, 422)
+        return _json(Refusal(error=f"{where}: {first['msg']}"), 422)
 
     @app.exception_handler(HTTPException)
     def refused(_request: Request, error: HTTPException) -> Response:
@@ -71,7 +71,7 @@ def _add_page(app: FastAPI) -> None:
 def _add_circuits(app: FastAPI, library: Library) -> None:
     @app.get("/api/circuits")
     def circuits() -> Response:
-        return _json({"circuits": library.list()})
+        return _json(CircuitList(circuits=library.list()))
 
     @app.get("/api/circuits/{identifier}")
     def circuit(identifier: Id, quick: bool = False) -> Response:
@@ -91,11 +91,11 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
 
     @app.post("/api/circuits/{identifier}/groups")
     def save_groups(identifier: Id, groups: Groups) -> Response:
-        return _json({"saved": library.save_groups(identifier, groups).name})
+        return _json(Saved(saved=library.save_groups(identifier, groups).name))
 
     @app.get("/api/circuits/{identifier}/offline")
     def offline(identifier: Id) -> Response:
         payload = library.offline(identifier)
-        name = page_name(payload["title"])
+        name = page_name(payload.title)
         headers = {"Content-Disposition": f'attachment; filename="{name}.html"'}
         return HTMLResponse(render_html(payload), headers=headers)

@@ -11,6 +11,7 @@ from sparsecircuits.circuits.extraction import by_site
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.viewer.schema import Band, Example, Histogram, OnText
 
 SEQUENCES, ROWS_AT_ONCE, BINS, PER_BAND = 192, 16, 41, 4
 BEFORE, AFTER = 14, 5  # tokens of context around an example
@@ -47,31 +48,31 @@ def read_text(
     return ids, {name: np.concatenate(part) for name, part in parts.items()}
 
 
-def describe(ids: np.ndarray, values: np.ndarray, tokenizer: Tokenizer) -> dict[str, Any]:
+def describe(ids: np.ndarray, values: np.ndarray, tokenizer: Tokenizer) -> OnText:
     """Histogram and examples of one node. ids, values: [n, T].
 
-    "examples" has a list per band: the largest values (top), bands of the nonzero values by rank, and the
+    Bands of examples: the largest values (top), bands of the nonzero values by rank, and the
     smallest (bottom); each example is a few tokens with their activations, no two from one sequence.
     """
     nonzero = values[values != 0]
-    return {
-        "n_tokens": int(values.size),
-        "active": float(nonzero.size / values.size),
-        "histogram": _histogram(nonzero),
-        "examples": [
-            {"band": band, "items": [_example(ids, values, row, at, tokenizer) for row, at in places]}
+    return OnText(
+        n_tokens=int(values.size),
+        active=float(nonzero.size / values.size),
+        histogram=_histogram(nonzero),
+        examples=[
+            Band(band=band, items=[_example(ids, values, row, at, tokenizer) for row, at in places])
             for band, places in _bands(values)
             if places
         ],
-    }
+    )
 
 
-def _histogram(nonzero: np.ndarray) -> dict[str, Any] | None:
+def _histogram(nonzero: np.ndarray) -> Histogram | None:
     """Counts of the nonzero values; with AbsTopK most values are exactly 0 and would hide the rest."""
     if nonzero.size == 0:
         return None
     counts, edges = np.histogram(nonzero, bins=BINS)
-    return {"low": float(edges[0]), "high": float(edges[-1]), "counts": counts.tolist()}
+    return Histogram(low=float(edges[0]), high=float(edges[-1]), counts=counts.tolist())
 
 
 def _bands(values: np.ndarray) -> list[tuple[str, list[tuple[int, int]]]]:
@@ -96,13 +97,13 @@ def _distinct(places: np.ndarray, length: int) -> list[tuple[int, int]]:
     return list(chosen.items())
 
 
-def _example(ids: np.ndarray, values: np.ndarray, row: int, at: int, tokenizer: Tokenizer) -> dict[str, Any]:
+def _example(ids: np.ndarray, values: np.ndarray, row: int, at: int, tokenizer: Tokenizer) -> Example:
     start, stop = max(0, at - BEFORE), at + AFTER + 1
-    return {
-        "tokens": [tokenizer.token(token) for token in ids[row, start:stop].tolist()],
-        "values": [rounded(value) for value in values[row, start:stop].tolist()],
-        "at": at - start,
-    }
+    return Example(
+        tokens=[tokenizer.token(token) for token in ids[row, start:stop].tolist()],
+        values=[rounded(value) for value in values[row, start:stop].tolist()],
+        at=at - start,
+    )
 
 
 def rounded(value: float) -> float:

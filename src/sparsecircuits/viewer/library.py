@@ -3,15 +3,17 @@
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.pretrained import require_own
 from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
 from sparsecircuits.viewer.peek import file_payload
+from sparsecircuits.viewer.schema import CircuitRecord, Payload
 
 if TYPE_CHECKING:
+    from sparsecircuits.faithfulness.card.schema import CardData
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.viewer.live import LiveCircuit
 
@@ -68,20 +70,27 @@ class Library:
                 entry.problem = str(error)
             self.entries[entry.id] = entry
 
-    def list(self) -> list[dict[str, Any]]:
+    def list(self) -> list[CircuitRecord]:
         """One record per circuit, for a menu."""
         return [self._record(entry) for entry in self.entries.values()]
 
-    def _record(self, entry: Entry) -> dict[str, Any]:
+    def _record(self, entry: Entry) -> CircuitRecord:
+        around, circuit = entry.path.parent.name, entry.circuit
         run = _run_of(entry.path)
-        record: dict[str, Any] = {"id": entry.id}
-        circuit = entry.circuit
-        record |= {"run": run.name if run else entry.path.parent.name, "problem": None if circuit else entry.problem}
+        name = run.name if run else around
         if circuit is None:
-            return {**record, "task": entry.path.parent.name}
-        payload = {"model": circuit.model_name, "model_id": circuit.model_id, "task": circuit.task}
-        sizes = {"n_nodes": len(circuit.nodes), "n_edges": len(circuit.edges)}
-        return {**record, **payload, **sizes, "loss": circuit.shown_losses.get("circuit")}
+            return CircuitRecord(id=entry.id, run=name, problem=entry.problem, task=around)
+        return CircuitRecord(
+            id=entry.id,
+            run=name,
+            problem=None,
+            model=circuit.model_name,
+            model_id=circuit.model_id,
+            task=circuit.task,
+            n_nodes=len(circuit.nodes),
+            n_edges=len(circuit.edges),
+            loss=circuit.shown_losses.circuit,
+        )
 
     def entry(self, identifier: str) -> Entry:
         """An entry by its id. Raises UserError for an unknown one, or when its file cannot be read."""
@@ -107,45 +116,56 @@ class Library:
             raise UserError(entry.problem or "the model cannot be loaded")
         return entry.live
 
-    def payload(self, identifier: str, quick: bool = False) -> dict[str, Any]:
+    def payload(self, identifier: str, quick: bool = False) -> Payload:
         """What the page draws: with the model's activations; or what the file holds, with the reason in
         "problem" why not more. quick: what the file holds, without waiting for the model ("live" is None)."""
-        entry = self.entry(identifier)
-        assert entry.circuit is not None
-        payload: dict[str, Any] = {**file_payload(entry.circuit), "live": None}
-        if not quick:
-            try:
-                payload |= {**self.live(identifier).payload(), "live": True}
-            except UserError as error:
-                payload |= {"live": False, "problem": str(error)}
-        groups = self.groups(identifier).model_dump(mode="json")
-        return {**payload, "id": identifier, "groups": groups, **({} if quick else self.card(identifier))}
+        if quick:
+            payload = self._of_file(identifier).extended(live=None)
+            return payload.extended(id=identifier, groups=self.groups(identifier))
+        try:
+            payload = self.live(identifier).payload().extended(live=True)
+        except UserError as error:
+            payload = self._of_file(identifier).extended(live=False, problem=str(error))
+        return self._with_files_beside(identifier, payload)
 
-    def offline(self, identifier: str) -> dict[str, Any]:
+    def offline(self, identifier: str) -> Payload:
         """The payload of the one-file page: with every node's weights and examples, and the curve."""
-        payload = self.payload(identifier)
-        payload.pop("problem", None)
-        if payload.pop("live"):
+        try:
             live = self.live(identifier)
-            payload |= {"details": live.details(), "curve": live.curve()}
-        return payload
+            payload = live.payload()
+        except UserError:
+            payload = self._of_file(identifier)
+        else:
+            payload = payload.extended(details=live.details(), curve=live.curve())
+        return self._with_files_beside(identifier, payload)
 
-    def card(self, identifier: str) -> dict[str, Any]:
-        """The faithfulness card beside the circuit as "card": None where none was saved, or where it cannot be shown,
-        with the reason in "card_problem"."""
+    def _of_file(self, identifier: str) -> Payload:
+        circuit = self.entry(identifier).circuit
+        assert circuit is not None
+        return file_payload(circuit)
+
+    def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
+        """With the groups and the faithfulness card, or with the reason why the card is not shown."""
+        payload = payload.extended(id=identifier, groups=self.groups(identifier))
+        try:
+            card = self.card(identifier)
+        except UserError as error:
+            return payload.extended(card=None, card_problem=str(error))
+        return payload.extended(card=card and card.model_dump(mode="json"))
+
+    def card(self, identifier: str) -> "CardData | None":
+        """The faithfulness card beside the circuit; None where none was saved. Raises UserError where it is damaged, or
+        another circuit's."""
         from sparsecircuits.faithfulness.card.schema import CardData
 
         entry = self.entry(identifier)
         assert entry.circuit is not None
         path = entry.path.with_name("report.json")
         if not path.is_file():
-            return {"card": None}
-        try:
-            card = CardData.load(path)
-            card.check_circuit(entry.circuit)
-        except UserError as error:
-            return {"card": None, "card_problem": str(error)}
-        return {"card": card.model_dump(mode="json")}
+            return None
+        card = CardData.load(path)
+        card.check_circuit(entry.circuit)
+        return card
 
     def groups(self, identifier: str) -> Groups:
         """Saved names and groups; empty where there are none, or where the file is damaged."""

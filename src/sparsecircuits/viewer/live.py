@@ -3,14 +3,13 @@
 import math
 import threading
 import time
-from functools import cached_property
-from typing import Any
+from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.circuits.intervention import Intervention
+from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.circuits.run_with import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.data import Tokenizer, prepare_tokens
@@ -30,6 +29,19 @@ from sparsecircuits.viewer.payload import (
     shown_pairs,
 )
 from sparsecircuits.viewer.requests import RunRequest
+from sparsecircuits.viewer.schema import (
+    Curve,
+    CurvePoint,
+    HeadPatterns,
+    NodeDetails,
+    OnText,
+    Payload,
+    Reading,
+    RunLoss,
+    RunPrompt,
+    RunResult,
+    TopToken,
+)
 from sparsecircuits.viewer.weights import node_weights
 
 LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 24, 2, 24
@@ -46,10 +58,11 @@ class LiveCircuit:
         self.space = NodeSpace.of(model.config)
         circuit.kept(self.space)
         circuit.frozen_values(self.space)
-        self._losses: dict[Any, float] = {}
-        self._before: dict[Any, Outcome] = {}  # of the last prompt, without changes
+        self._losses: dict[tuple[Scope, int | None, tuple[Intervention, ...], int], float] = {}
+        # Of the last prompt, without changes: pair, prompt, scope and size.
+        self._before: dict[tuple[int, str | None, Scope, int | None], Outcome] = {}
         self._text_lock = threading.Lock()
-        self._text: dict[str, dict[str, Any]] = {}
+        self._text: dict[str, OnText] = {}
 
     @property
     def tokenizer(self) -> Tokenizer:
@@ -75,66 +88,66 @@ class LiveCircuit:
         """Validation pairs for the curve: its calibration is chosen on them."""
         return self.task.encode(self.task.draw("validation", CURVE_PAIRS, 0))
 
-    def payload(self) -> dict[str, Any]:
+    def payload(self) -> Payload:
         """What the picture shows (see `picture_payload`)."""
         with self.lock:
             return picture_payload(self.model, self.circuit, self.task)
 
     # ------------------------------------------------------------------ touch
 
-    def run(self, request: RunRequest) -> dict[str, Any]:
+    def run(self, request: RunRequest) -> RunResult:
         """Logits of both answers before and after the interventions, the loss over the task, the most likely
         next tokens, activations and patterns. Raises UserError for a prompt or a target that does not fit."""
         began = time.perf_counter()
         batch, patch = self._prompts(request)
         nodes, calibration = self._at_size(request)
         pool = self.loss_batches[0] if request.prompt is not None else None
-        options: dict[str, Any] = {
-            "scope": request.scope,
-            "nodes": nodes,
-            "patch": patch,
-            "pool": pool,
-            "seed": request.seed,
-        }
+        ran = partial(
+            run_with,
+            self.model,
+            self.circuit,
+            batch,
+            scope=request.scope,
+            nodes=nodes,
+            patch=patch,
+            pool=pool,
+            seed=request.seed,
+        )
         with self.lock:
             untouched = (request.pair, request.prompt, request.scope, request.size)
             if untouched not in self._before:
                 self._before.clear()
-                self._before[untouched] = run_with(self.model, self.circuit, batch, (), watch=(), **options)
+                self._before[untouched] = ran((), watch=())
             before = self._before[untouched]
-            after = run_with(
-                self.model, self.circuit, batch, request.interventions, watch=self._watched(request), **options
-            )
+            after = ran(request.interventions, watch=self._watched(request))
             losses = [self._loss(request, nodes, calibration, i) for i in ((), request.interventions)]
         lengths = (batch.last + 1).tolist()
         n_prompts = sum(len(part.last) for part in self.loss_batches)
-        return {
-            "prompts": [
-                {
-                    "tokens": [self.tokenizer.token(t) for t in batch.tokens[row, :length].tolist()],
-                    "answer": None if request.prompt is not None else int(batch.correct[row]),
-                    **{
-                        when: {
-                            "logits": calibration(pick_answers(o.logits[row : row + 1], batch))[0].tolist(),
-                            "top": self._top(o, row),
-                        }
-                        for when, o in (("before", before), ("after", after))
-                    },
-                }
+
+        def reading(outcome: Outcome, row: int) -> Reading:
+            logits = calibration(pick_answers(outcome.logits[row : row + 1], batch))[0]
+            return Reading(logits=logits.tolist(), top=self._top(outcome, row))
+
+        return RunResult(
+            prompts=[
+                RunPrompt(
+                    tokens=[self.tokenizer.token(t) for t in batch.tokens[row, :length].tolist()],
+                    answer=None if request.prompt is not None else int(batch.correct[row]),
+                    before=reading(before, row),
+                    after=reading(after, row),
+                )
                 for row, length in enumerate(lengths)
             ],
-            "loss": {"before": losses[0], "after": losses[1], "n_prompts": n_prompts, "split": "held-out"},
-            "activations": {
-                name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)
-            },
-            "attention": [
-                {"layer": la, "head": h, "patterns": head_patterns(self.model, after.activations, la, h, lengths)}
+            loss=RunLoss(before=losses[0], after=losses[1], n_prompts=n_prompts, split="held-out"),
+            activations={name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)},
+            attention=[
+                HeadPatterns(layer=la, head=h, patterns=head_patterns(self.model, after.activations, la, h, lengths))
                 for la, h in request.heads
             ],
-            "n_kept": len(nodes) if nodes is not None else len(self.circuit.nodes),
-            "scope": request.scope,
-            "ms": round(1000 * (time.perf_counter() - began), 1),
-        }
+            n_kept=len(nodes) if nodes is not None else len(self.circuit.nodes),
+            scope=request.scope,
+            ms=round(1000 * (time.perf_counter() - began), 1),
+        )
 
     def _at_size(self, request: RunRequest) -> tuple[list[str] | None, Calibration]:
         if request.scope == "model":
@@ -184,11 +197,11 @@ class LiveCircuit:
             self._losses[key] = task_loss(torch.cat(logits), torch.cat(correct)).item()
         return self._losses[key]
 
-    def _top(self, outcome: Outcome, row: int) -> list[dict[str, Any]]:
+    def _top(self, outcome: Outcome, row: int) -> list[TopToken]:
         chances, ids = outcome.logits[row].softmax(dim=-1).topk(TOP_TOKENS)
         known = self.tokenizer.vocab_size
         return [
-            {"token": self.tokenizer.token(i) if i < known else f"#{i}", "p": p}
+            TopToken(token=self.tokenizer.token(i) if i < known else f"#{i}", p=p)
             for i, p in zip(ids.tolist(), chances.tolist(), strict=True)
         ]
 
@@ -213,44 +226,40 @@ class LiveCircuit:
             return nodes_by_importance(self.model, self.circuit, self.size_batch)
 
     @cached_property
-    def _curve(self) -> dict[str, Any]:
+    def _curve(self) -> Curve:
         points = []
         for size in shown_sizes(len(self.circuit.nodes)):
             with self.lock:
                 score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, size)
-            points.append({"size": size, "loss": score.loss})
+            points.append(CurvePoint(size=size, loss=score.loss))
         n_prompts = len(self.size_batch.last)
-        return {"order": self.order, "points": points, "split": "validation", "n_prompts": n_prompts}
+        return Curve(order=self.order, points=points, split="validation", n_prompts=n_prompts)
 
-    def curve(self) -> dict[str, Any]:
-        """Loss vs size of the nested circuits: {order, points: [{size, loss}], split, n_prompts}."""
+    def curve(self) -> Curve:
+        """Loss vs size of the nested circuits."""
         return self._curve
 
     # ------------------------------------------------------------------ one node
 
-    def node(self, name: str) -> dict[str, Any]:
-        """Every weight of a node, and what it does on pretraining text; any node of the model.
-
-        "text" is None, with the reason in "text_problem", where no pretraining text can be had.
-        """
+    def node(self, name: str) -> NodeDetails:
+        """Every weight of a node, and what it does on pretraining text; any node of the model."""
         self.space.mask([name])
         with self.lock:
             weights = node_weights(self.model, name)
-        found: dict[str, Any] = {"name": name, "mean": self._mean(name), "weights": weights, "text": None}
+        mean = self._mean(name)
         try:
-            found["text"] = self._on_text(name)
+            return NodeDetails(name=name, mean=mean, weights=weights, text=self._on_text(name))
         except UserError as error:
-            found["text_problem"] = str(error)
-        return found
+            return NodeDetails(name=name, mean=mean, weights=weights, text=None, text_problem=str(error))
 
-    def details(self) -> dict[str, Any]:
+    def details(self) -> dict[str, NodeDetails]:
         """`node` of every node in the circuit: what an offline page keeps."""
         return {name: self.node(name) for name in self.circuit.node_names[:MOST_RECORDED]}
 
     def _mean(self, name: str) -> float:
         return self.circuit.frozen_values(self.space)[self.space.mask([name])].item()
 
-    def _on_text(self, name: str) -> dict[str, Any]:
+    def _on_text(self, name: str) -> OnText:
         with self._text_lock:
             if name not in self._text:
                 tokens = pretraining_tokens(self.model)

@@ -48,5 +48,5 @@ def show(
     live = LiveCircuit(model, circuit, get_task(circuit.task, model.tokenizer), threading.RLock())
     payload = live.payload()
     if details:
-        payload |= {"details": live.details(), "curve": live.curve()}
+        payload = payload.extended(details=live.details(), curve=live.curve())
     return Shown(render_html(payload), height)

@@ -1,7 +1,5 @@
 """What the picture of a circuit shows, computed from circuit, model and task."""
 
-from typing import Any
-
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
@@ -17,12 +15,22 @@ from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import rounded
 from sparsecircuits.viewer.peek import file_payload
+from sparsecircuits.viewer.schema import (
+    Answer,
+    AnswerWeight,
+    EmbeddingWeight,
+    HeadPatterns,
+    ModelFacts,
+    Payload,
+    Prompt,
+    ResidualLink,
+)
 
 SHOWN_PAIRS = 4
 MOST_RECORDED = 400  # nodes; of a larger circuit the page asks for activations one node at a time
 
 
-def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> dict[str, Any]:
+def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> Payload:
     """The payload of `render_html`. Activations are those of the circuit alone (nodes outside frozen) on a
     few short held-out pairs. Raises UserError when the circuit belongs to another model."""
     circuit.check_model(model)
@@ -33,30 +41,30 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> d
     alone = circuit_logits(model, circuit, batch)
     tokenizer = task.tokenizer
     assert tokenizer is not None
-    return {
-        **file_payload(circuit),
-        "description": task.description,
-        "model": _model(model, circuit),
-        "answers": [{"text": text, "id": token} for text, token in zip(task.answers, task.answer_ids, strict=True)],
-        "nodes": [{**node.model_dump(), "activations": activations.get(node.name, [])} for node in circuit.nodes],
-        "residual": [
-            {"source": source, "target": target}
+    file = file_payload(circuit)
+    return file.extended(
+        description=task.description,
+        model=_model(model, circuit),
+        answers=[Answer(text=text, id=token) for text, token in zip(task.answers, task.answer_ids, strict=True)],
+        nodes=[node.extended(activations=activations.get(node.name, [])) for node in file.nodes],
+        residual=[
+            ResidualLink(source=source, target=target)
             for source, target in residual_links(circuit.node_names, model.config.d_model)
         ],
-        "embedding": _embedding(model, circuit, sorted({token for row in ids for token in row}), tokenizer),
-        "logits": _logits(model, circuit, task.answer_ids),
-        "prompts": [
-            {
-                "tokens": [tokenizer.token(token) for token in row],
-                "text": tokenizer.decode(row),
-                "answer": int(batch.correct[place]),
-                "full": full[place].tolist(),
-                "circuit": alone[place].tolist(),
-            }
+        embedding=_embedding(model, circuit, sorted({token for row in ids for token in row}), tokenizer),
+        logits=_logits(model, circuit, task.answer_ids),
+        prompts=[
+            Prompt(
+                tokens=[tokenizer.token(token) for token in row],
+                text=tokenizer.decode(row),
+                answer=int(batch.correct[place]),
+                full=full[place].tolist(),
+                circuit=alone[place].tolist(),
+            )
             for place, row in enumerate(ids)
         ],
-        "attention": attention,
-    }
+        attention=attention,
+    )
 
 
 def shown_pairs(task: Task) -> PairBatch:
@@ -66,25 +74,25 @@ def shown_pairs(task: Task) -> PairBatch:
     return task.encode(pairs[first : first + SHOWN_PAIRS])
 
 
-def _model(model: SparseTransformer, circuit: Circuit) -> dict[str, Any]:
+def _model(model: SparseTransformer, circuit: Circuit) -> ModelFacts:
     parameters, nonzeros = count_parameters(model)
     config = model.config
-    return {
-        "name": circuit.model_name,
-        "id": circuit.model_id,
-        "n_layer": config.n_layer,
-        "d_model": config.d_model,
-        "n_head": config.heads,
-        "d_head": config.d_head,
-        "parameters": parameters,
-        "nonzeros": nonzeros,
-    }
+    return ModelFacts(
+        name=circuit.model_name,
+        id=circuit.model_id,
+        n_layer=config.n_layer,
+        d_model=config.d_model,
+        n_head=config.heads,
+        d_head=config.d_head,
+        parameters=parameters,
+        nonzeros=nonzeros,
+    )
 
 
 @torch.no_grad()
 def run_circuit(
     model: SparseTransformer, circuit: Circuit, batch: PairBatch
-) -> tuple[dict[str, list], list[dict[str, Any]]]:
+) -> tuple[dict[str, list[list[float]]], list[HeadPatterns]]:
     """Activations of the kept nodes [prompt][token], and patterns of the heads they lie in: of the circuit
     alone ("patterns": kept channels only) and of the whole model ("patterns_full": all channels)."""
     tokens = torch.from_numpy(batch.tokens).to(model.device)
@@ -97,12 +105,12 @@ def run_circuit(
     activations = {name: node_rows(seen, name, lengths) for name in names}
     heads = sorted({(n.layer, n.head) for n in circuit.nodes if n.layer is not None and n.head is not None})
     attention = [
-        {
-            "layer": layer,
-            "head": head,
-            "patterns": head_patterns(model, seen, layer, head, lengths),
-            "patterns_full": head_patterns(model, seen_full, layer, head, lengths),
-        }
+        HeadPatterns(
+            layer=layer,
+            head=head,
+            patterns=head_patterns(model, seen, layer, head, lengths),
+            patterns_full=head_patterns(model, seen_full, layer, head, lengths),
+        )
         for layer, head in heads[:MOST_RECORDED]
     ]
     return activations, attention
@@ -128,7 +136,7 @@ def head_patterns(
 
 def _embedding(
     model: SparseTransformer, circuit: Circuit, tokens: list[int], tokenizer: Tokenizer
-) -> list[dict[str, Any]]:
+) -> list[EmbeddingWeight]:
     """Embedding entries of the shown tokens on the channels that kept reads look at."""
     reads = {
         node.name: node.index
@@ -137,23 +145,23 @@ def _embedding(
     }
     weights = model.wte.weight.detach()[tokens].cpu()
     return [
-        {
-            "token": tokenizer.token(token),
-            "token_id": token,
-            "target": name,
-            "weight": weights[row, index].item(),
-        }
+        EmbeddingWeight(
+            token=tokenizer.token(token),
+            token_id=token,
+            target=name,
+            weight=weights[row, index].item(),
+        )
         for name, index in reads.items()
         for row, token in enumerate(tokens)
         if weights[row, index] != 0
     ]
 
 
-def _logits(model: SparseTransformer, circuit: Circuit, answers: tuple[int, int]) -> list[dict[str, Any]]:
+def _logits(model: SparseTransformer, circuit: Circuit, answers: tuple[int, int]) -> list[AnswerWeight]:
     channels = by_site(circuit.node_names).get("final_resid", [])
     weights = model.lm_head.weight.detach()[list(answers)].cpu()
     return [
-        {"source": f"final_resid.{channel}", "answer": side, "weight": weights[side, channel].item()}
+        AnswerWeight(source=f"final_resid.{channel}", answer=side, weight=weights[side, channel].item())
         for channel in channels
         for side in (0, 1)
         if weights[side, channel] != 0

@@ -6,36 +6,33 @@ names the hashes of exactly that style and that script forbids everything else.
 
 import base64
 import hashlib
-import json
-import math
 import re
+from collections.abc import Mapping
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
+
+from pydantic import ValidationError
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
+from sparsecircuits.viewer.schema import Payload
 
-SCHEMA = 1
-
-_REQUIRED = ("title", "answers", "nodes", "edges")
 _PLACEHOLDER = re.compile(r"<!--%%(head|body)%%-->")
 
 
-def render_html(payload: dict[str, Any]) -> str:
+def render_html(payload: Payload | Mapping[str, object]) -> str:
     """The page that shows `payload`, ready to be written to a file and opened.
 
     Args:
-        payload: JSON-like data, schema 1: the circuit's nodes and edges, its numbers and a few prompt
-            pairs. Values that are not finite are shown as missing.
+        payload: the circuit's nodes and edges, its numbers and a few prompt pairs; or the same as JSON-like
+            data, which is checked. Values that are not finite are shown as missing.
 
     Raises:
-        UserError: the payload has another schema, lacks a required part, or holds no plain data.
+        UserError: the data has another schema, lacks a required part, or is not plain.
     """
-    _check(payload)
     style, script = _static("app.css"), _static("app.js")
     policy = f'<meta http-equiv="Content-Security-Policy" content="{_policy(style, script)}">'
-    data = f'<script type="application/json" id="payload">{_embed(payload)}</script>'
+    data = f'<script type="application/json" id="payload">{_embed(_checked(payload))}</script>'
     return _fill(f"{policy}\n<style>{style}</style>", f"{data}\n<script>{script}</script>")
 
 
@@ -50,15 +47,17 @@ def _fill(head: str, body: str) -> str:
     return _PLACEHOLDER.sub(lambda match: parts[match[1]], _static("page.html"))
 
 
-def _check(payload: dict[str, Any]) -> None:
-    if payload.get("schema") != SCHEMA:
+def _checked(payload: Payload | Mapping[str, object]) -> Payload:
+    if isinstance(payload, Payload):
+        return payload
+    try:
+        return Payload.model_validate(payload)
+    except ValidationError as error:
+        first = error.errors()[0]
         raise UserError(
-            f"the picture needs a payload of schema {SCHEMA}, this one has {payload.get('schema')!r}: "
-            "make it again with this version of sparsecircuits"
-        )
-    missing = [key for key in _REQUIRED if key not in payload]
-    if missing:
-        raise UserError(f"the picture's payload lacks {', '.join(missing)}")
+            f"the picture's payload must be plain JSON data of schema 1, made with this version of sparsecircuits: "
+            f"{'.'.join(map(str, first['loc']))}: {first['msg']}"
+        ) from error
 
 
 def _static(name: str) -> str:
@@ -77,29 +76,15 @@ def _hash(text: str) -> str:
     return "'sha256-" + base64.b64encode(hashlib.sha256(text.encode()).digest()).decode() + "'"
 
 
-def _embed(payload: dict[str, Any]) -> str:
+def _embed(payload: Payload) -> str:
     """JSON that is inert inside a script element: no <, > or &, no character beyond ASCII."""
-    try:
-        text = json.dumps(finite(payload), ensure_ascii=True, allow_nan=False, separators=(",", ":"))
-    except TypeError as error:
-        raise UserError(f"the picture's payload must be plain JSON data: {error}") from error
+    text = payload.to_json()
     for character in "<>&":
         text = text.replace(character, f"\\u{ord(character):04x}")
     return text
 
 
-def finite(value: Any) -> Any:
-    """The same JSON-like value with None for every number that is not finite."""
-    if isinstance(value, float):
-        return value if math.isfinite(value) else None
-    if isinstance(value, dict):
-        return {key: finite(item) for key, item in value.items()}
-    if isinstance(value, list | tuple):
-        return [finite(item) for item in value]
-    return value
-
-
-def write_picture(path: Path, payload: dict[str, Any]) -> Path:
+def write_picture(path: Path, payload: Payload) -> Path:
     """Write the page of a payload atomically and return its path."""
     return write_text(path, render_html(payload))
 

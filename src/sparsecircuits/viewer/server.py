@@ -24,7 +24,7 @@ class ViewerServer:
         self.url = f"http://{HOST}:{self.port}/"
         app = build_app(library)
         config = uvicorn.Config(
-            app,  # type: ignore[arg-type]
+            app,
             log_level="error",
             access_log=False,
             server_header=False,

@@ -1,6 +1,6 @@
 """Every nonzero weight of a node, in and out, whether its other end is in the circuit or not."""
 
-from typing import Any
+from typing import Literal
 
 import torch
 from torch import Tensor
@@ -8,14 +8,17 @@ from torch import Tensor
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.topology import Join, joins_at
+from sparsecircuits.viewer.schema import WeightList, WeightRow
 
 MOST_WEIGHTS = 200  # rows of one list; its whole length is said beside it
 
+Ends = tuple[str, Literal["in", "out"], Tensor, str]
+"""Title, side, vector of weights and name of the other ends, of one matrix that a node is a row or column of."""
+
 
 @torch.no_grad()
-def node_weights(model: SparseTransformer, name: str) -> list[dict[str, Any]]:
-    """Lists of weights of a node: {title, side ("in" or "out"), total, rows: [{name, weight, token?}]}, largest
-    first. A row's name is the node at the other end; for the embedding and the unembedding it is a token's."""
+def node_weights(model: SparseTransformer, name: str) -> list[WeightList]:
+    """Lists of weights of a node, by matrix."""
     site, index = split_node(name)
     layer, kind = split_site(site)
     found = []
@@ -23,26 +26,25 @@ def node_weights(model: SparseTransformer, name: str) -> list[dict[str, Any]]:
         places = values.nonzero().flatten()
         order = places[values[places].abs().argsort(descending=True)].tolist()
         found.append(
-            {
-                "title": title,
-                "side": side,
-                "total": len(order),
-                "rows": [_row(model, prefix, place, values[place].item()) for place in order[:MOST_WEIGHTS]],
-            }
+            WeightList(
+                title=title,
+                side=side,
+                total=len(order),
+                rows=[_row(model, prefix, place, values[place].item()) for place in order[:MOST_WEIGHTS]],
+            )
         )
     return found
 
 
-def _row(model: SparseTransformer, prefix: str, place: int, weight: float) -> dict[str, Any]:
+def _row(model: SparseTransformer, prefix: str, place: int, weight: float) -> WeightRow:
     if prefix == "token" and model.tokenizer is not None and place < model.tokenizer.vocab_size:
-        return {"name": f"token:{place}", "token": model.tokenizer.token(place), "weight": weight}
-    return {"name": f"{prefix}:{place}" if prefix == "token" else f"{prefix}.{place}", "weight": weight}
+        return WeightRow(name=f"token:{place}", token=model.tokenizer.token(place), weight=weight)
+    return WeightRow(name=f"{prefix}:{place}" if prefix == "token" else f"{prefix}.{place}", weight=weight)
 
 
-def _matrices(model: SparseTransformer, layer: int | None, kind: str, index: int) -> list[tuple[str, str, Tensor, str]]:
-    """(title, side, vector of weights, name of the other ends) of each matrix that a node is a row or column of."""
+def _matrices(model: SparseTransformer, layer: int | None, kind: str, index: int) -> list[Ends]:
     if layer is None:
-        scores = ("Scores of tokens", "out", model.lm_head.weight.detach()[:, index].cpu(), "token")
+        scores: Ends = ("Scores of tokens", "out", model.lm_head.weight.detach()[:, index].cpu(), "token")
         return [scores, *_written(model, index)]
     into, out = joins_at(model, f"{layer}.{kind}")
     return [
@@ -52,7 +54,7 @@ def _matrices(model: SparseTransformer, layer: int | None, kind: str, index: int
     ]
 
 
-def _written(model: SparseTransformer, index: int) -> list[tuple[str, str, Tensor, str]]:
+def _written(model: SparseTransformer, index: int) -> list[Ends]:
     """What the embedding writes to a channel of the residual stream; channels of positions it has none of."""
     if index >= model.config.d_model:
         return []

@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TypedDict
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
@@ -39,6 +39,43 @@ class Transfer(BaseModel):
     """The token whose presence says most about the answer, on one half of the places."""
     cue_accuracy: float | None = None
     """Of that rule, on the other half, balanced over both answers."""
+
+
+class PlacesOfTask(TypedDict):
+    """A task, and the places of each answer in some code."""
+
+    name: str
+    answers: list[str]
+    what: str
+    """What counts as a place."""
+    places: list[int]
+
+
+class ScoreOnPlaces(PlacesOfTask):
+    """How well a model chooses there: shares of places, by answer and balanced over both (see `score_on_corpus`)."""
+
+    scored: list[int]
+    accuracies: list[float]
+    balanced_accuracy: float
+    balanced_accuracy_of_classes: float
+    balanced_accuracy_shifted: float | None
+    cue: str | None
+    cue_says: str | None
+    cue_accuracy: float | None
+
+
+class TooFewPlaces(PlacesOfTask):
+    """Why a task was not scored."""
+
+    skipped: str
+
+
+class ScoresOnCorpus(TypedDict):
+    """A model on all tasks in a folder's code."""
+
+    folder: str
+    files: int
+    tasks: list[ScoreOnPlaces | TooFewPlaces]
 
 
 def transfer(
@@ -82,7 +119,7 @@ def transfer(
 
 def score_on_corpus(
     model: SparseTransformer, tasks: Sequence[Task], folder: str | Path, most: int = 256
-) -> dict[str, Any]:
+) -> ScoresOnCorpus:
     """The whole model on the places of each task in a folder's Python, up to `most` of each answer, drawn evenly.
 
     Per task: how many places of each answer there are; accuracy of each answer and balanced (their mean) when the
@@ -100,8 +137,10 @@ def score_on_corpus(
     return {"folder": str(folder), "files": files, "tasks": rows}
 
 
-def _scored(model: SparseTransformer, task: Task, places: Places, tokenizer: Tokenizer, most: int) -> dict[str, Any]:
-    row: dict[str, Any] = {
+def _scored(
+    model: SparseTransformer, task: Task, places: Places, tokenizer: Tokenizer, most: int
+) -> ScoreOnPlaces | TooFewPlaces:
+    row: PlacesOfTask = {
         "name": task.name,
         "answers": list(task.answers),
         "what": places.what,

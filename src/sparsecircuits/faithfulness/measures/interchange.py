@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.likeness import correlation
-from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of, mean_of_draws
 from sparsecircuits.faithfulness.measures.sufficiency import share
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
@@ -222,10 +222,9 @@ def causal_scrubbing(
         right.append((_choice(logits) == correct_of(batch)).float())
         left = answers_of(final_logits(model, batch, nothing, donors=outside), batch)
         empty.append(losses_of(nothing_fair(left), batch))
-    mean = lambda parts: torch.stack(parts).mean(dim=0)  # noqa: E731
     return Scrubbing(
-        loss=estimate(mean(losses), seed=seed),
-        accuracy=estimate(mean(right), seed=seed),
-        kept=estimate(mean(empty), mean(losses), losses_of(full, batch), of=share, seed=seed),
+        loss=estimate(mean_of_draws(losses), seed=seed),
+        accuracy=estimate(mean_of_draws(right), seed=seed),
+        kept=estimate(mean_of_draws(empty), mean_of_draws(losses), losses_of(full, batch), of=share, seed=seed),
         inputs=tuple(inputs),
     )

@@ -144,12 +144,17 @@ def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> I
 
 @torch.no_grad()
 def _seen(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, names: list[str], heads: list, alone: bool
+    model: SparseTransformer,
+    circuit: Circuit,
+    batch: PairBatch,
+    names: list[str],
+    heads: list[tuple[int, int]],
+    alone: bool,
 ) -> Seen:
     places = [(name, *split_node(name)) for name in names]
     sites = {site for _, site, _ in places} | {f"{layer}.attn.{letter}" for layer, _ in heads for letter in "qk"}
-    nodes: dict[str, list] = {name: [] for name in names}
-    patterns: dict[tuple[int, int], list] = {head: [] for head in heads}
+    nodes: dict[str, list[np.ndarray]] = {name: [] for name in names}
+    patterns: dict[tuple[int, int], list[np.ndarray]] = {head: [] for head in heads}
     gating = circuit.gating(model) if alone else None
     for _, _, chunk in chunks(batch):
         with contextlib.ExitStack() as stack:

@@ -1,6 +1,8 @@
 """Necessity, minimality, completeness: what goes when nodes go."""
 
 import math
+from collections.abc import Sequence
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -18,6 +20,7 @@ from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import correct_of
 from sparsecircuits.tasks import PairBatch
 
+T = TypeVar("T")
 LN2 = math.log(2)
 BROKEN = 0.9 * LN2
 """A task counts as broken above this loss."""
@@ -132,7 +135,7 @@ def minimality(
         gates = gating.gates * (~space.mask([name])).float()
         rise = _circuit_loss(model, circuit, batch, _regated(gating, gates)) - base
         node_parts.append(Part(name=name, rise=rise))
-    for edge in _spread(list(circuit.edges), most) if edges else []:
+    for edge in _spread(circuit.edges, most) if edges else ():
         fewer = circuit.model_copy(update={"edges": tuple(e for e in circuit.edges if e is not edge)})
         rise = _circuit_loss(model, circuit, batch, fewer.gating(model)) - base
         edge_parts.append(Part(name=f"{edge.source} → {edge.target}", rise=rise))
@@ -147,7 +150,7 @@ def minimality(
     )
 
 
-def _spread(items: list, most: int) -> list:
+def _spread(items: Sequence[T], most: int) -> Sequence[T]:
     return items if len(items) <= most else [items[i * len(items) // most] for i in range(most)]
 
 

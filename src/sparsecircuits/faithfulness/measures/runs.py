@@ -83,6 +83,11 @@ def losses_of(logits: Float[Tensor, "n 2"], batch: PairBatch) -> Float[Tensor, "
     return prompt_losses(logits, correct_of(batch))
 
 
+def mean_of_draws(draws: list[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
+    """The mean over draws of a value per prompt."""
+    return torch.stack(draws).mean(dim=0)
+
+
 def ablated_as(circuit: Circuit, gating: Gating, ablation: Ablation) -> Gating:
     """A gating with another ablation than the circuit's. For the mean, each node's mean over pretraining text is
     known where the circuit's own ablation is the mean; otherwise only a circuit's nodes have theirs."""

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
-from sparsecircuits.faithfulness.measures.runs import ablated_as, answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import ablated_as, answers_of, final_logits, losses_of, mean_of_draws
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration, calibrate
 from sparsecircuits.nodes.donors import Matched
@@ -50,7 +50,7 @@ def share(empty: np.ndarray, circuit: np.ndarray, full: np.ndarray) -> np.ndarra
 
 def ablations_of(circuit: Circuit) -> list[AblationName]:
     """The ablations that a circuit can be tried under: its means are known if it was found with them."""
-    return [*(("mean",) if circuit.ablation == "mean" else ()), "zero", "resample_pair", "resample_random"]  # type: ignore[list-item]
+    return [*(("mean",) if circuit.ablation == "mean" else ()), "zero", "resample_pair", "resample_random"]
 
 
 def gated_answers(
@@ -98,13 +98,12 @@ def sufficiency_under(
         empty.append(losses_of(left, batch))
     correct = correct_of(batch).repeat(draws)
     best = calibrate(torch.cat(raw), correct)
-    mean = lambda parts: torch.stack(parts).mean(dim=0)  # noqa: E731
     return Sufficiency(
         ablation=ablation,
         draws=draws,
-        loss=estimate(mean(losses), seed=seed),
+        loss=estimate(mean_of_draws(losses), seed=seed),
         loss_recalibrated=task_loss(best(torch.cat(raw)), correct).item(),
-        loss_empty=mean(empty).mean().item(),
-        accuracy=estimate(mean(right), seed=seed),
-        sufficiency=estimate(mean(empty), mean(losses), losses_of(full, batch), of=share, seed=seed),
+        loss_empty=mean_of_draws(empty).mean().item(),
+        accuracy=estimate(mean_of_draws(right), seed=seed),
+        sufficiency=estimate(mean_of_draws(empty), mean_of_draws(losses), losses_of(full, batch), of=share, seed=seed),
     )

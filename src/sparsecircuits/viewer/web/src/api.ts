@@ -1,5 +1,5 @@
 // Where data comes from: the server that sent the page, or the page itself when it is an offline file.
-import type { CircuitRecord, Curve, Groups, NodeDetails, Payload, RunResult } from "./types";
+import type { CircuitList, CircuitRecord, Curve, Groups, NodeDetails, Payload, Refusal, RunRequest, RunResult, Saved } from "./types";
 
 export class Refused extends Error {}
 
@@ -13,7 +13,7 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);
   let words = text.trim();
-  try { words = JSON.parse(text).error ?? words; } catch { /* plain text says it too */ }
+  try { words = (JSON.parse(text) as Refusal).error ?? words; } catch { /* plain text says it too */ }
   throw new Refused(words || `The server answered ${answer.status}.`);
 }
 
@@ -23,7 +23,7 @@ export interface Source {
   payload(id: string, quick: boolean): Promise<Payload>;
   node(id: string, name: string): Promise<NodeDetails>;
   curve(id: string): Promise<Curve>;
-  run(id: string, request: unknown): Promise<RunResult>;
+  run(id: string, request: RunRequest): Promise<RunResult>;
   saveGroups(id: string, groups: Groups): Promise<void>;
 }
 
@@ -31,12 +31,12 @@ const at = (id: string): string => `api/circuits/${encodeURIComponent(id)}`;
 
 export const server: Source = {
   offline: false,
-  list: async () => (await ask<{ circuits: CircuitRecord[] }>("api/circuits")).circuits,
+  list: async () => (await ask<CircuitList>("api/circuits")).circuits,
   payload: (id, quick) => ask(`${at(id)}${quick ? "?quick=1" : ""}`),
   node: (id, name) => ask(`${at(id)}/nodes/${encodeURIComponent(name)}`),
   curve: (id) => ask(`${at(id)}/curve`),
   run: (id, request) => ask(`${at(id)}/run`, request),
-  saveGroups: async (id, groups) => { await ask(`${at(id)}/groups`, groups); },
+  saveGroups: async (id, groups) => { await ask<Saved>(`${at(id)}/groups`, groups); },
 };
 
 /** The data inside the page. What needs the model is refused, and says how to have it. */

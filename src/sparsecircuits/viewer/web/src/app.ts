@@ -187,7 +187,7 @@ export class App {
 
   /** A node of the circuit, or any other node of the model. */
   anyNode(name: string): CircuitNode | null {
-    return this.node(name) ?? parseNode(name, (this.payload?.model as { d_head?: number })?.d_head);
+    return this.node(name) ?? parseNode(name, this.payload?.model?.d_head);
   }
 
   detailsOf(name: string): NodeDetails | Refused | null {
@@ -236,7 +236,7 @@ export class App {
     const number = ++this.runNumber;
     this.running = true;
     this.tell();
-    const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number)] : [];
+    const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number) as [number, number]] : [];
     try {
       const result = await this.source.run(this.state.circuit, {
         pair, prompt, patch_prompt: patch, scope: size !== null ? "circuit" : scope, size, interventions: touch, watch: this.watched(), heads: head,

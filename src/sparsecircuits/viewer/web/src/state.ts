@@ -1,5 +1,5 @@
 // The whole state of the view, its history, and its place in the URL.
-import type { Group, Intervention, Kind } from "./types";
+import type { Group, Intervention } from "./types";
 
 export type Drawer = "card" | "history" | "help" | "about" | "find" | null;
 export interface State {
@@ -23,6 +23,7 @@ export interface State {
   groups: Group[];
   names: Record<string, string>;
 }
+export type Kind = Intervention["kind"];
 export interface Step { label: string; state: State }
 
 export const START: State = {

@@ -1,5 +1,30 @@
-// What the server sends (payload.py, live.py) and the page keeps.
+// What the server and the page send each other. Written by `make docs` from viewer/schema.py and requests.py.
 
+/** One of the two tokens that the model chooses between. */
+export interface Answer {
+  text: string;
+  id: number | null;
+}
+
+/** What a channel of the final residual stream adds to an answer's score. */
+export interface AnswerWeight {
+  source: string;
+  answer: number;
+  weight: number;
+}
+
+/** Examples of activations of like size. */
+export interface Band {
+  band: string;
+  items: Example[];
+}
+
+/** All circuits that the server has. */
+export interface CircuitList {
+  circuits: CircuitRecord[];
+}
+
+/** A node of the circuit (see `circuits.schema.Node`). */
 export interface CircuitNode {
   name: string;
   layer: number | null;
@@ -10,7 +35,149 @@ export interface CircuitNode {
   importance: number | null;
   activations?: number[][];
 }
-export interface Edge { source: string; target: string; weight: number }
+
+/** A circuit in the menu; one that cannot be read has a problem in place of sizes. */
+export interface CircuitRecord {
+  id: string;
+  run: string;
+  problem: string | null;
+  model?: string;
+  model_id?: string;
+  task: string;
+  n_nodes?: number;
+  n_edges?: number;
+  loss?: number | null;
+}
+
+/** Loss against size of circuits within the circuit; order: its nodes, the most important first. */
+export interface Curve {
+  order: string[];
+  points: CurvePoint[];
+  split: string;
+  n_prompts: number;
+}
+
+/** Loss in nats of the most important nodes alone. */
+export interface CurvePoint {
+  size: number;
+  loss: number;
+}
+
+/** An edge of the circuit (see `circuits.schema.Edge`). */
+export interface Edge {
+  source: string;
+  target: string;
+  weight: number | null;
+  importance?: number | null;
+}
+
+/** What a shown token's embedding writes to a channel that a node reads. */
+export interface EmbeddingWeight {
+  token: string;
+  token_id: number;
+  target: string;
+  weight: number;
+}
+
+/** Some tokens of text with a node's activations on them; `at`: the place of the one that it is an example of. */
+export interface Example {
+  tokens: string[];
+  values: number[];
+  at: number;
+}
+
+/** Nodes that belong together, under one name. */
+export interface Group {
+  name: string;
+  nodes: string[];
+}
+
+/** The sidecar of a circuit. */
+export interface Groups {
+  schema_version: number;
+  groups: Group[];
+  names: Record<string, string>;
+}
+
+/** Attention patterns of a head, [prompt][query][key]. */
+export interface HeadPatterns {
+  layer: number;
+  head: number;
+  patterns: number[][][];
+  patterns_full?: number[][][];
+}
+
+/** Counts in bins of equal width between two values. */
+export interface Histogram {
+  low: number;
+  high: number;
+  counts: number[];
+}
+
+/** One change of a forward pass. */
+export interface Intervention {
+  kind: "mean" | "zero" | "resample" | "scale" | "patch";
+  target: string;
+  source?: string | null;
+  factor?: number;
+}
+
+/** The model of a circuit; its sizes, when it is loaded. */
+export interface ModelFacts {
+  name?: string;
+  id?: string;
+  n_layer?: number;
+  d_model?: number;
+  n_head?: number;
+  d_head?: number;
+  parameters?: number;
+  nonzeros?: number;
+}
+
+/** Every weight of a node, and what it does on pretraining text; None, with the reason, where none can be had. */
+export interface NodeDetails {
+  name: string;
+  mean: number;
+  weights: WeightList[];
+  text: OnText | null;
+  text_problem?: string;
+}
+
+/** What a node does on pretraining text. */
+export interface OnText {
+  n_tokens: number;
+  active: number;
+  histogram: Histogram | null;
+  examples: Band[];
+}
+
+/** What the page draws. Only the first parts are always there: a picture without its model has no prompts. */
+export interface Payload {
+  schema: 1;
+  title: string;
+  task?: string;
+  description?: string;
+  model?: ModelFacts;
+  summary?: Summary;
+  answers: Answer[];
+  nodes: CircuitNode[];
+  edges: Edge[];
+  residual?: ResidualLink[];
+  live?: boolean | null;
+  problem?: string;
+  embedding?: EmbeddingWeight[];
+  logits?: AnswerWeight[];
+  prompts?: Prompt[];
+  attention?: HeadPatterns[];
+  id?: string;
+  groups?: Groups;
+  card?: Record<string, unknown> | null;
+  card_problem?: string;
+  details?: Record<string, NodeDetails>;
+  curve?: Curve;
+}
+
+/** A shown prompt, and the logits of the two answers after it. */
 export interface Prompt {
   tokens: string[];
   text?: string;
@@ -18,71 +185,102 @@ export interface Prompt {
   full?: number[];
   circuit?: number[];
 }
-export interface HeadPatterns { layer: number; head: number; patterns: number[][][]; patterns_full?: number[][][] }
-export interface Group { name: string; nodes: string[] }
-export interface Groups { schema_version: number; groups: Group[]; names: Record<string, string> }
-export interface Summary {
-  loss?: number | null; loss_full?: number | null; loss_empty?: number | null; loss_ablated?: number | null;
-  loss_full_calibrated?: number | null; loss_ablated_calibrated?: number | null;
-  target_loss?: number | null; n_nodes?: number; n_edges?: number; ablation?: string; split?: string | null; n_prompts?: number | null;
+
+/** What a run says after a prompt: logits of the two answers, and the most likely tokens. */
+export interface Reading {
+  logits: number[];
+  top: TopToken[];
 }
-export interface Payload {
-  schema: number;
-  id?: string;
-  title: string;
-  task?: string;
-  description?: string;
-  live?: boolean | null;
-  problem?: string;
-  model?: { name?: string; id?: string; n_layer?: number; nonzeros?: number };
-  summary?: Summary;
-  answers: { text: string; id: number | null }[];
-  nodes: CircuitNode[];
-  edges: Edge[];
-  residual?: { source: string; target: string }[];
-  embedding?: { token: string; token_id: number; target: string; weight: number }[];
-  logits?: { source: string; answer: number; weight: number }[];
-  prompts?: Prompt[];
-  attention?: HeadPatterns[];
-  groups?: Groups;
-  card?: Record<string, unknown> | null;
-  card_problem?: string;
-  details?: Record<string, NodeDetails>;
-  curve?: Curve;
+
+/** Why a request was not answered. */
+export interface Refusal {
+  error: string;
 }
-export interface WeightList {
-  title: string;
-  side: "in" | "out";
-  total: number;
-  rows: { name: string; token?: string; weight: number }[];
+
+/** A write and a later read of one channel of the residual stream. */
+export interface ResidualLink {
+  source: string;
+  target: string;
 }
-export interface Example { tokens: string[]; values: number[]; at: number }
-export interface NodeDetails {
-  name: string;
-  mean: number;
-  weights: WeightList[];
-  text: {
-    n_tokens: number;
-    active: number;
-    histogram: { low: number; high: number; counts: number[] } | null;
-    examples: { band: string; items: Example[] }[];
-  } | null;
-  text_problem?: string;
+
+/** Loss over the task in nats, without the interventions and with them. */
+export interface RunLoss {
+  before: number;
+  after: number;
+  n_prompts: number;
+  split: string;
 }
-export interface Curve { order: string[]; points: { size: number; loss: number }[]; split: string; n_prompts: number }
-export type Kind = "mean" | "zero" | "resample" | "scale" | "patch";
-export interface Intervention { kind: Kind; target: string; source?: string; factor?: number }
-export interface Reading { logits: number[]; top: { token: string; p: number }[] }
+
+/** A prompt that was run, without the interventions and with them. */
+export interface RunPrompt {
+  tokens: string[];
+  answer: number | null;
+  before: Reading;
+  after: Reading;
+}
+
+/** What to run: a shown pair, or a prompt of one's own. */
+export interface RunRequest {
+  pair?: number;
+  prompt?: string | null;
+  patch_prompt?: string | null;
+  scope?: "model" | "circuit";
+  size?: number | null;
+  interventions?: Intervention[];
+  watch?: string[];
+  heads?: [number, number][];
+  seed?: number;
+}
+
+/** What a `RunRequest` gives. */
 export interface RunResult {
-  prompts: { tokens: string[]; answer: number | null; before: Reading; after: Reading }[];
-  loss: { before: number; after: number; n_prompts: number; split: string };
+  prompts: RunPrompt[];
+  loss: RunLoss;
   activations: Record<string, number[][]>;
   attention: HeadPatterns[];
   n_kept: number;
   scope: "model" | "circuit";
   ms: number;
 }
-export interface CircuitRecord {
-  id: string; task: string; run: string; model?: string | null; model_id?: string | null;
-  n_nodes?: number | null; n_edges?: number | null; loss?: number | null; problem: string | null;
+
+/** The name of a file that was written. */
+export interface Saved {
+  saved: string;
+}
+
+/** The numbers above the picture: losses in nats (see `circuits.schema.Losses`), sizes, and what they are of. */
+export interface Summary {
+  loss?: number | null;
+  loss_full?: number | null;
+  loss_empty?: number | null;
+  loss_ablated?: number | null;
+  loss_full_calibrated?: number | null;
+  loss_ablated_calibrated?: number | null;
+  target_loss?: number | null;
+  n_nodes?: number;
+  n_edges?: number;
+  ablation?: "mean" | "zero" | "resample";
+  split?: string | null;
+  n_prompts?: number | null;
+}
+
+/** A likely next token and its probability. */
+export interface TopToken {
+  token: string;
+  p: number;
+}
+
+/** The nonzero weights of a node in one matrix, the largest first. */
+export interface WeightList {
+  title: string;
+  side: "in" | "out";
+  total: number;
+  rows: WeightRow[];
+}
+
+/** A weight, and the node at its other end; for the embedding and the unembedding `token:ID`, and its text. */
+export interface WeightRow {
+  name: string;
+  token?: string;
+  weight: number;
 }

@@ -2,16 +2,15 @@
 // what is placed in a band: one vertex, a head's box with its q, k and v, or a lane that a long link passes
 // through. A *link* is a drawn line. All of it is plain data, so that a worker can make it.
 import { isNumber, shorten, visible } from "../dom";
-import type { CircuitNode, Group, Payload } from "../types";
+import type { Answer, AnswerWeight, CircuitNode, Edge, EmbeddingWeight, Group, ResidualLink } from "../types";
 
 export type VertexKind = "node" | "token" | "answer" | "group";
 export type LinkKind = "edge" | "residual" | "embedding" | "logit";
-interface Entry { token: string; token_id: number; target: string; weight: number }
-export interface TokenGroup { id: string; text: string; size: number; entries: Entry[] }
+export interface TokenGroup { id: string; text: string; size: number; entries: EmbeddingWeight[] }
 
 export interface Vertex {
   id: string; kind: VertexKind; bandKey: string; label: string; letter: string;
-  node?: CircuitNode; answer?: { text: string }; text?: string; entries?: Entry[]; more?: TokenGroup[]; group?: Group;
+  node?: CircuitNode; answer?: { text: string }; text?: string; entries?: EmbeddingWeight[]; more?: TokenGroup[]; group?: Group;
   importance: number;
   w: number; h: number; dx: number; dy: number; y: number; item: Item;
 }
@@ -36,11 +35,11 @@ export interface Layout {
 /** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
 export interface Graph {
   nodes: CircuitNode[];
-  edges: Payload["edges"];
-  residual: NonNullable<Payload["residual"]>;
-  embedding: NonNullable<Payload["embedding"]>;
-  logits: NonNullable<Payload["logits"]>;
-  answers: Payload["answers"];
+  edges: Edge[];
+  residual: ResidualLink[];
+  embedding: EmbeddingWeight[];
+  logits: AnswerWeight[];
+  answers: Answer[];
   groups: Group[];
   names: Record<string, string>;
 }

@@ -1,6 +1,7 @@
 // Title, headline numbers, the menu of circuits.
 import type { App } from "../app";
 import { byId, count, html, isNumber, plain, plural } from "../dom";
+import type { Summary } from "../types";
 
 export function showHeader(app: App): void {
   const { payload } = app;
@@ -20,7 +21,7 @@ export function showHeader(app: App): void {
   showStats(app, summary);
 }
 
-function showStats(app: App, summary: NonNullable<NonNullable<App["payload"]>["summary"]>): void {
+function showStats(app: App, summary: Summary): void {
   const payload = app.payload!;
   // Files of before hold the raw losses alone.
   const [full, ablated] = [summary.loss_full_calibrated ?? summary.loss_full, summary.loss_ablated_calibrated ?? summary.loss_ablated];
@@ -57,7 +58,7 @@ function showMenu(app: App): void {
 
 export function aboutText(app: App): HTMLElement[] {
   const summary = app.payload?.summary ?? {};
-  const held = { zero: "set to zero", resample: "given its value on another prompt" }[summary.ablation ?? ""] ?? "frozen at its average value";
+  const held = { mean: "frozen at its average value", zero: "set to zero", resample: "given its value on another prompt" }[summary.ablation ?? "mean"];
   return [
     "A small language model was trained so that almost all of its weights are zero. This is the part of it that does one task.",
     "Read from the bottom up: tokens come in, each layer reads channels of the residual stream, computes, and writes back; the answers are scored at the top.",

@@ -2,8 +2,9 @@
 import { scaleLinear } from "d3-scale";
 import { area, curveStepAfter } from "d3-shape";
 import { plain, svg } from "../dom";
+import type { Histogram } from "../types";
 
-export function histogram({ low, high, counts }: { low: number; high: number; counts: number[] }, mean: number): SVGSVGElement {
+export function histogram({ low, high, counts }: Histogram, mean: number): SVGSVGElement {
   const [width, height] = [320, 74];
   const [from, to] = [Math.min(low, mean, 0), Math.max(high, mean, 0)];
   const x = scaleLinear([from, to === from ? from + 1 : to], [4, width - 4]);

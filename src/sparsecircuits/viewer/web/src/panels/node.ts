@@ -57,7 +57,7 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
   const { incoming, outgoing } = app.stage.layout?.vertices.has(node.name) ? app.stage.neighbours(node.name) : { incoming: [], outgoing: [] };
   const details = app.state.selected === node.name || app.source.offline ? app.detailsOf(node.name) : null;
   const mean = node.mean ?? (details && !(details instanceof Refused) ? details.mean : null);
-  const removed = { zero: "0", resample: "its value on another prompt" }[ablation] ?? signed(mean);
+  const removed = { mean: signed(mean), zero: "0", resample: "its value on another prompt" }[ablation];
   return [
     ...titleOf(app, `${kind.title} ${node.index}, ${whereOf(node)}`, node.name, inside ? kind.words : `Not in the circuit. ${kind.words}`),
     app.state.selected === node.name ? touchButtons(app, node.name) : null,

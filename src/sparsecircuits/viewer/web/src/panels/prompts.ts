@@ -2,10 +2,10 @@
 import type { App } from "../app";
 import { byId, html, isNumber, percent, plain, signed, visible } from "../dom";
 import { largest, tokenRow } from "../heat";
-import type { Prompt, RunResult } from "../types";
+import type { Prompt, RunPrompt, TopToken } from "../types";
 
 /** The prompts on show and what is selected on them, from the last run or from what was recorded. */
-export interface Shown { tokens: string[]; answer: number | null; recorded: Prompt | null; run: RunResult["prompts"][number] | null }
+export interface Shown { tokens: string[]; answer: number | null; recorded: Prompt | null; run: RunPrompt | null }
 
 export function shownPrompts(app: App): Shown[] {
   const { prompt, pair } = app.state;
@@ -82,7 +82,7 @@ function scoresOf(app: App, shown: Shown, widest: number): HTMLElement[] {
 function promptBlock(app: App, shown: Shown, i: number, tint: Tint, widest: number): HTMLElement {
   const answers = app.payload!.answers;
   const own = shown.answer === null;
-  const top = (reading: { token: string; p: number }[]): string => reading.slice(0, 4).map(({ token, p }) => `${visible(token)} ${percent(p)}`).join("   ");
+  const top = (reading: TopToken[]): string => reading.slice(0, 4).map(({ token, p }) => `${visible(token)} ${percent(p)}`).join("   ");
   return html("div", { class: "prompt", "data-prompt": i },
     tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention }),
     html("div", { class: "verdict" },

@@ -3,6 +3,7 @@ import { scaleLinear } from "d3-scale";
 import { curveStepAfter, line } from "d3-shape";
 import type { App } from "../app";
 import { byId, html, plain, svg } from "../dom";
+import type { CurvePoint } from "../types";
 
 export function showSizes(app: App): void {
   const bar = byId("sizes");
@@ -50,7 +51,7 @@ function picture(app: App, size: number, total: number): SVGSVGElement {
   const points = app.curve!.points;
   const x = scaleLinear([0, total], [8, width - 8]);
   const y = scaleLinear([0, Math.max(Math.LN2, ...points.map((p) => p.loss))], [height - 2, 2]);
-  const path = line<{ size: number; loss: number }>().x((p) => x(p.size)).y((p) => y(p.loss)).curve(curveStepAfter);
+  const path = line<CurvePoint>().x((p) => x(p.size)).y((p) => y(p.loss)).curve(curveStepAfter);
   const target = app.payload?.summary?.target_loss;
   const here = points.filter((p) => p.size <= size).at(-1);
   return svg("svg", { viewBox: `0 0 ${width} ${height}`, preserveAspectRatio: "none" },

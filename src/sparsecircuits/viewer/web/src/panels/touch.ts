@@ -1,7 +1,8 @@
 // Ablate, scale, patch: the buttons of what is selected, and the list of what is changed.
 import { type App, SIGNS, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
-import type { Intervention, Kind } from "../types";
+import type { Kind } from "../state";
+import type { Intervention } from "../types";
 
 const WORDS: Record<Kind, [string, string]> = {
   mean: ["Mean", "Freeze at the average over pretraining text"],

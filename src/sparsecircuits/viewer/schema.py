@@ -1,0 +1,314 @@
+"""What the server sends and what a picture holds: a model of each JSON, from which `docs/make_types.py` writes the
+page's types. Free of torch, so that a picture can stand before the model is loaded."""
+
+from typing import Literal
+
+from pydantic import Field, JsonValue
+
+from sparsecircuits.circuits.intervention import Scope
+from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.viewer.groups import Groups
+from sparsecircuits.viewer.sent import Absent, FileText, Sent
+
+# ------------------------------------------------------------------ the circuit and its model
+
+
+class CircuitNode(Sent):
+    """A node of the circuit (see `circuits.schema.Node`)."""
+
+    name: str
+    layer: int | None
+    site: str
+    index: int
+    head: int | None
+    mean: float | None
+    importance: float | None
+    activations: list[list[float]] | Absent = None
+    """[prompt][token], in the circuit alone; empty where the circuit is too large."""
+
+
+class Edge(Sent):
+    """An edge of the circuit (see `circuits.schema.Edge`)."""
+
+    source: str
+    target: str
+    weight: float | None
+    importance: float | None = None
+
+
+class ResidualLink(Sent):
+    """A write and a later read of one channel of the residual stream."""
+
+    source: str
+    target: str
+
+
+class EmbeddingWeight(Sent):
+    """What a shown token's embedding writes to a channel that a node reads."""
+
+    token: str
+    token_id: int
+    target: str
+    weight: float
+
+
+class AnswerWeight(Sent):
+    """What a channel of the final residual stream adds to an answer's score."""
+
+    source: str
+    answer: int
+    weight: float
+
+
+class Answer(Sent):
+    """One of the two tokens that the model chooses between."""
+
+    text: str
+    id: int | None
+
+
+class ModelFacts(Sent):
+    """The model of a circuit; its sizes, when it is loaded."""
+
+    name: str | Absent = None
+    id: str | Absent = None
+    n_layer: int | Absent = None
+    d_model: int | Absent = None
+    n_head: int | Absent = None
+    d_head: int | Absent = None
+    parameters: int | Absent = None
+    nonzeros: int | Absent = None
+
+
+class Summary(Sent):
+    """The numbers above the picture: losses in nats (see `circuits.schema.Losses`), sizes, and what they are of."""
+
+    loss: float | None = None
+    loss_full: float | None = None
+    loss_empty: float | None = None
+    loss_ablated: float | None = None
+    loss_full_calibrated: float | None = None
+    loss_ablated_calibrated: float | None = None
+    target_loss: float | None = None
+    n_nodes: int | Absent = None
+    n_edges: int | Absent = None
+    ablation: Ablation | Absent = None
+    split: str | None = None
+    n_prompts: int | None = None
+
+
+# ------------------------------------------------------------------ prompts
+
+
+class Prompt(Sent):
+    """A shown prompt, and the logits of the two answers after it."""
+
+    tokens: list[str]
+    text: str | Absent = None
+    answer: int | None
+    """Which of the two is right."""
+    full: list[float] | Absent = None
+    circuit: list[float] | Absent = None
+
+
+class HeadPatterns(Sent):
+    """Attention patterns of a head, [prompt][query][key]."""
+
+    layer: int
+    head: int
+    patterns: list[list[list[float]]]
+    """Of the circuit alone, kept channels only; or of what ran."""
+    patterns_full: list[list[list[float]]] | Absent = None
+    """Of the whole model."""
+
+
+class TopToken(Sent):
+    """A likely next token and its probability."""
+
+    token: str
+    p: float
+
+
+class Reading(Sent):
+    """What a run says after a prompt: logits of the two answers, and the most likely tokens."""
+
+    logits: list[float]
+    top: list[TopToken]
+
+
+class RunPrompt(Sent):
+    """A prompt that was run, without the interventions and with them."""
+
+    tokens: list[str]
+    answer: int | None
+    before: Reading
+    after: Reading
+
+
+class RunLoss(Sent):
+    """Loss over the task in nats, without the interventions and with them."""
+
+    before: float
+    after: float
+    n_prompts: int
+    split: str
+
+
+class RunResult(Sent):
+    """What a `RunRequest` gives."""
+
+    prompts: list[RunPrompt]
+    loss: RunLoss
+    activations: dict[str, list[list[float]]]
+    """By node, [prompt][token]."""
+    attention: list[HeadPatterns]
+    n_kept: int
+    scope: Scope
+    ms: float
+    """How long it took."""
+
+
+# ------------------------------------------------------------------ one node; sizes
+
+
+class WeightRow(Sent):
+    """A weight, and the node at its other end; for the embedding and the unembedding `token:ID`, and its text."""
+
+    name: str
+    token: str | Absent = None
+    weight: float
+
+
+class WeightList(Sent):
+    """The nonzero weights of a node in one matrix, the largest first."""
+
+    title: str
+    side: Literal["in", "out"]
+    total: int
+    """How many there are; the rows may be fewer."""
+    rows: list[WeightRow]
+
+
+class Histogram(Sent):
+    """Counts in bins of equal width between two values."""
+
+    low: float
+    high: float
+    counts: list[int]
+
+
+class Example(Sent):
+    """Some tokens of text with a node's activations on them; `at`: the place of the one that it is an example of."""
+
+    tokens: list[str]
+    values: list[float]
+    at: int
+
+
+class Band(Sent):
+    """Examples of activations of like size."""
+
+    band: str
+    items: list[Example]
+
+
+class OnText(Sent):
+    """What a node does on pretraining text."""
+
+    n_tokens: int
+    active: float
+    """Share of tokens on which it is not 0."""
+    histogram: Histogram | None
+    """Of the values that are not 0."""
+    examples: list[Band]
+
+
+class NodeDetails(Sent):
+    """Every weight of a node, and what it does on pretraining text; None, with the reason, where none can be had."""
+
+    name: str
+    mean: float
+    weights: list[WeightList]
+    text: OnText | None
+    text_problem: FileText | Absent = None
+
+
+class CurvePoint(Sent):
+    """Loss in nats of the most important nodes alone."""
+
+    size: int
+    loss: float
+
+
+class Curve(Sent):
+    """Loss against size of circuits within the circuit; order: its nodes, the most important first."""
+
+    order: list[str]
+    points: list[CurvePoint]
+    split: str
+    n_prompts: int
+
+
+# ------------------------------------------------------------------ whole answers
+
+
+class Payload(Sent):
+    """What the page draws. Only the first parts are always there: a picture without its model has no prompts."""
+
+    schema_: Literal[1] = Field(alias="schema")
+    title: str
+    task: str | Absent = None
+    description: str | Absent = None
+    model: ModelFacts | Absent = None
+    summary: Summary | Absent = None
+    answers: list[Answer]
+    nodes: list[CircuitNode]
+    edges: list[Edge]
+    residual: list[ResidualLink] | Absent = None
+    live: bool | None = None
+    """Whether the model is at hand; null while it is loaded."""
+    problem: FileText | Absent = None
+    """Why it is not."""
+    embedding: list[EmbeddingWeight] | Absent = None
+    logits: list[AnswerWeight] | Absent = None
+    prompts: list[Prompt] | Absent = None
+    attention: list[HeadPatterns] | Absent = None
+    id: str | Absent = None
+    groups: Groups | Absent = None
+    card: dict[str, JsonValue] | None = None
+    """The faithfulness card (`faithfulness.card.schema.CardData`, which takes torch); null where there is none."""
+    card_problem: FileText | Absent = None
+    details: dict[str, NodeDetails] | Absent = None
+    curve: Curve | Absent = None
+
+
+class CircuitRecord(Sent):
+    """A circuit in the menu; one that cannot be read has a problem in place of sizes."""
+
+    id: str
+    run: FileText
+    problem: FileText | None
+    model: str | Absent = None
+    model_id: str | Absent = None
+    task: FileText
+    n_nodes: int | Absent = None
+    n_edges: int | Absent = None
+    loss: float | None = None
+
+
+class CircuitList(Sent):
+    """All circuits that the server has."""
+
+    circuits: list[CircuitRecord]
+
+
+class Saved(Sent):
+    """The name of a file that was written."""
+
+    saved: FileText
+
+
+class Refusal(Sent):
+    """Why a request was not answered."""
+
+    error: FileText
