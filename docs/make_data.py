@@ -1,6 +1,6 @@
 """Write docs/data.md: how often the training data asks what each task asks.
 
-python docs/make_data.py            write it (about two minutes)
+python docs/make_data.py            write it (about four minutes)
 """
 
 import platform
@@ -8,7 +8,7 @@ from pathlib import Path
 
 import sparsecircuits as sc
 from sparsecircuits.data.corpora import read_stdlib
-from sparsecircuits.data.tinypython import generate_files
+from sparsecircuits.data.tinypython import KINDS, generate_files
 from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.tasks.realcode import find_places
 
@@ -18,11 +18,12 @@ HEAD = f"""# What the data teaches
 
 Written by `python docs/make_data.py`. Places per million tokens at which code asks a task's question, for its first and
 its second answer, as the finders of `sparsecircuits tasks --corpus` see them ({CONTEXT} tokens before a place).
-tinypython: {FILES:,} generated files; stdlib: that of Python {{python}}. A finder looks for the same choice
-as the task, not for its templates.
+tinypython and drills: {FILES:,} generated files each; stdlib: that of Python {{python}}. A finder looks for the same
+choice as the task, not for its templates. drills are files of short snippets that ask often what ordinary code asks
+seldom: a corpus to mix in (`--data "0.25*stdlib+0.33*tinypython:14000+0.42*drills:18000"`), not in the default one.
 
-| task | answers | tinypython | stdlib |
-|---|---|---|---|
+| task | answers | tinypython | drills | stdlib |
+|---|---|---|---|---|
 """
 
 
@@ -30,7 +31,8 @@ def document() -> str:
     """The page."""
     tokenizer = Tokenizer.default()
     tasks = [sc.get_task(task.name, tokenizer) for task in sc.list_tasks(beside=True)]
-    corpora = [[file.text for file in generate_files(FILES, STREAM)], [file.text for file in read_stdlib().files]]
+    corpora = [[file.text for file in generate_files(FILES, STREAM, kind)] for kind in KINDS]
+    corpora.append([file.text for file in read_stdlib().files])
     columns = []
     for texts in corpora:
         millions = sum(map(len, tokenizer.encode_batch(texts))) / 1e6

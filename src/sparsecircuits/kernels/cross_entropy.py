@@ -11,10 +11,12 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
-from sparsecircuits.kernels.held import Held, Pattern, sampled_product
+from sparsecircuits.kernels.held import Held, Pattern
+from sparsecircuits.kernels.held_mlp import BLOCK
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
 
 ROWS = 512
+HELD_ROWS = 1024  # whose errors are written before they are added to the table's gradient: work for 16 threads
 MOST_LOGITS = 1 << 25  # held at once on a GPU
 
 
@@ -28,9 +30,7 @@ class _LinearCrossEntropy(torch.autograd.Function):
         targets: Tensor,
         table: Tensor | None,
         ids: Tensor,
-        pattern: Pattern | None,
     ) -> Tensor:
-        """weight: [V, D], or with a pattern the values [nonzeros] at it."""
         needed = ctx.needs_input_grad
         grads = [
             torch.zeros_like(x) if x is not None and n else None
@@ -38,28 +38,86 @@ class _LinearCrossEntropy(torch.autograd.Function):
         ]
         grad_table = torch.zeros_like(table) if table is not None and needed[4] else None
         grad_hidden = torch.empty_like(hidden) if needed[0] else None
-        sparse: Held | Nonzeros | None = None if pattern is None else Held(pattern, weight)
-        if sparse is None and weight.count_nonzero() < MOST_DENSE * weight.numel():
-            sparse = Nonzeros(weight)
+        sparse = Nonzeros(weight) if weight.count_nonzero() < MOST_DENSE * weight.numel() else None
         losses = hidden.new_empty(hidden.shape[0])
         for start in range(0, hidden.shape[0], ROWS):
             rows = slice(start, min(start + ROWS, hidden.shape[0]))
             h = hidden[rows]
             logits = torch.addmm(bias, h, weight.T) if sparse is None else sparse.product(h, bias)
             _softmax_minus_target(logits, table, ids[rows], targets[rows], hidden.shape[0], losses[rows])
-            _accumulate(logits, h, grads[0], grads[1], grad_table, ids[rows], pattern)
+            _accumulate(logits, h, grads[0], grads[1], grad_table, ids[rows])
             if grad_hidden is not None:
                 grad_hidden[rows] = logits @ weight if sparse is None else sparse.transposed_product(logits)
+        ctx.grads = (grad_hidden, *grads, None, grad_table, None)
+        return losses.mean()
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
+        return _given_away(ctx, grad)
+
+
+class _HeldCrossEntropy(torch.autograd.Function):
+    """The same of a weight held as its nonzeros, of which `values` are differentiable."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        hidden: Tensor,
+        values: Tensor,
+        bias: Tensor,
+        targets: Tensor,
+        table: Tensor | None,
+        ids: Tensor,
+        pattern: Pattern,
+    ) -> Tensor:
+        from sparsecircuits.kernels import _cpu, _cpu_cross_entropy, _cpu_held_cross_entropy
+
+        n, entries = len(hidden), len(bias)
+        grad_table = torch.zeros_like(table) if table is not None and ctx.needs_input_grad[4] else None
+        grad_hidden, losses = torch.empty_like(hidden), hidden.new_empty(n)
+        grads = torch.zeros_like(values), torch.zeros_like(bias)
+        parts = [torch.empty_like(grad) for grad in grads]
+        errors = hidden.new_empty(0 if grad_table is None else min(n, HELD_ROWS), entries)
+        bigram = hidden.new_empty(0, entries) if table is None else table.detach()
+        threads = torch.get_num_threads()
+        for start in range(0, n, HELD_ROWS):
+            rows = slice(start, min(start + HELD_ROWS, n))
+            count = rows.stop - start
+            with _cpu.LOCK:
+                _cpu_held_cross_entropy.held_cross_entropy(
+                    hidden.detach()[rows].numpy(),
+                    (pattern.row_starts.numpy(), pattern.columns.numpy()),
+                    parameter_array(values),
+                    parameter_array(bias),
+                    parameter_array(bigram),
+                    ids[rows].numpy(),
+                    targets[rows].numpy(),
+                    1.0 / n,
+                    losses[rows].numpy(),
+                    errors[:count].numpy(),
+                    grad_hidden[rows].numpy(),
+                    *(part.numpy() for part in parts),
+                    -(-count // BLOCK),
+                    threads,
+                )
+                if grad_table is not None:
+                    _cpu_cross_entropy.add_rows(grad_table.numpy(), ids[rows].numpy(), errors[:count].numpy(), threads)
+            for grad, part in zip(grads, parts, strict=True):
+                grad += part
         ctx.grads = (grad_hidden, *grads, None, grad_table, None, None)
         return losses.mean()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        if ctx.grads is None:
-            raise RuntimeError("this loss was differentiated before: its gradients were given away")
-        scale = grad.item()
-        grads, ctx.grads = ctx.grads, None  # whoever has the only reference need not copy 16 MB of bigram table
-        return tuple(g if g is None or scale == 1.0 else g * scale for g in grads)
+        return _given_away(ctx, grad)
+
+
+def _given_away(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+    if ctx.grads is None:
+        raise RuntimeError("this loss was differentiated before: its gradients were given away")
+    scale = grad.item()
+    grads, ctx.grads = ctx.grads, None  # whoever has the only reference need not copy 16 MB of bigram table
+    return tuple(g if g is None or scale == 1.0 else g * scale for g in grads)
 
 
 def _softmax_minus_target(
@@ -87,14 +145,11 @@ def _accumulate(
     bias: Tensor | None,
     table: Tensor | None,
     ids: Tensor,
-    pattern: Pattern | None,
 ) -> None:
-    """Add this chunk's part to the gradients of weight (of its values at a pattern), bias and table."""
+    """Add this chunk's part to the gradients of weight, bias and table."""
     from sparsecircuits.kernels import _cpu, _cpu_cross_entropy
 
-    if weight is not None and pattern is not None:
-        weight += sampled_product(errors, hidden, pattern.row_starts, pattern.columns)
-    elif weight is not None:
+    if weight is not None:
         weight.addmm_(errors.T, hidden)
     if bias is not None:
         bias += errors.sum(dim=0)
@@ -177,7 +232,7 @@ def linear_cross_entropy(
     rows than the vocabulary, where ids are rows of it.
     """
     ids = targets if ids is None else ids
-    weight, pattern = (weight, None) if held is None else (held.values, held.pattern)
+    weight = weight if held is None else held.values
     floats = [x for x in (hidden, weight, bias, table) if x is not None]
     autocast = torch.is_autocast_enabled(hidden.device.type)
     if hidden.device.type == "cpu" and not autocast and all(x.dtype == torch.float32 for x in floats):
@@ -186,7 +241,9 @@ def linear_cross_entropy(
             if index.numel() and not 0 <= int(index.min()) <= int(index.max()) < count:
                 raise IndexError(f"an id is outside 0..{count - 1}")
         arguments = [x.contiguous() if x is not None else None for x in (hidden, weight, bias, targets, table, ids)]
-        return _LinearCrossEntropy.apply(*arguments, pattern)
+        if held is not None:
+            return _HeldCrossEntropy.apply(*arguments, held.pattern)
+        return _LinearCrossEntropy.apply(*arguments)
     if held is not None:
         raise ValueError("a weight held as its nonzeros is for float32 on a CPU")
     if hidden.is_cuda:
