@@ -10,14 +10,14 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-from jaxtyping import Bool, Float, UInt8
+from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.abstopk import abstopk_reference
 from sparsecircuits.kernels.attention import attention_reference, split_heads
 from sparsecircuits.kernels.held import Held, _at_nonzeros
-from sparsecircuits.kernels.held_mlp import BLOCK, GROUPS, MOST_UNITS, _matrices, _shift
+from sparsecircuits.kernels.held_mlp import BLOCK, GROUPS, MOST_UNITS, _matrices, _shift, packed_bits, unpacked_bits
 
 Lists = Sequence[Tensor]
 Kept = tuple[int | None, int | None, int | None]
@@ -107,19 +107,8 @@ def _reference(
     mixed = attention_reference(q, k, v, n_head, sink)
     lse = _scores(q, k, sink, n_head).logsumexp(dim=-1)
     y = F.linear(mixed, proj.T, proj_bias)
-    kept = _packed(_turned(torch.cat(masks, dim=-1)))
+    kept = packed_bits(_turned(torch.cat(masks, dim=-1)))
     return y, _turned(torch.cat((q, k, v), dim=-1)), kept, _turned(mixed), _turned(lse.transpose(1, 2))
-
-
-def _packed(mask: Bool[Tensor, "B n P"]) -> UInt8[Tensor, "B n P/8"]:
-    """A bit for each position, the lowest first."""
-    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
-    return (mask.to(torch.uint8).unflatten(-1, (-1, 8)) << places).sum(dim=-1, dtype=torch.uint8)
-
-
-def _unpacked(kept: UInt8[Tensor, "B n P/8"]) -> Bool[Tensor, "B n P"]:
-    places = torch.arange(8, dtype=torch.uint8, device=kept.device)
-    return ((kept.unsqueeze(-1) >> places) & 1).flatten(-2).bool()
 
 
 def _scores(q: Tensor, k: Tensor, sink: Tensor | None, n_head: int) -> Float[Tensor, "B H T T+1"]:
@@ -228,7 +217,7 @@ def _backward_reference(
     length, n_head = x.shape[1], saved[-1].shape[1]
     attn, proj = _matrices(attn_values, proj_values, lists, x.shape[-1], grad.shape[-1])
     qkv, kept, mixed, lse = saved
-    qkv, kept, mixed, lse = (t[:, :, :length].transpose(1, 2) for t in (qkv, _unpacked(kept), mixed, lse))
+    qkv, kept, mixed, lse = (t[:, :, :length].transpose(1, 2) for t in (qkv, unpacked_bits(kept), mixed, lse))
     d_proj = _at_nonzeros((mixed.flatten(0, 1).T @ grad.flatten(0, 1)), proj_starts, proj_rows)
     d_proj = torch.empty_like(d_proj).index_copy_(0, proj_order, d_proj)
     back, own = split_heads(grad @ proj.T, n_head), split_heads(mixed, n_head)

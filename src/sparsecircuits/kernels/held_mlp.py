@@ -50,19 +50,28 @@ def held_mlp(
     return _held_mlp(x, fc.values, fc_bias, proj.values, proj_bias, *lists, outputs, kept)[0]
 
 
+def packed_bits(mask: Bool[Tensor, "*rows n"]) -> UInt8[Tensor, "*rows n/8"]:
+    """A bit for each entry of rows, the lowest first; n is a multiple of 8."""
+    places = torch.arange(8, dtype=torch.uint8, device=mask.device)
+    return (mask.to(torch.uint8).unflatten(-1, (-1, 8)) << places).sum(dim=-1, dtype=torch.uint8)
+
+
+def unpacked_bits(kept: UInt8[Tensor, "*rows n/8"]) -> Bool[Tensor, "*rows n"]:
+    """The inverse of `packed_bits`."""
+    places = torch.arange(8, dtype=torch.uint8, device=kept.device)
+    return ((kept.unsqueeze(-1) >> places) & 1).flatten(-2).bool()
+
+
 def _packed(mask: Bool[Tensor, "tokens units"]) -> UInt8[Tensor, "blocks units 8"]:
-    """A bit for each token of a block, the lowest first."""
+    """A bit for each token of a block."""
     tokens, units = mask.shape
     blocks = -(-tokens // BLOCK)
-    bits = F.pad(mask.to(torch.uint8), (0, 0, 0, blocks * BLOCK - tokens)).view(blocks, 8, 8, units)
-    places = torch.arange(8, dtype=torch.uint8, device=mask.device).view(8, 1)
-    return (bits << places).sum(dim=2, dtype=torch.uint8).transpose(1, 2).contiguous()
+    whole = F.pad(mask, (0, 0, 0, blocks * BLOCK - tokens)).view(blocks, BLOCK, units)
+    return packed_bits(whole.transpose(1, 2)).contiguous()
 
 
 def _unpacked(kept: UInt8[Tensor, "blocks units 8"], tokens: int) -> Bool[Tensor, "tokens units"]:
-    places = torch.arange(8, dtype=torch.uint8, device=kept.device)
-    bits = (kept.unsqueeze(-1) >> places) & 1  # [blocks, units, byte, bit]
-    return bits.flatten(2).transpose(1, 2).flatten(0, 1)[:tokens].bool()
+    return unpacked_bits(kept).transpose(1, 2).flatten(0, 1)[:tokens]
 
 
 @torch.library.custom_op("sparsecircuits::held_mlp", mutates_args=())
