@@ -71,7 +71,7 @@ def batch() -> PairBatch:
 
 def plain_run(model: SparseTransformer, batch: PairBatch) -> torch.Tensor:
     with torch.no_grad():
-        return model(torch.from_numpy(batch.tokens), last_only=torch.from_numpy(batch.last)).float()
+        return model.last_logits(torch.from_numpy(batch.tokens), torch.from_numpy(batch.last)).float()
 
 
 def split(name: str) -> tuple[str, int]:

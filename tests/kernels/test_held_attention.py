@@ -191,7 +191,7 @@ def test_what_it_does_not_do_goes_the_other_way():
     x = torch.randn(2, 40, 32)
     module = attention()
     assert FUSED not in operators(lambda x: module(x, cache=KVCache.empty(1)), x)
-    assert FUSED not in operators(lambda x: module(x, last=torch.tensor([3, 4])), x)
+    assert FUSED not in operators(lambda x: module.at(x, torch.tensor([3, 4])), x)
     assert FUSED in operators(attention(afrac=None), x)
     module.c_proj.held = None
     assert FUSED not in operators(module, x)

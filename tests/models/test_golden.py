@@ -36,10 +36,10 @@ def test_the_cache_changes_nothing(case):
     torch.testing.assert_close(torch.cat(parts, dim=1), expected["logits"], atol=1e-4, rtol=0)
 
 
-def test_last_only_is_a_row_of_the_full_logits():
+def test_last_logits_are_rows_of_the_full_ones():
     expected = load_file(GOLDEN / CASES[0] / "expected.safetensors")
     model = sc.load_model(GOLDEN / CASES[0])
     last = torch.tensor([3, 19, 0])
     with torch.no_grad():
-        rows = model(expected["input_ids"], last_only=last)
+        rows = model.last_logits(expected["input_ids"], last)
     torch.testing.assert_close(rows, expected["logits"][torch.arange(3), last], atol=1e-5, rtol=0)

@@ -9,6 +9,7 @@ from typing import Any
 import pytest
 
 import sparsecircuits as sc
+from sparsecircuits.circuits.descriptions import describe
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.server import ViewerServer, serve
@@ -23,7 +24,8 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Pat
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
     circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
     path = circuit.save(folder / "circuits" / "first" / "circuit.json")
-    sc.faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    described = {"descriptions": tuple(describe(model, circuit, task, pairs=16))}  # as the full card has them
+    sc.faithfulness(model, circuit, task).model_copy(update=described).save(path.with_name("report.json"))
     kept = circuit.nodes[:-2]
     names = {node.name for node in kept}
     edges = tuple(edge for edge in circuit.edges if {edge.source, edge.target} <= names)

@@ -113,6 +113,18 @@ def test_node_panel_has_every_weight_both_sides_and_text(visit: Callable[..., An
     assert page.locator("#panel .band .token.last").count() >= 2
 
 
+def test_node_panel_shows_the_words_of_the_card(visit: Callable[..., Any], run_dir: Path) -> None:
+    card = json.loads(circuit_files(run_dir)[0].with_name("report.json").read_text())
+    words = {entry["name"]: entry["words"] for entry in card["descriptions"]}
+    page = visit()
+    for name in (NEURON, VALUE):
+        select(page, name)
+        assert page.locator("#panel .card-words").inner_text() == words[name]
+    page = visit("#circuit=1")  # no card was saved beside it
+    select(page, sc.Circuit.load(circuit_files(run_dir)[1]).nodes[0].name)
+    assert page.locator("#panel .card-words").count() == 0
+
+
 def test_attention_with_kept_channels_and_with_all(visit: Callable[..., Any]) -> None:
     page = visit()
     page.click(".head-label")

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsecircuits.circuits.circuit import Circuit
@@ -19,7 +19,8 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
-from sparsecircuits.models.transformer import SparseTransformer, rows_like
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.narrow import logits_at, narrowed
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import join_between
 from sparsecircuits.seeds import checked_seed
@@ -35,7 +36,8 @@ class Outcome:
 
 
 Donors = Mapping[str, Mapping[str, Tensor]]
-"""Per kind (patch, resample): activations by site, aligned with the prompts that run."""
+"""Per kind (patch, resample): activations by site, aligned with the prompts that run, at the positions that the pass
+has there."""
 
 
 @torch.no_grad()
@@ -65,19 +67,21 @@ def run_with(
     space = NodeSpace.of(model.config)
     frozen = circuit.frozen_values(space)
     check_targets(model, space, interventions)
+    # Edges of the last layer may want every position; and so may who watches.
+    narrow = not watch and all(change.source is None for change in interventions)
     with contextlib.ExitStack() as stack:
         if scope == "circuit":
             gating = circuit.gating(model)
             if nodes is not None:
                 gating = replace(gating, gates=space.mask(list(nodes)).float())
-            stack.enter_context(gating.over(model, batch))
-        # Edges of the last layer may want every position; and so may who watches.
-        narrow = not watch and all(change.source is None for change in interventions)
-        donors = _donors(model, interventions, batch, patch, pool, seed)
+            stack.enter_context(gating.over(model, batch, narrow=narrow))
         last = _ids(model, batch.last)
-        stack.enter_context(intervened(model, interventions, space.split(frozen), donors, last))
+        donors = _donors(model, interventions, batch, patch, pool, seed)
+        if narrow:
+            donors = {kind: narrowed(values, model.config.n_layer, last) for kind, values in donors.items()}
+        stack.enter_context(intervened(model, interventions, space.split(frozen), donors))
         seen = stack.enter_context(record(model, watch)) if watch else {}
-        logits = model(_ids(model, batch.tokens), last_only=last, narrow=narrow).float()
+        logits = logits_at(model, _ids(model, batch.tokens), last, narrow=narrow).float()
     return Outcome(logits, dict(seen))
 
 
@@ -108,10 +112,8 @@ def intervened(
     interventions: Sequence[Intervention],
     means: Mapping[str, Tensor],
     donors: Donors,
-    last: Int[Tensor, " n"],
 ) -> Iterator[None]:
-    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`; last: positions of the
-    prompts' last tokens."""
+    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`."""
     at_nodes = {change.target: change for change in interventions if change.source is None}
     at_edges = {(change.source, change.target): change for change in interventions if change.source is not None}
     by_site: dict[str, list[Intervention]] = {}
@@ -123,7 +125,7 @@ def intervened(
             x = x.clone()
             for change in changes:
                 index = split_node(change.target)[1]
-                x[..., index] = _new_value(change, x[..., index], site, index, means, donors, last)
+                x[..., index] = _new_value(change, x[..., index], site, index, means, donors)
             return x
 
         return apply
@@ -131,7 +133,7 @@ def intervened(
     with contextlib.ExitStack() as stack:
         stack.enter_context(intervene(model, {site: at(site, changes) for site, changes in by_site.items()}))
         for change in at_edges.values():
-            stack.enter_context(_edge_changed(model, change, means, donors, last))
+            stack.enter_context(_edge_changed(model, change, means, donors))
         yield
 
 
@@ -142,7 +144,6 @@ def _new_value(
     index: int,
     means: Mapping[str, Tensor],
     donors: Donors,
-    last: Tensor,
 ) -> Tensor:
     if change.kind == "mean":
         return torch.full_like(old, means[site][index].item())
@@ -150,12 +151,12 @@ def _new_value(
         return torch.zeros_like(old)
     if change.kind == "scale":
         return old * change.factor
-    return rows_like(donors[change.kind][site][..., index], old, last).to(old)
+    return donors[change.kind][site][..., index].to(old)
 
 
 @contextlib.contextmanager
 def _edge_changed(
-    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors, last: Tensor
+    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors
 ) -> Iterator[None]:
     """Add weight * (new - old) to the output of the linear map that the edge lies in."""
     assert change.source is not None
@@ -172,7 +173,7 @@ def _edge_changed(
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
-            moved = _new_value(change, old, site, column, means, donors, last) - old
+            moved = _new_value(change, old, site, column, means, donors) - old
             if through_attention:  # what the head carries of the value, with the pattern that it has
                 head = column // (seen[site].shape[-1] // attention.n_head)
                 q, k = (
@@ -207,7 +208,7 @@ def _donors(
             continue
         other = _paired(batch, patch) if kind == "patch" else _drawn(batch, pool, seed)
         with record(model, sites) as seen:
-            model(_ids(model, other.tokens), last_only=_ids(model, other.last))
+            model.last_logits(_ids(model, other.tokens), _ids(model, other.last))
         found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
     return found
 

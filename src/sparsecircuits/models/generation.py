@@ -51,7 +51,7 @@ def stream(
         if cache.length + fresh.shape[1] > n_ctx and cache.length:
             fresh, cache = seen[:, -max(1, n_ctx // 2) :], KVCache.empty(model.config.n_layer)
         last = torch.full((fresh.shape[0],), fresh.shape[1] - 1, device=fresh.device)
-        token = pick(model(fresh, cache, last_only=last), temperature, top_k, generator)
+        token = pick(model.last_logits(fresh, last, cache), temperature, top_k, generator)
         fresh = token.unsqueeze(1)
         seen = torch.cat((seen, fresh), dim=1)
         yield token

@@ -1,9 +1,11 @@
 """The transformer of Gao et al. 2025: GPT-2 style, RMSNorm, AbsTopK at its sites, optional sinks.
 
-Shapes: B batch, T sequence, V vocabulary, D d_model, H heads, K d_head, A = H K, M d_mlp.
+Shapes: B batch, T sequence, S some positions of it (all, or one of each sequence), V vocabulary, D d_model, P raw
+position channels, Din = D + P what a block reads, H heads, K d_head, A = H K, M d_mlp.
 """
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -81,12 +83,12 @@ class Attention(nn.Module):
         self.resid_delta = Site(config.abstopk_k("attn.resid_delta"))
 
     def forward(
-        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0, last: Tensor | None = None
+        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
     ) -> Float[Tensor, "B T D"]:
-        """The block's write to the residual stream. last [B]: only at these positions, [B, 1, D]."""
+        """The block's write to the residual stream. layer: where the cache holds this one's keys and values."""
         x = self.act_in(x)
         held = held_pair(self.c_attn, self.c_proj)
-        if held is not None and last is None and cache is None and self._fuses(x):
+        if held is not None and cache is None and self._fuses(x):
             attn, proj = held
             return self.resid_delta(
                 held_attention(
@@ -94,14 +96,19 @@ class Attention(nn.Module):
                 )
             )
         q, k, v = self.c_attn(x).chunk(3, dim=-1)
-        q, k, v = self.q(q if last is None else rows_at(q, last)), self.k(k), self.v(v)
-        if last is not None:
-            y = attention_at(q, k, v, self.n_head, self.sink_logit, last)
-        elif cache is None:
+        q, k, v = self.q(q), self.k(k), self.v(v)
+        if cache is None:
             y = causal_attention(q, k, v, self.n_head, self.sink_logit)
         else:
             k, v = cache.extend(layer, k, v)
             y = attention_reference(q, k, v, self.n_head, self.sink_logit)
+        return self.resid_delta(self.c_proj(self.y(y)))
+
+    def at(self, x: Float[Tensor, "B T Din"], place: Int[Tensor, " B"]) -> Float[Tensor, "B 1 D"]:
+        """The write at one position of each sequence: keys and values of all positions, the rest of these alone."""
+        q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
+        q, k, v = self.q(rows_at(q, place)), self.k(k), self.v(v)
+        y = attention_at(q, k, v, self.n_head, self.sink_logit, place)
         return self.resid_delta(self.c_proj(self.y(y)))
 
     @property
@@ -154,7 +161,8 @@ def _norm(config: ModelConfig, width: int, kind: str) -> nn.Module:
 
 
 class Block(nn.Module):
-    """Attention, then MLP; each reads the normed residual stream and adds its write to it."""
+    """Attention, then MLP; each reads the normed residual stream and adds its write to it. Either half can run
+    alone."""
 
     def __init__(self, config: ModelConfig) -> None:
         super().__init__()
@@ -170,21 +178,60 @@ class Block(nn.Module):
     def forward(
         self,
         x: Float[Tensor, "B T D"],
-        positions: Tensor | None,
-        cache: KVCache | None,
-        layer: int,
-        last: Tensor | None = None,
+        positions: Float[Tensor, "T P"] | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
     ) -> Float[Tensor, "B T D"]:
-        """positions: the raw position channels [T, P] where they are concatenated, else None. last [B]: only
-        these positions matter after this layer; then [B, 1, D]."""
+        """Both halves. positions: the raw position channels where they are concatenated, else None. layer: where
+        the cache holds this block's keys and values."""
+        return self.mlp_half(self.attention_half(x, positions, cache, layer), positions)
+
+    def attention_half(
+        self,
+        x: Float[Tensor, "B T D"],
+        positions: Float[Tensor, "T P"] | None = None,
+        cache: KVCache | None = None,
+        layer: int = 0,
+    ) -> Float[Tensor, "B T D"]:
+        """The residual stream after attention, from that before the layer."""
         x = self.resid_in(x)
-        write = self.attn(normed_read(x, self.ln_1, self.ln_p1, positions), cache, layer, last)
-        if last is not None:
-            x, positions = rows_at(x, last), None if positions is None else positions[last].unsqueeze(1)
+        return self.add_attention(x, self.attn(self.attention_read(x, positions), cache, layer))
+
+    def attention_half_at(
+        self, x: Float[Tensor, "B T D"], place: Int[Tensor, " B"], positions: Float[Tensor, "T P"] | None = None
+    ) -> Float[Tensor, "B 1 D"]:
+        """`attention_half` at one position of each sequence."""
+        x = self.resid_in(x)
+        return self.add_attention(rows_at(x, place), self.attn.at(self.attention_read(x, positions), place))
+
+    def mlp_half(
+        self, x: Float[Tensor, "B S D"], positions: Float[Tensor, "... P"] | None = None
+    ) -> Float[Tensor, "B S D"]:
+        """The residual stream after the layer, from that after attention; at any positions, each by itself."""
+        return self.add_mlp(x, self.mlp(self.mlp_read(x, positions)))
+
+    def attention_read(
+        self, x: Float[Tensor, "B T D"], positions: Float[Tensor, "T P"] | None
+    ) -> Float[Tensor, "B T Din"]:
+        """What attention reads of the residual stream at `resid_in`."""
+        return normed_read(x, self.ln_1, self.ln_p1, positions)
+
+    def mlp_read(self, x: Float[Tensor, "B S D"], positions: Float[Tensor, "... P"] | None) -> Float[Tensor, "B S Din"]:
+        """What the MLP reads of the residual stream at `resid_mid`."""
+        return normed_read(x, self.ln_2, self.ln_p2, positions)
+
+    def add_attention(self, x: Float[Tensor, "B S D"], write: Float[Tensor, "... D"]) -> Float[Tensor, "B S D"]:
+        """The residual stream at `resid_mid`, from that at `resid_in` and what attention writes."""
+        return self._added(x, write, self.resid_mid)
+
+    def add_mlp(self, x: Float[Tensor, "B S D"], write: Float[Tensor, "... D"]) -> Float[Tensor, "B S D"]:
+        """The residual stream at `resid_out`, from that at `resid_mid` and what the MLP writes."""
+        return self._added(x, write, self.resid_out)
+
+    def _added(self, x: Tensor, write: Tensor, site: Site) -> Tensor:
         x = x + write
-        x = self.resid_mid(x.relu() if self.residual_relu else x)
-        x = x + self.mlp(normed_read(x, self.ln_2, self.ln_p2, positions))
-        return self.resid_out(x.relu() if self.residual_relu else x)
+        after: Tensor = site(x.relu() if self.residual_relu else x)
+        return after
 
 
 def normed_read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, positions: Tensor | None) -> Tensor:
@@ -199,11 +246,6 @@ def normed_read(x: Tensor, norm: nn.Module, position_norm: nn.Module | None, pos
 def rows_at(x: Shaped[Tensor, "B T *width"], place: Int[Tensor, " B"]) -> Shaped[Tensor, "B 1 *width"]:
     """One position of each sequence."""
     return x[torch.arange(x.shape[0], device=x.device), place].unsqueeze(1)
-
-
-def rows_like(values: Shaped[Tensor, "B T *width"], x: Tensor, last: Int[Tensor, " B"]) -> Tensor:
-    """values [B, T, ...] at the positions that x has: all of them, or after a narrow layer each sequence's last."""
-    return values if values.shape[1] == x.shape[1] else rows_at(values, last)
 
 
 def sinusoidal_table(n_ctx: int, width: int) -> Float[Tensor, "n_ctx width"]:
@@ -275,42 +317,82 @@ class SparseTransformer(nn.Module):
         """Where the weights are."""
         return self.logit_bias.device
 
-    def forward(
-        self,
-        input_ids: Int[Tensor, "B T"],
-        cache: KVCache | None = None,
-        last_only: Tensor | None = None,
-        narrow: bool = False,
-    ) -> Float[Tensor, "B T V"]:
+    def forward(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position.
 
-        cache: continue a sequence whose earlier tokens it holds. last_only: positions [B]; then only those
-        rows are unembedded and the result is [B, V]. narrow: then the last layer, from its queries on, is
-        computed at those positions alone, and its sites show [B, 1, width]; without a cache only. Raises
-        UserError for more than n_ctx tokens or an id outside the vocabulary.
+        cache: continue a sequence whose earlier tokens it holds. Raises UserError for more than n_ctx tokens or an
+        id outside the vocabulary.
         """
-        x = self.final_hidden(input_ids, cache, last_only if narrow else None)
-        if last_only is not None:
-            input_ids = rows_at(input_ids, last_only)[:, 0]
-            x = x[:, 0] if narrow else rows_at(x, last_only)[:, 0]
-        logits = F.linear(x, self.lm_head.weight, self.logit_bias.to(x.dtype))
+        return self.unembed(self.final_hidden(input_ids, cache), input_ids)
+
+    def last_logits(
+        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: KVCache | None = None
+    ) -> Float[Tensor, "B V"]:
+        """`forward` at one position of each sequence: only these rows are unembedded."""
+        hidden = self.final_hidden(input_ids, cache)
+        return self.unembed(rows_at(hidden, last), rows_at(input_ids, last))[:, 0]
+
+    def final_hidden(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+        """What the unembedding reads: the normed residual stream after the last layer."""
+        x, positions = self.embed(input_ids, cache.length if cache is not None else 0)
+        return self.final_norm(self.between(x, 0, self.last_boundary, positions, cache))
+
+    @property
+    def last_boundary(self) -> int:
+        """The last of the 2L + 1 boundaries of the residual stream (see `between`)."""
+        return 2 * self.config.n_layer
+
+    def between(
+        self,
+        x: Float[Tensor, "B T D"],
+        start: int,
+        stop: int,
+        positions: Float[Tensor, "T P"] | None = None,
+        cache: KVCache | None = None,
+    ) -> Float[Tensor, "B T D"]:
+        """The residual stream at boundary `stop`, from x, that at boundary `start`.
+
+        Boundary 0 is what `embed` gives, 2i + 1 is after layer i's attention, 2i + 2 after its MLP; from the
+        `last_boundary` on, `read_out` takes over. positions: those of `embed`. cache: keys and values of earlier
+        tokens, in the layers that run. What torch.compile and FSDP make of whole layers has no part in half a one.
+        Raises ValueError for boundaries that the model lacks, or out of order.
+        """
+        if not 0 <= start <= stop <= self.last_boundary:
+            raise ValueError(f"no pass from boundary {start} to {stop}: they go from 0 to {self.last_boundary}")
+        for layer, block in enumerate(self.blocks):
+            attention, mlp = start <= 2 * layer < stop, start <= 2 * layer + 1 < stop
+            if attention and mlp:
+                x = self._checkpointed(block, x, positions, cache, layer)
+            elif attention:
+                x = self._checkpointed(self.block(layer).attention_half, x, positions, cache, layer)
+            elif mlp:
+                x = self._checkpointed(self.block(layer).mlp_half, x, positions)
+        return x
+
+    def _checkpointed(self, run: Callable[..., Tensor], x: Tensor, *others: object) -> Tensor:
+        if self.checkpoint_activations and torch.is_grad_enabled():
+            again: Tensor = checkpoint(run, x, *others, use_reentrant=False, preserve_rng_state=False)
+            return again
+        return run(x, *others)
+
+    def read_out(self, x: Float[Tensor, "B S D"], input_ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
+        """Logits from the residual stream after the last layer, at any positions. input_ids: the tokens there, for
+        the bigram table."""
+        return self.unembed(self.final_norm(x), input_ids)
+
+    def final_norm(self, x: Float[Tensor, "B S D"]) -> Float[Tensor, "B S D"]:
+        """What the unembedding reads of the residual stream after the last layer."""
+        hidden: Tensor = self.ln_f(self.final_resid(x))
+        return hidden
+
+    def unembed(self, hidden: Float[Tensor, "B S D"], input_ids: Int[Tensor, "B S"]) -> Float[Tensor, "B S V"]:
+        """Logits from what `final_norm` gives."""
+        logits = F.linear(hidden, self.lm_head.weight, self.logit_bias.to(hidden.dtype))
         return logits if self.bigram is None else logits + self.bigram(input_ids)
 
-    def final_hidden(
-        self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None, last: Tensor | None = None
-    ) -> Float[Tensor, "B T D"]:
-        """What the unembedding reads: the normed residual stream after the last layer. last [B]: only at these
-        positions, [B, 1, D]."""
-        x, positions = self.embed(input_ids, cache.length if cache is not None else 0)
-        for layer, block in enumerate(self.blocks):
-            here = last if layer == self.config.n_layer - 1 else None
-            if self.checkpoint_activations and torch.is_grad_enabled():
-                x = checkpoint(block, x, positions, cache, layer, here, use_reentrant=False, preserve_rng_state=False)
-            else:
-                x = block(x, positions, cache, layer, here)
-        return self.ln_f(self.final_resid(x))
-
-    def embed(self, input_ids: Int[Tensor, "B T"], start: int = 0) -> tuple[Float[Tensor, "B T D"], Tensor | None]:
+    def embed(
+        self, input_ids: Int[Tensor, "B T"], start: int = 0
+    ) -> tuple[Float[Tensor, "B T D"], Float[Tensor, "T P"] | None]:
         """The residual stream before the first layer, and the raw position channels [T, P] where the blocks read
         them beside it. start: position of the first token."""
         self.check_ids(input_ids, start)

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsecircuits.kernels import attention_at, causal_attention
 from sparsecircuits.models.sites import Site
-from sparsecircuits.models.transformer import SparseTransformer, normed_read, rows_at
+from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import in_chunks, pick_answers
@@ -92,9 +92,7 @@ class CompactForward:
                     taken = wiring.taken_by_sinks(layer, sink, heads, x.shape[1])
                     pre = pre + (taken if last is None else taken[last].unsqueeze(1))
                 update = wiring.gated(write, block.attn.resid_delta(pre))
-            out = (stream if last is None else rows_at(stream, last)) + update
-            mid: Tensor = block.resid_mid(out.relu() if block.residual_relu else out)
-            return mid
+            return block.add_attention(stream if last is None else rows_at(stream, last), update)
 
         return chunk.once((layer, "attention"), wiring.key(write), compute)
 
@@ -110,7 +108,7 @@ class CompactForward:
             full = chunk.once(
                 (layer, "attn.act_in"),
                 wiring.key_before(source),
-                lambda: attn.act_in(normed_read(x, block.ln_1, block.ln_p1, chunk.positions)),
+                lambda: attn.act_in(block.attention_read(x, chunk.positions)),
             )
             inputs = full[..., wiring.kept[source]]
         channels = _channels_of(heads, self._model.config.d_head)
@@ -142,7 +140,7 @@ class CompactForward:
                     full = chunk.once(
                         (layer, "mlp.act_in"),
                         wiring.key_before(source),
-                        lambda: block.mlp.act_in(normed_read(x, block.ln_2, block.ln_p2, positions)),
+                        lambda: block.mlp.act_in(block.mlp_read(x, positions)),
                     )
                     inputs = full[..., wiring.kept[source]]
                 neurons = x[..., :0]
@@ -151,9 +149,7 @@ class CompactForward:
                     neurons = block.mlp.post_act(pre)[..., wiring.kept[hidden]]
                 pre = wiring.product(write, neurons, wiring.kept[hidden])
                 update = wiring.gated(write, block.mlp.resid_delta(pre))
-            out = x + update
-            after: Tensor = block.resid_out(out.relu() if block.residual_relu else out)
-            return after
+            return block.add_mlp(x, update)
 
         return chunk.once((layer, "mlp"), wiring.key(write), compute)
 

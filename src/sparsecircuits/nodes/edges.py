@@ -64,12 +64,11 @@ class EdgeGates:
     gates: Float[Tensor, " E"]
 
     def hooks(
-        self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Callable[[Tensor], Tensor]]
+        self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Tensor]
     ) -> Iterator[tuple[nn.Module, ForwardHook]]:
         """(module, forward hook) pairs that close the gates. Differentiable in the gates.
 
-        instead(site)(x): what an edge from that site carries when off, where x is the site's activation; [width],
-        or as x.
+        instead(site): what an edge from that site carries when off; [width], or as the site's activation.
         """
         for join in joins(model):
             source, target = space.slices[join.source], space.slices[join.target]
@@ -77,9 +76,7 @@ class EdgeGates:
             if here.any():
                 yield join.linear, self._hook(join, here, source.start, target.start, instead(join.source))
 
-    def _hook(
-        self, join: Join, here: Tensor, source: int, target: int, instead: Callable[[Tensor], Tensor]
-    ) -> ForwardHook:
+    def _hook(self, join: Join, here: Tensor, source: int, target: int, instead: Tensor) -> ForwardHook:
         edges, device = self.edges[here], join.weight.device
         columns, column = edges.source.unique(return_inverse=True)
         rows, row = edges.target.unique(return_inverse=True)
@@ -88,8 +85,7 @@ class EdgeGates:
         columns, rows = (columns - source).to(device), (rows - target + join.offset).to(device)
 
         def hook(_module: nn.Module, inputs: tuple[Tensor], output: Tensor) -> Tensor:
-            constant = instead(inputs[0])[..., columns]
-            change = (constant - inputs[0][..., columns]) @ block.T
+            change = (instead[..., columns] - inputs[0][..., columns]) @ block.T
             return output.index_add(-1, rows, change.to(output.dtype))
 
         return hook

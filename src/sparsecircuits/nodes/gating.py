@@ -1,7 +1,7 @@
 """What runs and what is frozen while a model reads a batch of pairs: gates on nodes and edges, three ablations."""
 
 import contextlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 import torch
@@ -11,10 +11,11 @@ from torch import Tensor
 from sparsecircuits.kernels import gate_channels
 from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.sites import split_site
-from sparsecircuits.models.transformer import SparseTransformer, rows_like
+from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.donors import Donors, other_prompts
 from sparsecircuits.nodes.edges import EdgeGates
+from sparsecircuits.nodes.narrow import narrowed
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
@@ -38,21 +39,17 @@ class Gating:
     donors: Donors | None = None
 
     @contextlib.contextmanager
-    def over(self, model: SparseTransformer, batch: PairBatch) -> Iterator[None]:
-        """While open, a forward pass over the batch's tokens runs gated."""
+    def over(self, model: SparseTransformer, batch: PairBatch, *, narrow: bool = False) -> Iterator[None]:
+        """While open, a forward pass over the batch's tokens runs gated: a narrow one (see `nodes.narrow`), or one
+        of all positions."""
         on = self.space.split(self.gates.to(model.device, torch.float32))
-        instead = self._instead(model, batch)
-        last = torch.from_numpy(batch.last).to(model.device)
-
-        def beside(x: Tensor, values: Tensor) -> Tensor:
-            return values if values.dim() == 1 else rows_like(values, x, last)
+        instead = self._instead(model, batch, narrow)
 
         def freeze(site: str) -> Callable[[Tensor], Tensor]:
-            return lambda x: freeze_channels(x, on[site], beside(x, instead(site)))
+            return lambda x: freeze_channels(x, on[site], instead[site])
 
-        def carried(site: str) -> Callable[[Tensor], Tensor]:
-            values = instead(_after_attention(site) if self.ablation == "resample" else site)
-            return lambda x: beside(x, values)
+        def carried(site: str) -> Tensor:
+            return instead[_after_attention(site) if self.ablation == "resample" else site]
 
         with contextlib.ExitStack() as stack:
             if self.edges is not None:
@@ -61,10 +58,14 @@ class Gating:
             stack.enter_context(intervene(model, {site: freeze(site) for site in self.space.slices}))
             yield
 
-    def _instead(self, model: SparseTransformer, batch: PairBatch) -> Callable[[str], Tensor]:
-        if self.ablation == "resample":
-            return other_prompts(model, self.space, self.donors or Donors.pairs(batch)).__getitem__
-        return self.space.split(self.frozen.to(model.device)).__getitem__
+    def _instead(self, model: SparseTransformer, batch: PairBatch, narrow: bool) -> Mapping[str, Tensor]:
+        """What a node that is off carries, by site: [width], or [n, S, width] at the positions that the pass has."""
+        if self.ablation != "resample":
+            return self.space.split(self.frozen.to(model.device))
+        values = other_prompts(model, self.space, self.donors or Donors.pairs(batch))
+        return (
+            narrowed(values, model.config.n_layer, torch.from_numpy(batch.last).to(model.device)) if narrow else values
+        )
 
 
 def _after_attention(site: str) -> str:
@@ -73,5 +74,9 @@ def _after_attention(site: str) -> str:
 
 
 def freeze_channels(x: Tensor, gate: Tensor, instead: Tensor) -> Tensor:
-    """x * gate + instead * (1 - gate); `instead` is [n], or as x."""
-    return gate_channels(x, gate, instead) if instead.dim() == 1 else torch.lerp(instead, x, gate.to(x.dtype))
+    """x * gate + instead * (1 - gate); `instead` is [n], or as x. Raises ValueError where it is neither."""
+    if instead.dim() == 1:
+        return gate_channels(x, gate, instead)
+    if instead.shape != x.shape:  # one row would be stretched over all, in silence
+        raise ValueError(f"values of shape {tuple(instead.shape)} cannot stand for {tuple(x.shape)}")
+    return torch.lerp(instead, x, gate.to(x.dtype))

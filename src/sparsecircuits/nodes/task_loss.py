@@ -11,6 +11,7 @@ from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.narrow import logits_at
 from sparsecircuits.tasks import PairBatch
 
 EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory
@@ -21,12 +22,12 @@ def candidate_logits(
 ) -> Float[Tensor, "n 2"]:
     """Logits of the two answers after each prompt, in one forward pass; differentiable.
 
-    narrow: the last layer's sites show the last position alone, [2N, 1, width] (see the model).
+    narrow: the last layer's sites show the last position alone, [2N, 1, width] (see `nodes.narrow`).
     """
     device = model.device
     tokens, last = torch.from_numpy(batch.tokens).to(device), torch.from_numpy(batch.last).to(device)
-    with gating.over(model, batch) if gating is not None else contextlib.nullcontext():
-        logits = model(tokens, last_only=last, narrow=narrow)
+    with gating.over(model, batch, narrow=narrow) if gating is not None else contextlib.nullcontext():
+        logits = logits_at(model, tokens, last, narrow=narrow)
     return pick_answers(logits, batch).float()
 
 

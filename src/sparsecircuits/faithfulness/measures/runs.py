@@ -16,6 +16,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.narrow import logits_at
 from sparsecircuits.nodes.task_loss import chunks, correct_of, length_order, pick_answers
 from sparsecircuits.tasks import PairBatch
 
@@ -58,13 +59,13 @@ def final_logits(
         if gating is not None and donors is not None:
             here = replace(gating, ablation="resample", donors=donors.rows(start, stop, width))
         with contextlib.ExitStack() as stack:
+            narrow = changes is None  # changes may want every position of the last layer
             if here is not None:
-                stack.enter_context(here.over(model, chunk))
+                stack.enter_context(here.over(model, chunk, narrow=narrow))
             if changes is not None:
                 stack.enter_context(intervene(model, changes(start, stop, width)))
             tokens, last = (torch.from_numpy(x).to(model.device) for x in (chunk.tokens, chunk.last))
-            narrow = changes is None  # changes may want every position of the last layer
-            found.append(model(tokens, last_only=last, narrow=narrow).float().cpu())
+            found.append(logits_at(model, tokens, last, narrow=narrow).float().cpu())
     return torch.cat(found)
 
 

@@ -91,13 +91,12 @@ function tools(app: App, name: string): HTMLElement {
     html("button", { type: "button", class: "chip-button", title: "Put it in a group (g)", onclick: () => app.store.set({ drawer: "find" }) }, "Group…"));
 }
 
-/** A description from the faithfulness card, with how precise it is on held-out text. */
+/** What the faithfulness card says in words of when a node fires; precision and recall on held-out prompts are among them. */
 function description(app: App, name: string): HTMLElement | null {
-  const all = app.payload?.card?.descriptions as Record<string, { text?: unknown; precision?: unknown; recall?: unknown }> | undefined;
-  const found = all && typeof all === "object" && !Array.isArray(all) ? all[name] : undefined;
-  if (!found || typeof found.text !== "string") return null;
-  const rates = [isNumber(found.precision) ? `precision ${percent(found.precision)}` : null, isNumber(found.recall) ? `recall ${percent(found.recall)}` : null].filter(Boolean).join(", ");
-  return html("p", { class: "card-words" }, found.text, rates ? html("span", { class: "foot" }, ` (${rates})`) : null);
+  const all = app.payload?.card?.descriptions;
+  const entries: { name?: unknown; words?: unknown }[] = Array.isArray(all) ? all : [];
+  const words = entries.find((entry) => entry?.name === name)?.words;
+  return typeof words === "string" ? html("p", { class: "card-words" }, words) : null;
 }
 
 function bothSides(app: App, name: string): HTMLElement | null {
