@@ -20,7 +20,8 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, split_heads, topk_mask_reference
+from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, topk_mask_reference
+from sparsecircuits.kernels.attention import fused_attention
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 from sparsecircuits.training.hardware import keep_freed_memory
 
@@ -220,9 +221,7 @@ def _plain_abstopk(x: torch.Tensor, k: int) -> torch.Tensor:
 def _plain_attention(
     q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_head: int, sink: torch.Tensor | None = None
 ) -> torch.Tensor:
-    assert sink is None, "the presets have no sinks"
-    q, k, v = (split_heads(x, n_head) for x in (q, k, v))
-    return F.scaled_dot_product_attention(q, k, v, is_causal=True).transpose(1, 2).flatten(-2)
+    return fused_attention(q, k, v, n_head, sink)
 
 
 def _plain_cross_entropy(

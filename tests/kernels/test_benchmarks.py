@@ -6,6 +6,8 @@ import pytest
 import torch
 
 from sparsecircuits import benchmarks
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.training.config import nano
 
 
 def test_rows_hold_medians_their_ratio_and_the_bandwidth(monkeypatch):
@@ -19,6 +21,15 @@ def test_rows_hold_medians_their_ratio_and_the_bandwidth(monkeypatch):
     assert row["ratio"] == pytest.approx(row["baseline_ms"] / row["ours_ms"], rel=0.01)
     assert row["ratio"] > 2
     assert row["gb_per_s"] == pytest.approx(40 / row["ours_ms"], rel=0.01)
+
+
+def test_plain_pytorch_runs_the_preset_with_its_sinks():
+    model, ids = SparseTransformer(nano().model), torch.randint(0, 2048, (2, 20))
+    with torch.no_grad():
+        model.blocks[0].attn.sink_logit.fill_(1.0)
+        ours = model(ids)
+        with benchmarks.plain_pytorch():
+            torch.testing.assert_close(model(ids), ours, rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="needs a machine without a GPU")
