@@ -218,12 +218,6 @@ def _plain_abstopk(x: torch.Tensor, k: int) -> torch.Tensor:
     return torch.zeros_like(x).scatter(-1, kept, x.gather(-1, kept))
 
 
-def _plain_attention(
-    q: torch.Tensor, k: torch.Tensor, v: torch.Tensor, n_head: int, sink: torch.Tensor | None = None
-) -> torch.Tensor:
-    return fused_attention(q, k, v, n_head, sink)
-
-
 def _plain_cross_entropy(
     hidden: torch.Tensor,
     weight: torch.Tensor,
@@ -248,7 +242,7 @@ def _plain_project_with_floor(weight: torch.Tensor, k: int, floor: int = 0, dim:
 _PLAIN: dict[str, Callable[..., Any]] = {
     "models.sites.abstopk": _plain_abstopk,
     "models.sites.gelu_abstopk": lambda x, k: _plain_abstopk(F.gelu(x), k),
-    "models.transformer.causal_attention": _plain_attention,
+    "models.transformer.causal_attention": fused_attention,
     "models.transformer.linear_cross_entropy": _plain_cross_entropy,
     "kernels.rms_norm.rms_norm": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps),
     "kernels.sparse_linear.worth_it": lambda x, weight: False,

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.abstopk import abstopk_reference
-from sparsecircuits.kernels.attention import attention_reference, split_heads
+from sparsecircuits.kernels.attention import _sinks, attention_reference, split_heads
 from sparsecircuits.kernels.held import Held, _at_nonzeros
 from sparsecircuits.kernels.held_mlp import BLOCK, GROUPS, MOST_UNITS, _matrices, _shift, packed_bits, unpacked_bits
 
@@ -161,22 +161,18 @@ def _(
             (proj_starts.numpy(), proj_rows.numpy()),
             parameter_array(proj_values.detach()[proj_order]),
             parameter_array(_shift(proj_bias, outputs)),
-            parameter_array(_sinks(sink, n_head)),
+            _sinks(sink, n_head),
             *(t.numpy() for t in (y, qkv, mixed, lse, kept)),
             torch.get_num_threads(),
         )
     return y, qkv, kept, mixed, lse
 
 
-def _sinks(sink: Tensor | None, n_head: int) -> Float[Tensor, " H"]:
-    return torch.full((n_head,), -torch.inf) if sink is None else sink.detach().contiguous()
-
-
 @_held_attention.register_fake
 def _(x: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     *_, proj_starts, _, _, outputs, n_head, _, _, _ = rest
     batch, length, _ = x.shape
-    width, padded = len(proj_starts) - 1, (length + BLOCK - 1) // BLOCK * BLOCK
+    width, padded = len(proj_starts) - 1, _padded(length)
     qkv, mixed, lse = (x.new_empty(batch, rows, padded) for rows in (3 * width, width, n_head))
     kept = x.new_empty(batch, 3 * width, padded // 8, dtype=torch.uint8)
     return x.new_empty(batch, length, outputs), qkv, kept, mixed, lse
@@ -269,7 +265,7 @@ def _(
             parameter_array(attn_values),
             (proj_starts.numpy(), proj_rows.numpy()),
             parameter_array(proj_values.detach()[proj_order]),
-            parameter_array(_sinks(sink, n_head)),
+            _sinks(sink, n_head),
             *(t.numpy() for t in (dx, d_attn, d_bias, d_proj, d_sink)),
             max(1, min(GROUPS, len(source))),
             torch.get_num_threads(),
