@@ -220,6 +220,26 @@ def test_a_prompt_of_ones_own(visit: Callable[..., Any]) -> None:
     assert "shorten it" in page.locator("#prompts .trouble").inner_text()
 
 
+def test_an_answer_to_an_older_prompt_is_never_shown_under_a_newer_one(visit: Callable[..., Any]) -> None:
+    page = visit()
+    held: list[Any] = []
+    page.route("**/run", lambda route: route.continue_() if held else held.append(route))
+    with page.expect_request("**/run"):
+        page.keyboard.press("t")
+    page.clock.install()
+    page.clock.pause_at(page.evaluate("Date.now()") + 1000)
+    page.fill("textarea[name=prompt]", 'print("hello world')
+    page.keyboard.press("Control+Enter")  # with the clock stopped the page waits before it asks
+    with page.expect_event("requestfinished"):
+        held[0].continue_()
+    page.wait_for_timeout(300)
+    assert page.locator(".next").count() == 0
+    page.clock.resume()
+    page.wait_for_selector(".next")
+    tokens = page.locator(".prompt .token").all_text_contents()
+    assert "hello" in "".join(tokens), tokens
+
+
 def test_size_slider_follows_the_curve(visit: Callable[..., Any], viewer: ViewerServer) -> None:
     page = visit()
     page.focus("#size")

@@ -11,7 +11,15 @@ from collections.abc import Callable
 
 from sparsecircuits.data.tinypython import bindings, words
 from sparsecircuits.data.tinypython.definitions import class_definition, file_function, function
-from sparsecircuits.data.tinypython.expressions import any_list, atom, call, comparison, dict_literal, nested_list
+from sparsecircuits.data.tinypython.expressions import (
+    any_list,
+    atom,
+    call,
+    comparison,
+    dict_literal,
+    nested_list,
+    number,
+)
 from sparsecircuits.data.tinypython.file_use import named_path, opened, told, with_open
 from sparsecircuits.data.tinypython.statements import (
     assign,
@@ -120,6 +128,48 @@ def _enclosed(w: Writer, scope: Scope) -> list[str]:
     return lines
 
 
+def _item(w: Writer, scope: Scope, kind: float) -> str:
+    """An item of a row whose items are of one sort."""
+    if kind < 0.3:
+        return number(w)
+    if kind < 0.55:
+        return w.variable()
+    if kind < 0.7:
+        return f"{w.variable()} {w.pick('+-*')} {w.between(1, 99)}"
+    if kind < 0.8:
+        return f"{w.noun()}.{w.noun()}"
+    return word(w) if kind < 0.9 else atom(w, scope)
+
+
+def _row(w: Writer, scope: Scope) -> str:
+    kind = w.random()
+    return f"[{', '.join(_item(w, scope, kind) for _ in range(w.between(1, 11)))}]"
+
+
+def _rows(w: Writer, scope: Scope) -> list[str]:
+    """Rows that are short or long, alone or in a list, as a value of any kind; some over several lines."""
+    lines = []
+    for _ in range(w.between(1, 4)):
+        rows = [_row(w, scope) for _ in range(w.pick((1, 1, 1, 2, 3)))]
+        value = rows[0] if w.chance(0.45) else f"[{', '.join(rows)}]"
+        name, tight = w.fresh(scope), value.startswith("[[")
+        before = w.pick(
+            (
+                *(f"{name} = ", f"{name} = ", f"{name} += ", f"{name} = {w.noun()} + ", f"self.{w.noun()} = "),
+                *(f"{name} = {w.noun()} or ", f"{name} = {w.noun()} if {w.noun()} else ", "return_value = "),
+                *(f"{w.plural()}[{word(w)}] = ", f"{name} = {w.noun()} = ", f"assert {w.noun()} in ", f"{name} = not "),
+            )
+        )
+        if w.chance(0.12):
+            body = value[1:-1] if tight else value
+            lines += [f"{before}[", *indent([body if tight and w.chance(0.5) else f"{body},"]), "]"]
+        else:
+            lines.append(called(w, value) if w.chance(0.15) else before + value)
+        if w.chance(0.2):
+            lines += between(w, scope)
+    return lines
+
+
 def _headed(w: Writer, scope: Scope) -> list[str]:
     """Headers of loops and conditions with short bodies."""
     lines = []
@@ -144,8 +194,8 @@ def _ordinary(w: Writer, scope: Scope) -> list[str]:
 
 
 SNIPPETS: tuple[tuple[Snippet, int], ...] = (
-    (_filled, 24), (_filled_current, 10), (_traded, 13), (_named_open, 15), (with_open, 5), (_entered, 8),
-    (_printed, 10), (_enclosed, 8), (_headed, 8), (_ordinary, 8),
+    (_filled, 24), (_filled_current, 12), (_traded, 8), (_named_open, 18), (with_open, 5), (_entered, 6),
+    (_printed, 14), (_enclosed, 8), (_rows, 12), (_headed, 6), (_ordinary, 6),
 )  # fmt: skip
 _SNIPPETS = [snippet for snippet, weight in SNIPPETS for _ in range(weight)]
 

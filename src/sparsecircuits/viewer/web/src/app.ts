@@ -218,8 +218,9 @@ export class App {
 
   run(): void {
     clearTimeout(this.runTimer);
+    this.runNumber++; // an answer on its way is to a question that nobody asks any more
     if (!this.payload) return;
-    if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.runNumber++; this.tell(); return; }
+    if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.tell(); return; }
     this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
   }
 
@@ -233,7 +234,7 @@ export class App {
 
   private async runNow(): Promise<void> {
     const { pair, prompt, patch, scope, size, touch, selected } = this.state;
-    const number = ++this.runNumber;
+    const number = this.runNumber;
     this.running = true;
     this.tell();
     const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number) as [number, number]] : [];
