@@ -10,16 +10,13 @@ weights between them and a calibration fitted to the nonsense. Prints a line of 
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import sparsecircuits as sc
-from faults import circuit_of
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.faithfulness.card.verdict import judge
 from sparsecircuits.faithfulness.nulls import nonsense_task, null_controls, permuted_network
+from sparsecircuits.planted.faults import circuit_of
 
 NULL = "not distinguishable from null"
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from handmade import quote_model
 from sparsecircuits.cache import cache_root
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
+from sparsecircuits.planted.models import quote_model
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and processes that are started inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:

@@ -25,6 +25,7 @@ STREAM = {
     "circuits": ("kernels", "data", "models", "tasks", "nodes"),
     "pruning": ("kernels", "data", "models", "tasks", "nodes", "circuits"),
     "faithfulness": ("kernels", "data", "models", "tasks", "nodes", "circuits", "pruning"),
+    "planted": ("data", "models", "tasks", "nodes", "circuits", "pruning", "faithfulness"),
     "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits"),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
     "benchmarks": ("kernels", "data", "models", "sparsity", "training"),

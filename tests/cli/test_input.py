@@ -5,14 +5,14 @@ import json
 import pytest
 
 import sparsecircuits as sc
-from faults import circuit_of
-from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.cli import arguments, main
 from sparsecircuits.cli.show import print_table
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import near
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.faults import circuit_of
+from sparsecircuits.planted.models import QUOTE_NODES, quote_model
 
 
 @pytest.fixture(scope="module")

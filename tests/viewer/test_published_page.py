@@ -4,8 +4,8 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES
 from publishedfile import viz_data, write_viz_data
+from sparsecircuits.planted.models import QUOTE_NODES
 from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.server import serve
 
