@@ -11,7 +11,7 @@ import pytest
 import sparsecircuits
 
 ROOT = Path(sparsecircuits.__file__).parent
-COMMON = ("errors", "files", "locks", "seeds", "cache")
+COMMON = ("errors", "files", "locks", "seeds", "cache", "runs")
 """Single modules without a place in the stream: anyone may import them, and they import only one another."""
 STREAM = {
     "kernels": (),

@@ -5,8 +5,8 @@ import torch
 
 import sparsecircuits as sc
 from publishedfile import viz_data, write_viz_data
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.planted.models import QUOTE_NODES
-from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.server import serve
 
 pytestmark = pytest.mark.browser

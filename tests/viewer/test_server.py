@@ -17,10 +17,10 @@ from sparsecircuits.circuits.run_with import answer_logits, run_with
 from sparsecircuits.faithfulness.measures.estimate import estimate
 from sparsecircuits.faithfulness.nulls import nonsense_task, shuffled_labels
 from sparsecircuits.interop import pretrained
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
-from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.requests import RunRequest

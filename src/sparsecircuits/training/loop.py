@@ -23,14 +23,15 @@ from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.statistics import dead_units
-from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
+from sparsecircuits.models.storage import read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.runs import CHECKPOINTS, CONFIG_NAME
 from sparsecircuits.seeds import derived_seed
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.sparsity.start import start_sparse_
 from sparsecircuits.training.bigram import bigram_log_frequencies
-from sparsecircuits.training.checkpoints import DIRECTORY, checkpoint_steps, newest_checkpoint
+from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.compact import STORED, CompactWeights, held_apart
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, joined
@@ -258,7 +259,7 @@ class _Run:
 
     def _open_files(self, resume_step: int | None) -> None:
         write_config(self.config.model, self.out, self._about())
-        for folder in (self.out, self.out / DIRECTORY):
+        for folder in (self.out, self.out / CHECKPOINTS):
             sweep(folder)
         loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
         self.log = MetricsLog(self.out, resume_step, loggers)
