@@ -342,7 +342,7 @@ def test_a_folder_of_runs_and_a_file_without_its_model(run_dir: Path, tmp_path: 
         assert payload["edges"]
     finally:
         server.close()
-    with pytest.raises(sc.UserError, match="nothing at"):
+    with pytest.raises(sc.UserError, match="no circuit at"):
         circuit_files(tmp_path / "nowhere")
 
 
