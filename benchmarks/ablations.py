@@ -21,6 +21,7 @@ import sparsecircuits as sc
 from records import add_record, read_records
 from sparsecircuits.benchmarks import plain_pytorch
 from sparsecircuits.errors import UserError
+from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 
 VARIANTS: dict[str, dict[str, Any]] = {
@@ -70,7 +71,7 @@ def run(variant: str, seed: int, steps: int, data: str) -> dict[str, Any]:
             return {**record, "val_loss": None, "words": str(error)}
         lines = [
             json.loads(line)
-            for line in (Path(folder) / "run" / "metrics.jsonl").read_text(encoding="utf-8").strip().split("\n")
+            for line in (Path(folder) / "run" / METRICS_NAME).read_text(encoding="utf-8").strip().split("\n")
         ]
     losses = [line["val_loss"] for line in lines if "val_loss" in line]
     return {**record, "val_loss": losses[-1], "seconds": round(time.perf_counter() - started, 1)}

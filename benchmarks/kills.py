@@ -21,6 +21,7 @@ import torch
 
 from sparsecircuits.data.tinypython import generate_files
 from sparsecircuits.models.storage import load_tensors
+from sparsecircuits.runs import CONFIG_NAME, METRICS_NAME, WEIGHTS_NAME
 from sparsecircuits.training.checkpoints import checkpoint_steps
 from sparsecircuits.training.metrics import read_metrics
 
@@ -35,7 +36,7 @@ REFUSED = re.compile(
 
 def start(out: Path, corpus: Path) -> subprocess.Popen:
     """A training into `out`, or what goes on with one."""
-    more = ["--resume"] if (out / "config.json").exists() else ["--data", str(corpus), *OPTIONS]
+    more = ["--resume"] if (out / CONFIG_NAME).exists() else ["--data", str(corpus), *OPTIONS]
     command = [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), *more]
     return subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, text=True)
 
@@ -60,7 +61,7 @@ def killed_and_resumed(out: Path, corpus: Path, moment: float, both: bool) -> in
     """Kill a training `moment` seconds after its first file, go on with it to the end; the step of the checkpoint
     that it went on from. None if it was done before."""
     process = start_alone(out, corpus, both)
-    while not (out / "config.json").exists():
+    while not (out / CONFIG_NAME).exists():
         time.sleep(0.002)
     time.sleep(moment)
     process.send_signal(signal.SIGKILL)
@@ -76,8 +77,8 @@ def killed_and_resumed(out: Path, corpus: Path, moment: float, both: bool) -> in
 
 def same(run: Path, whole: Path) -> bool:
     """Whether two runs have the same weights and losses, to the bit, and left nothing beside them."""
-    weights = [load_tensors(folder / "model.safetensors")[0] for folder in (whole, run)]
-    losses = [[m["loss"] for m in read_metrics(folder / "metrics.jsonl") if "loss" in m] for folder in (whole, run)]
+    weights = [load_tensors(folder / WEIGHTS_NAME)[0] for folder in (whole, run)]
+    losses = [[m["loss"] for m in read_metrics(folder / METRICS_NAME) if "loss" in m] for folder in (whole, run)]
     equal = all(torch.equal(weights[0][name], tensor) for name, tensor in weights[1].items())
     return equal and weights[0].keys() == weights[1].keys() and losses[0] == losses[1] and not list(run.rglob(".*"))
 
@@ -96,7 +97,7 @@ def main() -> None:
             assert start(folder / "first", corpus).wait() == 0  # kernels and corpus come from their caches from here on
             whole = folder / "whole"
             process = start(whole, corpus)
-            while not (whole / "config.json").exists():
+            while not (whole / CONFIG_NAME).exists():
                 time.sleep(0.002)
             began = time.monotonic()
             assert process.wait() == 0

@@ -21,6 +21,7 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.losses import circuit_logits
 from sparsecircuits.nodes.calibration import fitted, training_pairs
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of
+from sparsecircuits.runs import circuit_path, circuits_folder
 from sparsecircuits.tasks import PLAIN, Pair, PairBatch
 
 NAME = "single_double_quote"
@@ -41,7 +42,7 @@ def after_calls(pairs: list[Pair], n: int, rng: random.Random) -> Iterator[Pair]
 
 def main(run: str) -> None:
     model = sc.load_model(run)
-    circuit = Circuit.load(Path(run) / "circuits" / NAME / "circuit.json")
+    circuit = Circuit.load(circuit_path(circuits_folder(Path(run)), NAME))
     task, plain = sc.get_task(NAME, model.tokenizer), sc.get_task(NAME + PLAIN, model.tokenizer)
     whole = fitted(model, training_pairs(task))
 

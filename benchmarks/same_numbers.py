@@ -2,7 +2,7 @@
 
     python benchmarks/same_numbers.py > before.txt      then move, then the same into after.txt, and diff the two
 
-Losses of tasks on the shipped nano model; and on the tests' hand-made model, with a second way to its answers: circuits
+Losses of tasks on the shipped nano model; and on the hand-made model, with a second way to its answers: circuits
 found by `prune`, with edges pruned and without; the quick card and the full one, with small prunings of the nulls;
 interventions; the viewer's payload and the weights of all nodes. One JSON line for each, and the SHA-256 of each and of
 all. What cannot be the same is left out: seconds. Numbers are comparable on one machine, with one set of libraries and
@@ -12,9 +12,7 @@ as many threads.
 import argparse
 import hashlib
 import json
-import sys
 from collections.abc import Iterator
-from pathlib import Path
 from typing import Any
 
 import torch
@@ -24,12 +22,10 @@ import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.data.tinypython import generate_files
 from sparsecircuits.nodes.ablation_values import pretraining_means
+from sparsecircuits.planted.models import two_way_model
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.viewer.payload import picture_payload
 from sparsecircuits.viewer.weights import node_weights
-
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-from handmade import two_way_model
 
 SCORED = ("single_double_quote", "bracket_counting", "while_return_true")
 TASK, TARGET = "single_double_quote.plain", 0.15

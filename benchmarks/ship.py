@@ -21,27 +21,29 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import prepare_tokens
 from sparsecircuits.files import sha256, write_text
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.interop.manifest import Manifest, Shipped, ShippedCircuit
 from sparsecircuits.interop.pretrained import MANIFEST_NAME, manifest
 from sparsecircuits.models.byte_rows import rounded
 from sparsecircuits.models.statistics import model_statistics
-from sparsecircuits.models.storage import (
-    CONFIG_NAME,
-    TOKENIZER_NAME,
-    WEIGHTS_NAME,
-    content_hash,
-    read_config,
-    save_native,
-)
+from sparsecircuits.models.storage import content_hash, read_config, save_native
 from sparsecircuits.models.transformer import count_parameters
 from sparsecircuits.nodes.calibration import fitted, training_pairs
 from sparsecircuits.nodes.task_score import score_on_task
-from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.runs import (
+    CIRCUIT_NAME,
+    CONFIG_NAME,
+    METRICS_NAME,
+    TOKENIZER_NAME,
+    WEIGHTS_NAME,
+    circuit_path,
+    circuits_folder,
+)
+from sparsecircuits.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1] / "pretrained"
 PAIRS = 256
-KEPT = (CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME, "circuit.json", "report.json", "report.md")
+KEPT = (CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME, CIRCUIT_NAME, "report.json", "report.md")
 
 
 @torch.no_grad()
@@ -68,7 +70,7 @@ def move(circuits: Path, folder: Path) -> None:
         anew = fitted(model, training_pairs(task), found.gating(model))
         found = found.model_copy(update={"scale": anew.scale, "shift": anew.shift})
         losses = measure(model, found, task)
-        found.model_copy(update={"losses": losses}).save(folder / "circuits" / task.name / "circuit.json")
+        found.model_copy(update={"losses": losses}).save(circuit_path(circuits_folder(folder), task.name))
         print(f"{task.name}: {losses.circuit:.4f}, whole model {losses.full_calibrated:.4f}", flush=True)
 
 

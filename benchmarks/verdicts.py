@@ -10,16 +10,14 @@ weights between them and a calibration fitted to the nonsense. Prints a line of 
 
 import argparse
 import json
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
-
 import sparsecircuits as sc
-from faults import circuit_of
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.faithfulness.card.verdict import judge
 from sparsecircuits.faithfulness.nulls import nonsense_task, null_controls, permuted_network
+from sparsecircuits.planted.faults import circuit_of
+from sparsecircuits.runs import circuit_path, circuits_folder
 
 NULL = "not distinguishable from null"
 
@@ -45,7 +43,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=20)
     given = parser.parse_args()
     model = sc.load_model(given.run)
-    circuit = sc.Circuit.load(given.run / "circuits" / given.task / "circuit.json")
+    circuit = sc.Circuit.load(circuit_path(circuits_folder(given.run), given.task))
     task = sc.get_task(given.task, model.tokenizer)
     rows = []
     for seed in range(given.seeds):

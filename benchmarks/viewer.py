@@ -15,7 +15,7 @@ import urllib.request
 from pathlib import Path
 
 import sparsecircuits as sc
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.viewer.server import serve
 
 KINDS = ("mean", "zero", "resample", "patch")

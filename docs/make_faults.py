@@ -4,17 +4,14 @@ python docs/make_faults.py
 """
 
 import re
-import sys
 from pathlib import Path
 
-sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
+from sparsecircuits.planted.faults import FAULTS, card_of, table
 
 PAGE = Path(__file__).with_name("faithfulness.md")
 
 
 def main() -> None:
-    from faults import FAULTS, card_of, table
-
     written = table({fault.words: card_of(fault) for fault in FAULTS})
     between = r"(?s)(<!-- faults -->\n).*(<!-- end of faults -->)"
     text = PAGE.read_text(encoding="utf-8")

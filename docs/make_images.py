@@ -15,8 +15,9 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 import sparsecircuits as sc
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.runs import CHECKPOINTS, circuit_path, circuits_folder
 from sparsecircuits.viewer.server import serve
 
 TARGET = Path(__file__).with_name("images")
@@ -26,15 +27,15 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 def prepare(run: Path, folder: Path) -> list[Path]:
     """Circuits to show: the run's first, one found with another seed, and one of another model."""
     copy = folder / run.resolve().name
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns("checkpoints"))
+    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(CHECKPOINTS))
     first = circuit_files(copy)[0]
     circuit, model = sc.Circuit.load(first), sc.load_model(copy)
     task = sc.get_task(circuit.task, model.tokenizer)
     second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7)).save(
-        copy / "circuits" / "other-seed" / "circuit.json"
+        circuit_path(circuits_folder(copy), "other-seed")
     )
     foreign = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
-    third = foreign.save(copy / "circuits" / "foreign" / "circuit.json")
+    third = foreign.save(circuit_path(circuits_folder(copy), "foreign"))
     return [first, second, third]
 
 

@@ -9,10 +9,10 @@ from typing import Any
 
 import pytest
 
-from handmade import quote_model
-from sparsecircuits.cache import cache_root
+from sparsecircuits.cache import kernels_cache
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
+from sparsecircuits.planted.models import quote_model
 
 # A shell starts what it runs in the background with Ctrl-C ignored, and processes that are started inherit that.
 if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
@@ -34,7 +34,7 @@ def _own_cache(tmp_path_factory):
     """Keep the tests' token caches out of the user's; compiled kernels stay where they are, also in processes that a
     test starts."""
     patch = pytest.MonkeyPatch()
-    patch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(cache_root() / "kernels"))
+    patch.setenv("NUMBA_CACHE_DIR", os.environ.get("NUMBA_CACHE_DIR") or str(kernels_cache()))
     patch.setenv("SPARSECIRCUITS_CACHE", str(tmp_path_factory.mktemp("cache")))
     yield
     patch.undo()

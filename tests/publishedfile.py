@@ -4,9 +4,9 @@ from pathlib import Path
 
 import torch
 
-from handmade import QUOTE_EDGES, QUOTE_NODES
 from sparsecircuits.interop.released import config_to_released
 from sparsecircuits.models.names import node_sites, split_node
+from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES
 
 LOSS, CIRCUIT_LOSS = 0.02, 0.11  # nats a prompt; the files hold twice this
 

@@ -11,7 +11,7 @@ import pytest
 import sparsecircuits
 
 ROOT = Path(sparsecircuits.__file__).parent
-COMMON = ("errors", "files", "locks", "seeds", "cache")
+COMMON = ("errors", "files", "locks", "seeds", "cache", "runs")
 """Single modules without a place in the stream: anyone may import them, and they import only one another."""
 STREAM = {
     "kernels": (),
@@ -25,6 +25,7 @@ STREAM = {
     "circuits": ("kernels", "data", "models", "tasks", "nodes"),
     "pruning": ("kernels", "data", "models", "tasks", "nodes", "circuits"),
     "faithfulness": ("kernels", "data", "models", "tasks", "nodes", "circuits", "pruning"),
+    "planted": ("data", "models", "tasks", "nodes", "circuits", "pruning", "faithfulness"),
     "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits"),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
     "benchmarks": ("kernels", "data", "models", "sparsity", "training"),

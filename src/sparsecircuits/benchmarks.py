@@ -12,15 +12,13 @@ import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
 from functools import partial
-from importlib import import_module
 from typing import Any
-from unittest.mock import patch
 
 import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, topk_mask_reference
+from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, use
 from sparsecircuits.kernels.attention import fused_attention
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 from sparsecircuits.training.hardware import keep_freed_memory
@@ -197,20 +195,13 @@ class _PlainStep(TrainingSteps):
             super().__call__()
 
 
-@contextlib.contextmanager
-def plain_pytorch(floor: bool = False) -> Iterator[None]:
+def plain_pytorch(floor: bool = False) -> contextlib.AbstractContextManager[None]:
     """While open, models and training use plain PyTorch in place of every kernel of ours.
 
     floor: keep the floor of nonzeros a row too, which nobody's one-line threshold does.
     """
-    replaced = dict(_PLAIN)
-    if floor:
-        replaced["sparsity.projection.project_topk_"] = _plain_project_with_floor
-    with contextlib.ExitStack() as stack:
-        for name, function in replaced.items():
-            module, _, attribute = name.rpartition(".")
-            stack.enter_context(patch.object(import_module(f"sparsecircuits.{module}"), attribute, function))
-        yield
+    plain = {name: function for name, function in _PLAIN.items() if not (floor and name == "project_topk_")}
+    return use("reference", **plain)
 
 
 def _plain_abstopk(x: torch.Tensor, k: int) -> torch.Tensor:
@@ -235,19 +226,14 @@ def _plain_project(weight: torch.Tensor, k: int, floor: int = 0, dim: int = 1) -
     return weight.mul_(weight.abs() >= threshold)
 
 
-def _plain_project_with_floor(weight: torch.Tensor, k: int, floor: int = 0, dim: int = 1) -> torch.Tensor:
-    return weight.mul_(topk_mask_reference(weight, k, floor, dim))
-
-
 _PLAIN: dict[str, Callable[..., Any]] = {
-    "models.sites.abstopk": _plain_abstopk,
-    "models.sites.gelu_abstopk": lambda x, k: _plain_abstopk(F.gelu(x), k),
-    "models.transformer.causal_attention": fused_attention,
-    "models.transformer.linear_cross_entropy": _plain_cross_entropy,
-    "kernels.rms_norm.rms_norm": lambda x, weight, eps: F.rms_norm(x, weight.shape, weight, eps),
-    "kernels.sparse_linear.worth_it": lambda x, weight: False,
-    "sparsity.projection.project_topk_": _plain_project,
+    "abstopk": _plain_abstopk,
+    "gelu_abstopk": lambda x, k: _plain_abstopk(F.gelu(x), k),
+    "causal_attention": fused_attention,
+    "linear_cross_entropy": _plain_cross_entropy,
+    "project_topk_": _plain_project,
 }
+"""Where anyone would write something faster than the definition, or less exact."""
 
 
 def _step_config(name: str, batch: int, layers: int | None = None) -> TrainConfig:

@@ -1,4 +1,5 @@
-"""Where this program keeps what it can make or fetch again. Imports no torch."""
+"""Where this program keeps what it can make or fetch again: a folder for each corpus's tokens, `models` for what was
+downloaded, `kernels` for what was compiled. Imports no torch."""
 
 import os
 from pathlib import Path
@@ -21,3 +22,13 @@ def cache_root() -> Path:
         return Path.home() / ".cache" / "sparsecircuits"
     except RuntimeError as error:
         raise UserError(f"this user has no home folder: set {VARIABLE} to a folder for what can be kept") from error
+
+
+def models_cache() -> Path:
+    """Where downloaded models are kept."""
+    return cache_root() / "models"
+
+
+def kernels_cache() -> Path:
+    """Where compiled kernels are kept, unless NUMBA_CACHE_DIR names another place."""
+    return cache_root() / "kernels"

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 from sparsecircuits.errors import Interrupted, TaskTooHard, UserError
 from sparsecircuits.files import recover_folder, replace_folder, write_text
 from sparsecircuits.locks import locked
-from sparsecircuits.models.storage import CONFIG_NAME, WEIGHTS_NAME
+from sparsecircuits.runs import CONFIG_NAME, WEIGHTS_NAME, circuit_path, circuits_folder, page_path
 from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.config import TrainConfig, nano
 from sparsecircuits.training.loop import saved_config
@@ -60,11 +60,11 @@ def run_quickstart(
                 shutil.rmtree(work, ignore_errors=True)
             raise
         replace_folder(out, work)
-    folder = shown / "circuits" / record["task"]
+    path = circuit_path(circuits_folder(shown), record["task"])
     return {
         "run": str(shown),
-        "circuit": str(folder / "circuit.json"),
-        "page": str(folder / "circuit.html"),
+        "circuit": str(path),
+        "page": str(page_path(path)),
         **record,
     }
 
@@ -110,7 +110,7 @@ def _keep(work: Path, out: Path) -> Path:
 
 def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: Callable[[str], None]) -> dict[str, Any]:
     from sparsecircuits.data import Tokenizer, prepare_tokens
-    from sparsecircuits.faithfulness.report import faithfulness
+    from sparsecircuits.faithfulness.report import save_with_card
     from sparsecircuits.training.loop import require_room, train
     from sparsecircuits.viewer.payload import picture_payload
     from sparsecircuits.viewer.picture import write_picture
@@ -134,10 +134,8 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
     say(f"3/4  pruning to the circuit of {TASK}")
     task, circuit = _found(model, config.seed, tokens.train, progress, say)
     say("4/4  drawing")
-    folder = work / "circuits" / task.name
-    circuit.save(folder / "circuit.json")
-    faithfulness(model, circuit, task).save(folder / "report.json")
-    write_picture(folder / "circuit.html", picture_payload(model, circuit, task))
+    path = save_with_card(model, task, circuit, circuits_folder(work))
+    write_picture(page_path(path), picture_payload(model, circuit, task))
     assert circuit.losses is not None
     return {
         "task": task.name,

@@ -8,13 +8,13 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES, openers, quote_model
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.measures.necessity import random_nodes_like
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.models import QUOTE_NODES, openers, quote_model
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.viewer.payload import picture_payload
 from sparsecircuits.viewer.picture import render_html

@@ -1,18 +1,23 @@
 """What is typed wrong is told in one line before any work: names, paths, files that are something else."""
 
 import json
+import shutil
+from pathlib import Path
 
 import pytest
 
 import sparsecircuits as sc
-from faults import circuit_of
-from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.cli import arguments, main
 from sparsecircuits.cli.show import print_table
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import near
+from sparsecircuits.interop import pretrained
+from sparsecircuits.interop.released import save_released
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.faults import circuit_of
+from sparsecircuits.planted.models import QUOTE_NODES, quote_model
+from sparsecircuits.runs import card_path
 
 
 @pytest.fixture(scope="module")
@@ -91,23 +96,68 @@ def test_view_takes_circuits_alone(capsys, run_with_circuits):
         assert f"{name} is no circuit that can be read" in line
 
 
-def test_report_takes_a_run_directory(capsys, run_with_circuits, monkeypatch):
+class Card:
+    """A faithfulness card that takes no time."""
+
+    def save(self, path):
+        return path
+
+    def model_dump(self, mode):
+        return {}
+
+
+class Server:
+    """A server that is gone at once."""
+
+    url = "http://127.0.0.1"
+
+    def wait(self):
+        pass
+
+
+@pytest.fixture
+def shown(monkeypatch, capsys):
+    """What a command's JSON is, measuring and serving left out."""
     from sparsecircuits.faithfulness import report as faithfulness
-
-    class Card:
-        def save(self, path):
-            return path
-
-        def model_dump(self, mode):
-            return {}
+    from sparsecircuits.viewer import server
 
     monkeypatch.setattr(faithfulness, "faithfulness", lambda *_a, **_k: Card())
-    with pytest.raises(SystemExit) as ended:
-        main(["report", str(run_with_circuits), "--json"])
-    assert not ended.value.code
-    reports = json.loads(capsys.readouterr().out)["reports"]
-    folder = run_with_circuits / "circuits"
-    assert [report["path"] for report in reports] == [str(folder / n / "report.json") for n in ("one", "two")]
+    monkeypatch.setattr(server, "serve", lambda *_a: Server())
+
+    def run(*typed):
+        with pytest.raises(SystemExit) as ended:
+            main([*map(str, typed), "--json"])
+        said = capsys.readouterr()
+        assert not ended.value.code, said.err
+        return json.loads(said.out)
+
+    return run
+
+
+@pytest.fixture
+def released_run(run_with_circuits, tmp_path):
+    """The circuits beside the same model in the released format."""
+    model = sc.load_model(run_with_circuits)
+    save_released(model, tmp_path / "released")
+    shutil.copytree(run_with_circuits / "circuits", tmp_path / "released" / "circuits")
+    return tmp_path / "released"
+
+
+@pytest.mark.parametrize("place", ["", "circuits", "circuits/one", "circuits/one/circuit.json", ".."])
+@pytest.mark.parametrize("kind", ["run_with_circuits", "released_run"])
+def test_report_takes_what_view_takes(shown, request, kind, place):
+    given = request.getfixturevalue(kind) / place
+    seen = [Path(path) for path in shown("view", given, "--no-open")["circuits"]]
+    reports = [report["path"] for report in shown("report", given)["reports"]]
+    assert [path.parent.name for path in seen] == (["one"] if "one" in place else ["one", "two"])
+    assert reports == [str(card_path(path)) for path in seen]
+
+
+def test_both_take_the_name_of_a_shipped_model(shown, run_with_circuits, monkeypatch):
+    monkeypatch.setattr(pretrained, "root", lambda: run_with_circuits.parent)
+    monkeypatch.setattr(arguments, "folder_of", lambda _: run_with_circuits)
+    assert len(shown("view", "pretrained:quotes", "--no-open")["circuits"]) == 2
+    assert [report["path"] for report in shown("report", "pretrained:quotes")["reports"]] == [None, None]
 
 
 def test_tables_show_brackets_as_they_are(capsys):

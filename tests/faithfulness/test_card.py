@@ -13,8 +13,6 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from faults import FAULTS, card_of, circuit_of
-from handmade import QUOTE_NODES, openers, quote_model
 from sparsecircuits.circuits.descriptions import f1
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.card import Report
@@ -30,6 +28,8 @@ from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, s
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Matched
+from sparsecircuits.planted.faults import FAULTS, card_of, circuit_of
+from sparsecircuits.planted.models import QUOTE_NODES, openers, quote_model
 from sparsecircuits.pruning.config import PruneConfig
 
 TINY_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)
@@ -146,7 +146,7 @@ def _check(fault, card):
 
 @pytest.mark.slow
 def test_the_table_in_the_docs_is_what_the_planted_faults_give():
-    from faults import table
+    from sparsecircuits.planted.faults import table
 
     cards = {}
     for fault in FAULTS:

@@ -7,8 +7,6 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from faults import circuit_of, with_frozen
-from handmade import QUOTE_NODES, quote_model
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.verdict import judge
@@ -22,6 +20,8 @@ from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, in_order, task_loss
 from sparsecircuits.nodes.task_score import score_on_task
+from sparsecircuits.planted.faults import circuit_of, with_frozen
+from sparsecircuits.planted.models import QUOTE_NODES, quote_model
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import load_task_file
 from sparsecircuits.viewer.peek import file_payload

@@ -11,7 +11,6 @@ from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 import sparsecircuits as sc
-from handmade import quote_model
 from publishedfile import viz_data
 from randommodels import bits, random_model
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
@@ -22,6 +21,7 @@ from sparsecircuits.interop.data_gym import load_data_gym, save_data_gym
 from sparsecircuits.interop.published import read_published
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.models import quote_model
 
 CONFIG = sc.ModelConfig(
     vocab_size=2048, n_ctx=12, n_layer=2, d_model=8, d_head=4, d_mlp=40, sink=True, bigram="none",

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 import sparsecircuits as sc
+from sparsecircuits.cache import models_cache
 from sparsecircuits.interop import download, names
 from sparsecircuits.models.storage import content_hash
 
@@ -90,7 +91,7 @@ def server(monkeypatch, tmp_path):
 
 
 def cached(name="final_model.pt"):
-    return names.cache_directory() / "csp_yolo2" / name
+    return models_cache() / "csp_yolo2" / name
 
 
 def test_a_name_loads_and_is_asked_for_once(server):

@@ -9,11 +9,15 @@ import sparsecircuits as sc
 from sparsecircuits.cli import main
 from sparsecircuits.files import sha256
 from sparsecircuits.interop import pretrained
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.interop.manifest import Manifest, Shipped
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import count_parameters
 from sparsecircuits.nodes.task_score import score_on_task
-from sparsecircuits.viewer.library import Library, circuit_files
+from sparsecircuits.planted.faults import circuit_of
+from sparsecircuits.planted.models import QUOTE_NODES
+from sparsecircuits.runs import circuit_path, circuits_folder
+from sparsecircuits.viewer.library import Library
 
 
 def shipped(folder, **changes):
@@ -65,13 +69,21 @@ def test_nothing_is_written_among_them(store, capsys):
     code, _, err = out_of(capsys, "prune", "pretrained:made", "single_double_quote.plain")
     assert code == 1
     assert "--out" in err
-    circuit = store / "made" / "circuits" / "single_double_quote" / "circuit.json"
-    circuit.parent.mkdir(parents=True)
-    circuit.write_text("{}")
-    code, _, err = out_of(capsys, "report", "pretrained:made")
-    assert code == 1
+    assert sorted(store.rglob("*")) == before
+
+
+def test_the_card_of_a_shipped_circuit_is_shown_and_not_saved(store, capsys):
+    model = sc.load_model("pretrained:made")
+    task = sc.get_task("single_double_quote.plain", model.tokenizer)
+    circuit_of(model, task, QUOTE_NODES).save(circuit_path(circuits_folder(store / "made"), task.name))
+    before = sorted(store.rglob("*"))
+    code, out, err = out_of(capsys, "report", "pretrained:made", "--json")
+    assert code == 0
+    (card,) = json.loads(out)["reports"]
+    assert card["holds_target"]
+    assert card["path"] is None
     assert "ships with the package" in err
-    assert sorted(store.rglob("*")) == sorted([*before, circuit, circuit.parent, circuit.parent.parent])
+    assert sorted(store.rglob("*")) == before
 
 
 @pytest.mark.parametrize(

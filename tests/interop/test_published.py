@@ -8,12 +8,12 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_EDGES, QUOTE_NODES
 from publishedfile import CIRCUIT_LOSS, LOSS, viz_data, write_viz_data
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.cli import main
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.interop.published import load_circuit, read_published
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES
 from sparsecircuits.viewer.server import serve
 
 

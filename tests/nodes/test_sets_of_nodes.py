@@ -9,7 +9,6 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 import sparsecircuits as sc
-from handmade import quote_model
 from sparsecircuits.data import Tokenizer, validation_batches
 from sparsecircuits.errors import NoSuchNode
 from sparsecircuits.nodes.ablation_values import pretraining_means
@@ -19,6 +18,7 @@ from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, candidate_logits, task_loss
+from sparsecircuits.planted.models import quote_model
 
 
 @pytest.fixture(scope="module")

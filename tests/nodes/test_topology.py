@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
 from randommodels import random_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
@@ -11,6 +10,7 @@ from sparsecircuits.models.sites import NODE_SITES, node_sites, split_node
 from sparsecircuits.nodes.edges import edges_between
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import join_between, joins, joins_at
+from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.viewer.weights import node_weights
 
 

@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 
 import sparsecircuits as sc
-from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import TaskTooHard
+from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.pruning.config import PruneConfig
 
 

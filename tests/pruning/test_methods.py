@@ -5,12 +5,12 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.circuits.extraction import edge_records
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.nodes.ablation_values import pretraining_means
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES, quote_model
 from sparsecircuits.pruning import edge_pruning
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edge_pruning import prune_edges

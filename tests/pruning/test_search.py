@@ -13,9 +13,9 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES
 from sparsecircuits.locks import locked
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.models import QUOTE_NODES
 from sparsecircuits.pruning import many
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search

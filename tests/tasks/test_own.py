@@ -5,7 +5,8 @@ import json
 import pytest
 
 import sparsecircuits as sc
-from sparsecircuits.tasks import TASK_FILE, task_of_circuit
+from sparsecircuits.runs import TASK_FILE
+from sparsecircuits.tasks import task_of_circuit
 from sparsecircuits.tasks.own import load_task_file
 
 HEAD = {"name": "closing", "description": "close a call or a list", "answers": [")", "]"]}

@@ -12,10 +12,11 @@ import sparsecircuits as sc
 from heldruns import EVERY, HELD, assert_same, interrupted, run_of, small_tokens, with_sparsity
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.schedules import SparsityConfig
 from sparsecircuits.training import loop
 from sparsecircuits.training.distributed import World
-from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+from sparsecircuits.training.metrics import read_metrics
 
 COMPACT = with_sparsity(start="uniform", state="compact")
 

@@ -11,10 +11,11 @@ from heldruns import HELD, assert_same, interrupted, small_tokens, with_sparsity
 from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.training import loop
 from sparsecircuits.training.loop import saved_config
-from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+from sparsecircuits.training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

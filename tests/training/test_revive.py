@@ -10,9 +10,10 @@ from heldruns import EVERY, HELD, assert_same, interrupted, run_of, small_tokens
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.statistics import UNITS
 from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.sparsity.schedules import SparsityConfig
-from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+from sparsecircuits.training.metrics import read_metrics
 
 
 @pytest.fixture(scope="module")

@@ -10,8 +10,8 @@ import pytest
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.descriptions import describe
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 

@@ -13,7 +13,8 @@ from test_server import ask
 
 import sparsecircuits as sc
 from sparsecircuits.faithfulness.card.card import Report
-from sparsecircuits.viewer.library import Library, circuit_files
+from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 DEEP = {"900 deep": "[" * 900 + "]" * 900, "50,000 deep": "[" * 50_000 + "]" * 50_000, "open": "[" * 50_000}

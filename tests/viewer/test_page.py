@@ -17,7 +17,7 @@ from sample_payload import INTO, random_payload
 import sparsecircuits as sc
 from axe import serious_faults
 from sparsecircuits.circuits.run_with import answer_logits, run_with
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.server import ViewerServer
 

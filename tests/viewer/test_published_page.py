@@ -4,9 +4,9 @@ import pytest
 import torch
 
 import sparsecircuits as sc
-from handmade import QUOTE_NODES
 from publishedfile import viz_data, write_viz_data
-from sparsecircuits.viewer.library import circuit_files
+from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.planted.models import QUOTE_NODES
 from sparsecircuits.viewer.server import serve
 
 pytestmark = pytest.mark.browser

@@ -10,7 +10,8 @@ from pydantic import ValidationError
 from sample_payload import quote_payload, random_payload
 from test_server import ask
 
-from sparsecircuits.viewer.library import Library, circuit_files
+from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.schema import CircuitList, Curve, NodeDetails, Payload, RunResult
 from sparsecircuits.viewer.sent import Sent
 from sparsecircuits.viewer.server import ViewerServer, serve

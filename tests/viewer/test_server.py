@@ -17,10 +17,10 @@ from sparsecircuits.circuits.run_with import answer_logits, run_with
 from sparsecircuits.faithfulness.measures.estimate import estimate
 from sparsecircuits.faithfulness.nulls import nonsense_task, shuffled_labels
 from sparsecircuits.interop import pretrained
+from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
-from sparsecircuits.viewer.library import circuit_files
 from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.requests import RunRequest
@@ -342,7 +342,7 @@ def test_a_folder_of_runs_and_a_file_without_its_model(run_dir: Path, tmp_path: 
         assert payload["edges"]
     finally:
         server.close()
-    with pytest.raises(sc.UserError, match="nothing at"):
+    with pytest.raises(sc.UserError, match="no circuit at"):
         circuit_files(tmp_path / "nowhere")
 
 

@@ -141,11 +141,13 @@ class Prune(Common):
 
 @dataclass(kw_only=True)
 class Report(Common):
-    """The faithfulness card of circuits (docs/faithfulness.md). Writes report.json, .md and .html beside each."""
+    """The faithfulness card of circuits (docs/faithfulness.md). Writes report.json, .md and .html beside each, but for
+    those that ship with the package."""
 
     function: ClassVar[str] = "report"
     circuits: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Each a circuit.json, a run directory (all its circuits), or a folder of runs."""
+    """Each what `view` takes: a circuit.json, a run directory (all its circuits), or a folder of runs; or a published
+    circuit (viz_data.pt), or a folder of those."""
     model: Path | None = None
     """The model; by default the run directory that the circuit lies in."""
     full: Annotated[bool, Flag] = False

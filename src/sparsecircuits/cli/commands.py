@@ -1,6 +1,7 @@
 """One function per command: call the library, print what it says."""
 
 import contextlib
+import functools
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -43,8 +44,9 @@ def quickstart(command: args.Quickstart) -> None:
 def train(command: args.Train) -> None:
     """Train into a run directory."""
     from sparsecircuits.models.transformer import count_parameters
+    from sparsecircuits.runs import METRICS_NAME
     from sparsecircuits.training.distributed import joined
-    from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+    from sparsecircuits.training.metrics import read_metrics
 
     with joined() as world:
         model = _train(command.config, command.out, command.resume, world)
@@ -198,8 +200,10 @@ def _print_found(found: list[dict[str, Any]], command: args.Prune) -> None:
 
 def _circuit_folders(command: args.Prune, models: tuple[Path, ...]) -> dict[Path, Path]:
     """Where each model's circuits go. Raises UserError when two would go to one place."""
+    from sparsecircuits.runs import circuits_folder
+
     if command.out is None:
-        folders = {path: (path if path.is_dir() else path.parent) / "circuits" for path in models}
+        folders = {path: circuits_folder(path) for path in models}
     else:
         folders = {path: command.out / path.resolve().name if command.beside else command.out for path in models}
     if len(set(folders.values())) < len(models):
@@ -281,18 +285,26 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
 
 
 def report(command: args.Report) -> None:
-    """Measure circuits and write report.json, report.md and report.html beside each."""
+    """Measure circuits and write report.json, report.md and report.html beside each, but for those that ship."""
     from sparsecircuits.faithfulness.report import faithfulness
+    from sparsecircuits.interop.circuit_files import circuit_files, read_circuit
+    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.interop.pretrained import ships
     from sparsecircuits.interop.published import load_circuit
+    from sparsecircuits.runs import card_path
     from sparsecircuits.tasks import task_of_circuit
-    from sparsecircuits.viewer.library import circuit_files
 
-    files = [file for path in command.circuits for file in (circuit_files(path) if path.is_dir() else [path])]
-    check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in files])
-    circuits = [load_circuit(path) for path in files]
+    files = [file for path in command.circuits for file in circuit_files(path)]
+    own = [path for path in files if not ships(path)]
+    check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in own])
+    for path in files:
+        read_circuit(path)
+    places = {path: command.model or _run_around(path) for path in files}
+    load = functools.lru_cache(maxsize=1)(load_model)  # a run's circuits follow one another
     reports = []
-    for path, circuit in zip(files, circuits, strict=True):
-        model = _model_of(path, command.model)
+    for path, place in places.items():
+        model = load(place)
+        circuit = load_circuit(path, model)
         task = task_of_circuit(circuit.task, path.parent, model.tokenizer)
         with progress(f"card of {circuit.task}") as update:
             card = faithfulness(
@@ -304,30 +316,29 @@ def report(command: args.Report) -> None:
                 seed=command.seed,
                 report=update,
             )
-        saved = card.save(path.with_name("report.json"))
-        reports.append({**card.model_dump(mode="json"), "path": str(saved)})
+        saved = str(card.save(card_path(path))) if path in own else None
+        if saved is None:
+            say(f"not saved: {path} ships with the package (copy the model's folder to keep cards in it)")
+        reports.append({**card.model_dump(mode="json"), "path": saved})
         if not command.json:
             print_text(card.to_markdown())
     if command.json:
         print_json({"reports": reports})
 
 
-def _model_of(circuit_path: Path, model: Path | None) -> "SparseTransformer":
-    """The given model, or that of the run directory around a circuit file."""
-    from sparsecircuits.interop.loading import load_model
-    from sparsecircuits.models.storage import CONFIG_NAME
+def _run_around(circuit: Path) -> Path:
+    """The run directory around a circuit file. Raises UserError where there is none."""
+    from sparsecircuits.runs import run_of
 
-    if model is not None:
-        return load_model(model)
-    for folder in Path(circuit_path).resolve().parents:
-        if (folder / CONFIG_NAME).exists():
-            return load_model(folder)
-    raise UserError(f"no run directory around {circuit_path}: say which model it is of with --model")
+    run = run_of(circuit)
+    if run is None:
+        raise UserError(f"no run directory around {circuit}: say which model it is of with --model")
+    return run
 
 
 def view(command: args.View) -> None:
     """Serve circuits to a browser on this machine."""
-    from sparsecircuits.viewer.library import circuit_files
+    from sparsecircuits.interop.circuit_files import circuit_files
     from sparsecircuits.viewer.server import serve
 
     check_paths(models=[command.model])
@@ -347,9 +358,9 @@ def convert(command: args.Convert) -> None:
     """Write a model, or a published circuit, in another format."""
     from sparsecircuits.interop.convert import convert, convert_circuit
     from sparsecircuits.interop.published import is_published
-    from sparsecircuits.interop.released import WEIGHTS_NAME
+    from sparsecircuits.runs import RELEASED_WEIGHTS
 
-    if is_published(command.source) and Path(command.source).name != WEIGHTS_NAME:
+    if is_published(command.source) and Path(command.source).name != RELEASED_WEIGHTS:
         check_paths(models=[command.model], data=command.data)
         circuit = convert_circuit(command.source, command.destination, command.to, command.model, command.data)
         sizes = {"n_nodes": len(circuit.nodes), "n_edges": len(circuit.edges)}

@@ -54,6 +54,11 @@ class TokenData:
     manifest: dict[str, Any]
     cached: bool
 
+    @classmethod
+    def of(cls, train: np.ndarray, val: np.ndarray) -> TokenData:
+        """Token ids at hand, one-dimensional."""
+        return cls(train, val, {}, cached=False)
+
     def sample(self) -> np.ndarray:
         """Training tokens in which every source has its share: all of `train`, for a mix its sources cut short."""
         mix = self.manifest.get("mix")

@@ -32,6 +32,7 @@ from sparsecircuits.nodes.calibration import training_pairs
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.many import save_circuit
+from sparsecircuits.runs import card_path
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.tasks.shortcuts import shortcuts_on
@@ -89,7 +90,7 @@ def faithfulness(
 def save_with_card(model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
     """Write <task>/circuit.json and, beside it, its quick card (see `pruning.many`). Returns the first's path."""
     path = save_circuit(model, task, circuit, folder)
-    faithfulness(model, circuit, task).save(path.with_name("report.json"))
+    faithfulness(model, circuit, task).save(card_path(path))
     return path
 
 

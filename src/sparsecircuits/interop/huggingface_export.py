@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Any
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import write_text
 from sparsecircuits.interop.huggingface_files import model_config, stamp
-from sparsecircuits.models.storage import TOKENIZER_NAME, TOKENIZER_SUM, build
+from sparsecircuits.models.storage import TOKENIZER_SUM, build
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
+from sparsecircuits.runs import TOKENIZER_NAME
 
 if TYPE_CHECKING:
     from sparsecircuits.interop.huggingface import SparseCircuitsForCausalLM

@@ -20,9 +20,10 @@ from sparsecircuits.models.storage import (
     read_safetensors,
 )
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.runs import CONFIG_NAME, WEIGHTS_NAME
 
 MODEL_TYPE = "sparsecircuits"
-CONFIG_NAME, WEIGHTS_NAME, INDEX_NAME = "config.json", "model.safetensors", "model.safetensors.index.json"
+INDEX_NAME = "model.safetensors.index.json"
 _FIELDS = tuple(ModelConfig().to_dict())
 
 

@@ -10,6 +10,7 @@ from sparsecircuits.interop.huggingface_files import is_hf, load_hf
 from sparsecircuits.interop.names import fetch, is_name
 from sparsecircuits.interop.pretrained import folder_of, is_pretrained
 from sparsecircuits.models import storage
+from sparsecircuits.runs import CONFIG_NAME, RELEASED_CONFIG, TOKENIZER_NAME
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
@@ -21,7 +22,7 @@ def require_model(path: str | Path) -> None:
     if is_pretrained(path):
         folder_of(str(path))
     elif not expanded(path).exists() and not is_name(str(path)):
-        raise UserError(f"no model at {path}: give a run directory (one with {storage.CONFIG_NAME})")
+        raise UserError(f"no model at {path}: give a run directory (one with {CONFIG_NAME})")
 
 
 def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
@@ -58,18 +59,18 @@ def _directory(path: str | Path) -> Path:
 def _read(directory: Path) -> "SparseTransformer":
     if is_hf(directory):
         return load_hf(directory)
-    if (directory / storage.CONFIG_NAME).exists():
+    if (directory / CONFIG_NAME).exists():
         return storage.load_native(directory)
-    if (directory / released.CONFIG_NAME).exists():
+    if (directory / RELEASED_CONFIG).exists():
         return released.load_released(directory)
-    raise UserError(f"{directory} holds no model: neither {storage.CONFIG_NAME} nor {released.CONFIG_NAME} is there")
+    raise UserError(f"{directory} holds no model: neither {CONFIG_NAME} nor {RELEASED_CONFIG} is there")
 
 
 def _check_tokenizer(tokenizer: "Tokenizer | None", directory: Path) -> None:
     """Raise UserError when the tokenizer of a folder is not the one that its config.json names by hash."""
     from sparsecircuits.data.tokenizer_format import canonical_hash
 
-    path = directory / storage.CONFIG_NAME
+    path = directory / CONFIG_NAME
     raw = read_json(path, "model config") if path.exists() else {}
     named, data = raw.get(storage.TOKENIZER_SUM), raw.get("data")
     if named is None and isinstance(data, dict):
@@ -78,15 +79,15 @@ def _check_tokenizer(tokenizer: "Tokenizer | None", directory: Path) -> None:
         return
     if tokenizer is None:
         if storage.TOKENIZER_SUM in raw and not is_hf(directory):
-            raise UserError(f"no tokenizer at {directory / storage.TOKENIZER_NAME}, although {path} names one")
+            raise UserError(f"no tokenizer at {directory / TOKENIZER_NAME}, although {path} names one")
         return  # `save_pretrained` of a model alone writes none
     found = [tokenizer.content_hash]
-    if (directory / storage.TOKENIZER_NAME).exists():  # earlier versions took the hash of all that the file says
-        found.append(canonical_hash(read_json(directory / storage.TOKENIZER_NAME, "tokenizer")))
+    if (directory / TOKENIZER_NAME).exists():  # earlier versions took the hash of all that the file says
+        found.append(canonical_hash(read_json(directory / TOKENIZER_NAME, "tokenizer")))
     if named not in found:
         raise UserError(
             f"the tokenizer in {directory} is not the one that the model was trained with (its hash is not that in "
-            f"{storage.CONFIG_NAME})"
+            f"{CONFIG_NAME})"
         )
 
 
@@ -95,8 +96,8 @@ def load_tokenizer(directory: str | Path) -> "Tokenizer | None":
     from sparsecircuits.data.tokenizer import Tokenizer
 
     directory = Path(directory)
-    if (directory / storage.TOKENIZER_NAME).exists():
-        return Tokenizer.load(directory / storage.TOKENIZER_NAME)
+    if (directory / TOKENIZER_NAME).exists():
+        return Tokenizer.load(directory / TOKENIZER_NAME)
     if (directory / data_gym.MERGES_NAME).exists():
         return data_gym.load_data_gym(directory)
     return None

@@ -4,9 +4,10 @@ import os
 import re
 from pathlib import Path
 
-from sparsecircuits.cache import cache_root
+from sparsecircuits.cache import models_cache
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop import released
+from sparsecircuits.runs import RELEASED_CONFIG, RELEASED_WEIGHTS
 
 RELEASED_URL = "https://openaipublic.blob.core.windows.net/circuit-sparsity"
 URL_VARIABLE = "SPARSECIRCUITS_RELEASED_URL"
@@ -36,19 +37,14 @@ def fetch(name: str) -> Path:
     return _from_hub(name.removeprefix(HUB_PREFIX)) if name.startswith(HUB_PREFIX) else _released(name)
 
 
-def cache_directory() -> Path:
-    """Where downloads are kept: $SPARSECIRCUITS_CACHE/models, by default ~/.cache/sparsecircuits/models."""
-    return cache_root() / "models"
-
-
 def _released(name: str) -> Path:
     from sparsecircuits.interop.download import download
 
     base = os.environ.get(URL_VARIABLE, RELEASED_URL).rstrip("/")
-    directory = cache_directory() / name
+    directory = models_cache() / name
     for file, check in (
-        (released.CONFIG_NAME, released.read_config),
-        (released.WEIGHTS_NAME, released.load_pt_tensors),
+        (RELEASED_CONFIG, released.read_config),
+        (RELEASED_WEIGHTS, released.load_pt_tensors),
     ):
         download(f"{base}/models/{name}/{file}", directory / file, check)
     return directory

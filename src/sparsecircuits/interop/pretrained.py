@@ -55,7 +55,12 @@ def folder_of(text: str) -> Path:
     return folder
 
 
+def ships(path: Path) -> bool:
+    """Whether a path lies among the models that ship: nothing is written there."""
+    return path.resolve().is_relative_to(root())
+
+
 def require_own(path: Path) -> None:
-    """Raise UserError for a path among the models that ship: nothing is written there."""
-    if path.resolve().is_relative_to(root()):
+    """Raise UserError for a path among the models that ship."""
+    if ships(path):
         raise UserError(f"{path} ships with the package: say where to with --out, or copy the model's folder first")

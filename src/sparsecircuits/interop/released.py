@@ -14,8 +14,8 @@ from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import build
 from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.runs import RELEASED_CONFIG, RELEASED_WEIGHTS
 
-CONFIG_NAME, WEIGHTS_NAME = "beeg_config.json", "final_model.pt"
 TOKENIZER_NAME = "tinypython_2k"
 
 _DEFAULTS: dict[str, Any] = {
@@ -62,7 +62,7 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
         c["d_mlp"] = raw.get("n_mlp")
     for key in _FLAGS:
         if not isinstance(c[key], bool):
-            raise UserError(f"{CONFIG_NAME}: {key} has the value {c[key]!r}, expected true or false")
+            raise UserError(f"{RELEASED_CONFIG}: {key} has the value {c[key]!r}, expected true or false")
     try:
         positions = "added"
         if c["d_pos_emb"]:
@@ -87,7 +87,7 @@ def config_from_released(raw: dict[str, Any]) -> ModelConfig:
             "abstopk": sites,
         }
     except (TypeError, ZeroDivisionError) as error:
-        raise UserError(f"{CONFIG_NAME} holds a value of the wrong type: {error}") from error
+        raise UserError(f"{RELEASED_CONFIG} holds a value of the wrong type: {error}") from error
     return ModelConfig.from_dict(fields)
 
 
@@ -178,9 +178,9 @@ def read_config(path: Path) -> dict[str, Any]:
 def load_released(directory: Path) -> SparseTransformer:
     """Load a released model directory. Never executes code (`weights_only`); raises UserError for anything
     missing, damaged, of a wrong shape, or not finite."""
-    config = config_from_released(read_config(directory / CONFIG_NAME))
-    state = load_pt_tensors(directory / WEIGHTS_NAME)
-    model = build(*_fit(config, state), str(directory / WEIGHTS_NAME))
+    config = config_from_released(read_config(directory / RELEASED_CONFIG))
+    state = load_pt_tensors(directory / RELEASED_WEIGHTS)
+    model = build(*_fit(config, state), str(directory / RELEASED_WEIGHTS))
     model.name = directory.resolve().name
     return model.eval()
 
@@ -212,9 +212,9 @@ def save_released(model: SparseTransformer, directory: Path) -> None:
         from sparsecircuits.interop.data_gym import save_data_gym
 
         save_data_gym(model.tokenizer, directory)
-    with atomic_path(directory / WEIGHTS_NAME) as temporary:
+    with atomic_path(directory / RELEASED_WEIGHTS) as temporary:
         torch.save(state_to_released(model), temporary)
-    write_text(directory / CONFIG_NAME, json.dumps(config, indent=1) + "\n")
+    write_text(directory / RELEASED_CONFIG, json.dumps(config, indent=1) + "\n")
 
 
 def load_pt_tensors(path: Path) -> dict[str, Tensor]:

@@ -2,7 +2,7 @@
 weight held as its nonzeros and their gradients at these alone, and others.
 
 Each is one torch.library operator with a plain-PyTorch reference, a fast CPU implementation and, for those named, one
-in Triton for CUDA. On a GPU the others use PyTorch's own operators.
+in Triton for CUDA. On a GPU the others use PyTorch's own operators. `use` says which implementation runs.
 """
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
@@ -13,6 +13,7 @@ from sparsecircuits.kernels.attention import (
     causal_attention,
     split_heads,
 )
+from sparsecircuits.kernels.choice import operators, use
 from sparsecircuits.kernels.cross_entropy import linear_cross_entropy
 from sparsecircuits.kernels.gate import gate_channels
 from sparsecircuits.kernels.gelu import gelu_abstopk
@@ -41,10 +42,12 @@ __all__ = [
     "held_attention",
     "held_mlp",
     "linear_cross_entropy",
+    "operators",
     "project_topk_",
     "rms_norm",
     "sparse_linear",
     "split_heads",
     "topk_mask_reference",
+    "use",
     "warm_up",
 ]

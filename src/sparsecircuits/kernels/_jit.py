@@ -18,7 +18,7 @@ from numba import njit
 from numba.core import caching, config
 
 import sparsecircuits
-from sparsecircuits.cache import cache_root
+from sparsecircuits.cache import kernels_cache
 from sparsecircuits.errors import UserError
 
 
@@ -35,7 +35,7 @@ def kernels_key() -> str:
 def _folder() -> Path:
     """One for each installation: an upgrade in place writes over what is out of date, other checkouts have theirs."""
     given = config.CACHE_DIR  # type: ignore[attr-defined]
-    root = Path(given) if given else cache_root() / "kernels"
+    root = Path(given) if given else kernels_cache()
     return root / hashlib.sha256(os.fsencode(Path(__file__).resolve().parent)).hexdigest()[:16]
 
 

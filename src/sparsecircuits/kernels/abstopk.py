@@ -10,6 +10,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.kernels import _gpu
+from sparsecircuits.kernels.choice import operator
 
 
 def abstopk_reference(x: Float[Tensor, "... n"], k: int) -> tuple[Float[Tensor, "... n"], Bool[Tensor, "... n"]]:
@@ -141,4 +142,14 @@ def abstopk(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
         return x
     if k == 0:
         return x * 0
+    return _some_kept(x, k)
+
+
+def _some_kept_reference(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
+    return abstopk_reference(x, k)[0]
+
+
+@operator("abstopk", _some_kept_reference)
+def _some_kept(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
+    """`abstopk` of a k between 0 and n."""
     return _abstopk(x, k)[0]

@@ -10,6 +10,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.choice import operator
 
 
 def attention_pattern(
@@ -38,7 +39,11 @@ def split_heads(x: Float[Tensor, "B T A"], n_head: int) -> Float[Tensor, "B H T 
 
 
 def attention_reference(
-    q: Float[Tensor, "B T A"], k: Float[Tensor, "B S A"], v: Float[Tensor, "B S A"], n_head: int, sink: Tensor | None
+    q: Float[Tensor, "B T A"],
+    k: Float[Tensor, "B S A"],
+    v: Float[Tensor, "B S A"],
+    n_head: int,
+    sink: Tensor | None = None,
 ) -> Float[Tensor, "B T A"]:
     """The plain-PyTorch definition and test oracle of `causal_attention`."""
     q, k, v = (split_heads(x, n_head) for x in (q, k, v))
@@ -147,6 +152,7 @@ def fused_attention(
     return y[:, :, 1:, :width].transpose(1, 2).flatten(-2)
 
 
+@operator("causal_attention", attention_reference)
 def causal_attention(
     q: Float[Tensor, "B T A"],
     k: Float[Tensor, "B T A"],

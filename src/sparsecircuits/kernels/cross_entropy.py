@@ -11,6 +11,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.choice import operator
 from sparsecircuits.kernels.held import Held, Pattern
 from sparsecircuits.kernels.held_mlp import BLOCK
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE, Nonzeros
@@ -216,12 +217,29 @@ def _add_gradients(
         grad_table.index_add_(0, ids, errors.to(grad_table.dtype))
 
 
+def cross_entropy_reference(
+    hidden: Float[Tensor, "n D"],
+    weight: Float[Tensor, "V D"],
+    bias: Float[Tensor, " V"],
+    targets: Int[Tensor, " n"],
+    table: Float[Tensor, "rows V"] | None = None,
+    ids: Int[Tensor, " n"] | None = None,
+    held: Held | None = None,
+) -> Float[Tensor, ""]:
+    """The plain-PyTorch definition of `linear_cross_entropy`, with all logits at once."""
+    logits = F.linear(hidden, weight if held is None else held.dense(), bias.to(hidden.dtype))
+    if table is not None:
+        logits = logits + table[targets if ids is None else ids]
+    return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
+
+
+@operator("linear_cross_entropy", cross_entropy_reference)
 def linear_cross_entropy(
     hidden: Float[Tensor, "n D"],
     weight: Float[Tensor, "V D"],
     bias: Float[Tensor, " V"],
     targets: Int[Tensor, " n"],
-    table: Float[Tensor, "V V"] | None = None,
+    table: Float[Tensor, "rows V"] | None = None,
     ids: Int[Tensor, " n"] | None = None,
     held: Held | None = None,
 ) -> Float[Tensor, ""]:
@@ -252,7 +270,4 @@ def linear_cross_entropy(
         rows = max(256, MOST_LOGITS // weight.shape[0])
         with torch.autocast(kind, enabled=False):
             return ChunkedCrossEntropy.apply(hidden, weight, bias, targets, table, ids, dtype, rows)
-    logits = F.linear(hidden, weight, bias.to(hidden.dtype))
-    if table is not None:
-        logits = logits + table[ids]
-    return F.cross_entropy(logits if logits.dtype == torch.float64 else logits.float(), targets)
+    return cross_entropy_reference(hidden, weight, bias, targets, table, ids)

@@ -4,6 +4,8 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
+from sparsecircuits.kernels.choice import operator
+
 
 @torch.library.custom_op("sparsecircuits::gate", mutates_args=())
 def _gate(x: Tensor, gate: Tensor, frozen: Tensor) -> Tensor:
@@ -55,6 +57,15 @@ def _backward(ctx, grad):
 _gate.register_autograd(_backward, setup_context=_setup)
 
 
+def gate_reference(
+    x: Float[Tensor, "... n"], gate: Float[Tensor, " n"], frozen: Float[Tensor, " n"]
+) -> Float[Tensor, "... n"]:
+    """The plain-PyTorch definition of `gate_channels`."""
+    gate = gate.to(x.dtype)
+    return torch.addcmul(frozen.detach().to(x.dtype) * (1 - gate), x, gate)
+
+
+@operator("gate_channels", gate_reference)
 def gate_channels(
     x: Float[Tensor, "... n"], gate: Float[Tensor, " n"], frozen: Float[Tensor, " n"]
 ) -> Float[Tensor, "... n"]:

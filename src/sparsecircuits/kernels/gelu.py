@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
+from sparsecircuits.kernels.choice import operator
 
 
 def gelu_abstopk_reference(x: Float[Tensor, "... n"], k: int) -> tuple[Float[Tensor, "... n"], Float[Tensor, "... n"]]:
@@ -47,6 +48,11 @@ def _backward(ctx, grad, _grad_slope):
 _gelu_abstopk.register_autograd(_backward, setup_context=_setup)
 
 
+def _kept_reference(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
+    return abstopk(F.gelu(x), k)
+
+
+@operator("gelu_abstopk", _kept_reference)
 def gelu_abstopk(x: Float[Tensor, "... n"], k: int) -> Float[Tensor, "... n"]:
     """The k largest |GELU(x)| along the last dimension, zero elsewhere. Differentiable once.
 

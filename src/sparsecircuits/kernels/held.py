@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from sparsecircuits.kernels import _gpu
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.choice import operator
 
 
 @dataclass(frozen=True)
@@ -80,13 +81,11 @@ class Held:
 
     def linear(self, x: Float[Tensor, "... columns"], bias: Tensor | None = None) -> Float[Tensor, "... rows"]:
         """x · weightᵀ + bias. Differentiable in x, values and bias."""
-        p = self.pattern
-        return _linear(x, self.values, bias, p.row_starts, p.columns, p.column_starts, p.rows, p.order)
+        return _held_linear(self, x, bias)
 
     def embed(self, ids: Int[Tensor, "..."]) -> Float[Tensor, "... columns"]:
         """The rows of the matrix that ids name. Differentiable in the values."""
-        p = self.pattern
-        return _embed(ids, self.values, p.row_starts, p.columns, p.shape[1])
+        return _held_embed(self, ids)
 
 
 @torch.library.custom_op("sparsecircuits::sampled_product", mutates_args=())
@@ -321,6 +320,28 @@ def _embed_backward(ctx, grad):
 
 
 _embed.register_autograd(_embed_backward, setup_context=_embed_setup)
+
+
+def _held_linear_reference(
+    held: Held, x: Float[Tensor, "... columns"], bias: Tensor | None
+) -> Float[Tensor, "... rows"]:
+    return torch.nn.functional.linear(x, held.dense().to(x.dtype), bias)
+
+
+@operator("held_linear", _held_linear_reference)
+def _held_linear(held: Held, x: Float[Tensor, "... columns"], bias: Tensor | None) -> Float[Tensor, "... rows"]:
+    p = held.pattern
+    return _linear(x, held.values, bias, p.row_starts, p.columns, p.column_starts, p.rows, p.order)
+
+
+def _held_embed_reference(held: Held, ids: Int[Tensor, "..."]) -> Float[Tensor, "... columns"]:
+    return held.dense()[ids]
+
+
+@operator("held_embed", _held_embed_reference)
+def _held_embed(held: Held, ids: Int[Tensor, "..."]) -> Float[Tensor, "... columns"]:
+    p = held.pattern
+    return _embed(ids, held.values, p.row_starts, p.columns, p.shape[1])
 
 
 class Embedding(nn.Embedding):

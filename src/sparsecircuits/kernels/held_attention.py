@@ -16,6 +16,7 @@ from torch import Tensor
 from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.abstopk import abstopk_reference
 from sparsecircuits.kernels.attention import _sinks, attention_reference, split_heads
+from sparsecircuits.kernels.choice import operator
 from sparsecircuits.kernels.held import Held, _at_nonzeros
 from sparsecircuits.kernels.held_mlp import BLOCK, GROUPS, MOST_UNITS, _matrices, _shift, packed_bits, unpacked_bits
 
@@ -45,13 +46,44 @@ def held_attention(
     Differentiable once, in x, both weights' values, both biases and the sinks. Raises ValueError where something kept
     is not positive.
     """
-    outputs, width = proj.pattern.shape
-    counts = [width if k is None else min(k, width) for k in kept]
+    width = proj.pattern.shape[1]
+    counts = tuple(width if k is None else min(k, width) for k in kept)
     if min(counts) < 1:
         raise ValueError(f"what is kept must be positive, got {kept}")
+    return _fused(x, attn, attn_bias, proj, proj_bias, sink, n_head, counts)
+
+
+def _unfused(
+    x: Float[Tensor, "B T inputs"],
+    attn: Held,
+    attn_bias: Tensor | None,
+    proj: Held,
+    proj_bias: Tensor | None,
+    sink: Tensor | None,
+    n_head: int,
+    counts: tuple[int, ...],
+) -> Float[Tensor, "B T outputs"]:
+    parts = F.linear(x, attn.dense(), attn_bias).chunk(3, dim=-1)
+    q, k, v = (abstopk_reference(part, count)[0] for part, count in zip(parts, counts, strict=True))
+    return F.linear(attention_reference(q, k, v, n_head, sink), proj.dense(), proj_bias)
+
+
+@operator("held_attention", _unfused)
+def _fused(
+    x: Float[Tensor, "B T inputs"],
+    attn: Held,
+    attn_bias: Tensor | None,
+    proj: Held,
+    proj_bias: Tensor | None,
+    sink: Tensor | None,
+    n_head: int,
+    counts: tuple[int, ...],
+) -> Float[Tensor, "B T outputs"]:
+    """`held_attention` of counts that fit."""
     p, q = attn.pattern, proj.pattern
     lists = (p.row_starts, p.columns, q.column_starts, q.rows, q.order)
-    return _held_attention(x, attn.values, attn_bias, proj.values, proj_bias, sink, *lists, outputs, n_head, *counts)[0]
+    weights = (attn.values, attn_bias, proj.values, proj_bias, sink)
+    return _held_attention(x, *weights, *lists, q.shape[0], n_head, *counts)[0]
 
 
 def _padded(length: int) -> int:

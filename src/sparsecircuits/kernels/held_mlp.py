@@ -15,6 +15,7 @@ from torch import Tensor
 
 from sparsecircuits.kernels._views import parameter_array
 from sparsecircuits.kernels.abstopk import abstopk_reference
+from sparsecircuits.kernels.choice import operator
 from sparsecircuits.kernels.held import Held, _at_nonzeros, _dense
 
 BLOCK = 64  # tokens of a block
@@ -41,13 +42,28 @@ def held_mlp(
     Differentiable once, in x, both weights' values and both biases. k: entries that AbsTopK keeps; None: all.
     Raises ValueError where k is not positive.
     """
-    units, outputs = fc.pattern.shape[0], proj.pattern.shape[0]
+    units = fc.pattern.shape[0]
     kept = units if k is None else min(k, units)
     if kept < 1:
         raise ValueError(f"k must be positive, got {k}")
+    return _fused(x, fc, fc_bias, proj, proj_bias, kept)
+
+
+def _unfused(
+    x: Float[Tensor, "... inputs"], fc: Held, fc_bias: Tensor | None, proj: Held, proj_bias: Tensor | None, k: int
+) -> Float[Tensor, "... outputs"]:
+    value, _ = abstopk_reference(F.gelu(F.linear(x, fc.dense(), fc_bias)), k)
+    return F.linear(value, proj.dense(), proj_bias)
+
+
+@operator("held_mlp", _unfused)
+def _fused(
+    x: Float[Tensor, "... inputs"], fc: Held, fc_bias: Tensor | None, proj: Held, proj_bias: Tensor | None, k: int
+) -> Float[Tensor, "... outputs"]:
+    """`held_mlp` of a k that fits."""
     p, q = fc.pattern, proj.pattern
     lists = (p.row_starts, p.columns, q.column_starts, q.rows, q.order)
-    return _held_mlp(x, fc.values, fc_bias, proj.values, proj_bias, *lists, outputs, kept)[0]
+    return _held_mlp(x, fc.values, fc_bias, proj.values, proj_bias, *lists, q.shape[0], k)[0]
 
 
 def packed_bits(mask: Bool[Tensor, "*rows n"]) -> UInt8[Tensor, "*rows n/8"]:

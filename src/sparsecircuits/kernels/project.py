@@ -9,6 +9,7 @@ from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.kernels import _gpu
+from sparsecircuits.kernels.choice import operator
 
 
 def topk_mask_reference(
@@ -84,5 +85,15 @@ def project_topk_(weight: Float[Tensor, "out in"], k: int, floor: int = 0, dim: 
     if k == 0:
         return weight.detach().zero_()
     with torch.no_grad():
-        _project(weight, k, floor, dim)
+        _projected(weight, k, floor, dim)
     return weight
+
+
+def _projected_reference(weight: Float[Tensor, "out in"], k: int, floor: int, dim: int) -> None:
+    weight.masked_fill_(~topk_mask_reference(weight, k, floor, dim), 0)
+
+
+@operator("project_topk_", _projected_reference)
+def _projected(weight: Float[Tensor, "out in"], k: int, floor: int, dim: int) -> None:
+    """`project_topk_` of arguments that fit, some of the weight kept."""
+    _project(weight, k, floor, dim)

@@ -6,6 +6,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.choice import operator
 
 EPSILON = torch.finfo(torch.float32).eps
 """One number for all types, so that a model in float64 computes what it does in float32."""
@@ -76,12 +77,20 @@ def _backward(ctx, grad, _grad_scales):
 _rms_norm.register_autograd(_backward, setup_context=_setup)
 
 
+def rms_norm_reference(
+    x: Float[Tensor, "... n"], weight: Float[Tensor, " n"], eps: float = EPSILON
+) -> Float[Tensor, "... n"]:
+    """PyTorch's own."""
+    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+
+
+@operator("rms_norm", rms_norm_reference)
 def rms_norm(x: Float[Tensor, "... n"], weight: Float[Tensor, " n"], eps: float = EPSILON) -> Float[Tensor, "... n"]:
     """x / √(mean x² + eps) · weight along the last dimension. Differentiable once in x and weight; on other devices
     and types PyTorch's own function."""
     if x.device.type == "cpu" and x.dtype == weight.dtype == torch.float32 and x.numel():
         return _rms_norm(x, weight, eps)[0]
-    return F.rms_norm(x, (x.shape[-1],), weight, eps)
+    return rms_norm_reference(x, weight, eps)
 
 
 class RMSNorm(nn.RMSNorm):

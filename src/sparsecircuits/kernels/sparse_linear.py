@@ -10,6 +10,7 @@ from jaxtyping import Float
 from torch import Tensor, nn
 
 from sparsecircuits.kernels._views import parameter_array
+from sparsecircuits.kernels.choice import operator
 from sparsecircuits.kernels.held import Held, multiply_lists
 
 # Below this density the sparse product beats the dense one on a CPU (measured: `bench sparse-linear`).
@@ -85,6 +86,16 @@ def _backward(ctx, grad):
 _sparse_product.register_autograd(_backward, setup_context=_setup)
 
 
+def linear_reference(
+    x: Float[Tensor, "... inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "... outputs"]:
+    """The dense product."""
+    return F.linear(x, weight, bias)
+
+
+@operator("sparse_linear", linear_reference)
 def sparse_linear(
     x: Float[Tensor, "... inputs"],
     weight: Float[Tensor, "outputs inputs"],
@@ -107,6 +118,16 @@ def worth_it(x: Tensor, weight: Tensor) -> bool:
     )
 
 
+@operator("linear", linear_reference)
+def linear(
+    x: Float[Tensor, "... inputs"],
+    weight: Float[Tensor, "outputs inputs"],
+    bias: Float[Tensor, " outputs"] | None = None,
+) -> Float[Tensor, "... outputs"]:
+    """x · weightᵀ + bias by whichever product is the faster one."""
+    return sparse_linear(x, weight, bias) if worth_it(x, weight) else F.linear(x, weight, bias)
+
+
 class Linear(nn.Linear):
     """nn.Linear that takes the sparse product where that is faster. Same parameters, same result to
     float32 rounding. While it trains, its weight may be held as its nonzeros."""
@@ -117,6 +138,4 @@ class Linear(nn.Linear):
         """x: [..., inputs] -> [..., outputs]."""
         if self.held is not None:
             return self.held.linear(x, self.bias)
-        if worth_it(x, self.weight):
-            return sparse_linear(x, self.weight, self.bias)
-        return F.linear(x, self.weight, self.bias)
+        return linear(x, self.weight, self.bias)

@@ -22,8 +22,8 @@ from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
 from sparsecircuits.models.byte_rows import from_bytes, to_bytes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.runs import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME
 
-CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "config.json", "model.safetensors", "tokenizer.json"
 FORMAT = "sparsecircuits-1"
 CHECKSUM, CONFIG_SUM = "sha256", "config_sha256"
 """Keys of the weights' header: their checksum, and that of the config that they were saved with."""

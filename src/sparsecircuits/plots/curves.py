@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.training.metrics import METRICS_NAME, read_metrics
+from sparsecircuits.runs import METRICS_NAME
+from sparsecircuits.training.metrics import read_metrics
 
 AXES = {"steps": "step", "tokens": "tokens", "minutes": "seconds"}
 """Horizontal axes, and the field of a metrics line that each comes from."""

@@ -18,7 +18,8 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.search import search
 from sparsecircuits.pruning.workers import pool, refuse_in_worker
-from sparsecircuits.tasks import TASK_FILE, Task, write_task_file
+from sparsecircuits.runs import TASK_FILE, circuit_path, search_folder
+from sparsecircuits.tasks import Task, write_task_file
 from sparsecircuits.tasks.own import FileTask
 
 Report = Callable[[float, str], None]
@@ -48,9 +49,10 @@ class _Pruning:
 
 def save_circuit(_model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
     """Write <task>/circuit.json and, for a task of one's own, its pairs. Returns the first's path."""
+    path = circuit_path(folder, task.name)
     if isinstance(task, FileTask):
-        write_task_file(task, folder / task.name / TASK_FILE)
-    return circuit.save(folder / task.name / "circuit.json")
+        write_task_file(task, path.with_name(TASK_FILE))
+    return circuit.save(path)
 
 
 def prune_tasks(
@@ -124,7 +126,7 @@ def search_tasks(
                     model,
                     task,
                     target_loss,
-                    folder / task.name / "search",
+                    search_folder(folder, task.name),
                     trials=trials,
                     workers=workers,
                     config=config,

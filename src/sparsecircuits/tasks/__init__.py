@@ -7,6 +7,7 @@ import dataclasses
 from typing import TYPE_CHECKING
 
 from sparsecircuits.errors import UserError, no_such
+from sparsecircuits.runs import TASK_FILE
 from sparsecircuits.tasks.accumulators import SET_OR_STRING, SET_OR_STRING_FIXEDVARNAME
 from sparsecircuits.tasks.base import SPLITS, Pair, PairBatch, Task
 from sparsecircuits.tasks.brackets import BRACKET_BRACE, BRACKET_COUNTING
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
 
 __all__ = [
     "SPLITS",
-    "TASK_FILE",
     "Pair",
     "PairBatch",
     "Task",
@@ -42,7 +42,6 @@ __all__ = [
     "write_task_file",
 ]
 
-TASK_FILE = "task.jsonl"
 """The pairs of a task of one's own, beside the circuit that was found for it."""
 
 PLAIN = ".plain"

@@ -20,15 +20,15 @@ from torch import Tensor
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, read_text, sha256, write_text
 from sparsecircuits.models.torch_files import load_plain
+from sparsecircuits.runs import CHECKPOINTS
 from sparsecircuits.training.distributed import World
 
-DIRECTORY = "checkpoints"
 MANIFEST = "checkpoint.json"
 _NAME = re.compile(r"step-([0-9]{1,18})(\.pt)?")
 
 
 def _path(run: Path, step: int) -> Path:
-    return Path(run) / DIRECTORY / f"step-{step:08d}.pt"
+    return Path(run) / CHECKPOINTS / f"step-{step:08d}.pt"
 
 
 def _checksum_path(path: Path) -> Path:
@@ -91,7 +91,7 @@ def save_shards(
 
 def _checkpoints(run: Path) -> list[tuple[int, Path]]:
     """(step, file or folder), ascending."""
-    folder = Path(run) / DIRECTORY
+    folder = Path(run) / CHECKPOINTS
     found = [(_NAME.fullmatch(path.name), path) for path in folder.glob("step-*")]  # others' files are left alone
     return sorted((int(name[1]), path) for name, path in found if name is not None)
 
@@ -123,7 +123,7 @@ def newest_checkpoint(run: Path) -> tuple[int, Path] | None:
         except (UserError, OSError, ValueError, KeyError, TypeError, AttributeError) as error:
             warnings.warn(f"checkpoint {path} is damaged ({error}): trying the one before", stacklevel=2)
     if found:
-        raise UserError(f"all checkpoints under {Path(run) / DIRECTORY} are damaged: start the run anew")
+        raise UserError(f"all checkpoints under {Path(run) / CHECKPOINTS} are damaged: start the run anew")
     return None
 
 

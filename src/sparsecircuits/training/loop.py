@@ -23,14 +23,15 @@ from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.statistics import dead_units
-from sparsecircuits.models.storage import CONFIG_NAME, read_config, save_native, write_config
+from sparsecircuits.models.storage import read_config, save_native, write_config
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.runs import CHECKPOINTS, CONFIG_NAME
 from sparsecircuits.seeds import derived_seed
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.sparsity.start import start_sparse_
 from sparsecircuits.training.bigram import bigram_log_frequencies
-from sparsecircuits.training.checkpoints import DIRECTORY, checkpoint_steps, newest_checkpoint
+from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.compact import STORED, CompactWeights, held_apart
 from sparsecircuits.training.config import TrainConfig
 from sparsecircuits.training.distributed import World, joined
@@ -42,6 +43,7 @@ from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
 from sparsecircuits.training.metrics import MetricsLog
 from sparsecircuits.training.optimizer import build_adam, decay_, decayed_weights, gradient_rms, scale_gradients_
+from sparsecircuits.training.parts import Evaluator, Sampler
 from sparsecircuits.training.revive import UNTIL, Reviver, require_revivable
 from sparsecircuits.training.status import Status
 
@@ -53,6 +55,9 @@ def train(
     resume: bool = False,
     init: SparseTransformer | None = None,
     tokens: TokenData | Callable[[], TokenData] | None = None,
+    sampler: Sampler | None = None,
+    evaluate: Evaluator | None = None,
+    tokenizer: Tokenizer | None = None,
     report: Callable[[Status], None] | None = None,
     device: str | None = None,
 ) -> SparseTransformer:
@@ -60,16 +65,18 @@ def train(
 
     resume: go on from the newest whole checkpoint (the saved config decides); a run resumed on the same
     machine ends with the weights of an uninterrupted one. init: begin with this model's weights instead of random ones;
-    the run keeps its name (`config.init`). tokens: prepared data, or what prepares it once `out` has
-    been checked; by default `config.data` is prepared. report: called after every step. Under torchrun the
-    processes train one model together (`config.parallel`): each takes its part of every batch, and the first writes
-    the files.
+    the run keeps its name (`config.init`). tokens: prepared data (`TokenData.of` makes it of two arrays), or what
+    prepares it once `out` has been checked; by default `config.data` is prepared. sampler: gives the batches instead of
+    shuffled windows of these tokens, whose validation split is still measured on. evaluate: measures more than the
+    validation loss. tokenizer: the one the tokens were made with, by default the shipped one. A resumed run is given
+    the same sampler, evaluator and tokenizer again. report: called after every step. Under torchrun the processes train
+    one model together (`config.parallel`): each takes its part of every batch, and the first writes the files.
 
     Raises UserError for a directory that holds another run or that another process trains into, a bad config, a
     model to begin with of another shape or tokenizer, or a loss that is not finite.
     """
     keep_freed_memory()
-    out, tokenizer = Path(out), Tokenizer.default()
+    out, tokenizer = Path(out), tokenizer or Tokenizer.default()
     if init is not None:
         require_alike(init, config, tokenizer)
         config = dataclasses.replace(config, init=config.init or init.name or "a model in memory")
@@ -81,7 +88,7 @@ def train(
             tokens = world.first_here(lambda: prepare_tokens(config.data, tokenizer))
         elif callable(tokens):
             tokens = world.first_here(tokens)
-        run = _Run(config, out, tokens, tokenizer, world.device(device), world, init)
+        run = _Run(config, out, tokens, tokenizer, world.device(device), world, init, sampler, evaluate)
         return run.train(resume, report)
 
 
@@ -150,6 +157,8 @@ class _Run:
         device: torch.device,
         world: World = World(),  # noqa: B008 (frozen)
         init: SparseTransformer | None = None,
+        sampler: Sampler | None = None,
+        evaluate: Evaluator | None = None,
     ) -> None:
         if tokenizer.vocab_size > config.model.vocab_size:
             raise UserError(
@@ -197,7 +206,8 @@ class _Run:
         elif config.sparsity.regrow_every > 1 and self.projector.targets:
             names = [target.name for target in self.projector.targets]
             self.held = self.engine.held_weights(names, self.adam, config)
-        self.sampler = open_sampler(
+        self.evaluate = evaluate
+        self.sampler: Sampler = sampler or open_sampler(
             tokens, tokenizer, config.model.n_ctx, config.batch_size, config.seed, block_tokens=config.shuffle_tokens
         )
         sample = zlib.crc32(np.ascontiguousarray(tokens.train[:1_000_000]).tobytes())
@@ -258,7 +268,7 @@ class _Run:
 
     def _open_files(self, resume_step: int | None) -> None:
         write_config(self.config.model, self.out, self._about())
-        for folder in (self.out, self.out / DIRECTORY):
+        for folder in (self.out, self.out / CHECKPOINTS):
             sweep(folder)
         loggers = open_loggers(self.config.logger, self.out, self.config.to_dict(), resume_step)
         self.log = MetricsLog(self.out, resume_step, loggers)
@@ -293,7 +303,7 @@ class _Run:
     def _take_step(self, progress: float) -> tuple[float, float, float]:
         """One optimizer step; (loss, gradient root-mean-square, learning rate)."""
         settings = self.config.optimizer
-        inputs, targets = self.sampler.next()  # the whole batch: all processes draw the same one
+        inputs, targets = self._next_batch()
         if self.gates is not None:
             self.gates.prepare(derived_seed(self.config.seed, self.step))
         regrows = self.step % self.config.sparsity.regrow_every == 0
@@ -323,6 +333,14 @@ class _Run:
         if self.held is not None and held is None:
             self.held.hold()
         return loss, float(rms), rate
+
+    def _next_batch(self) -> tuple[np.ndarray, np.ndarray]:
+        """The whole batch: all processes draw the same one. Raises UserError for one of another shape."""
+        inputs, targets = self.sampler.next()
+        expected = self.config.batch_size, self.config.model.n_ctx
+        if inputs.shape != expected or targets.shape != expected:
+            raise UserError(f"the sampler gave batches of {inputs.shape} and {targets.shape}, not of {expected}")
+        return inputs, targets
 
     def _revive(self, progress: float) -> None:
         """At the end of a step with dense gradients: dead units begin anew, where it is time for that."""
@@ -376,6 +394,9 @@ class _Run:
             self.gates.settle()
         measured, fired = validate(self.engine, self.tokens.val, self.config, self.loss)
         self.val_loss = measured["val_loss"]
+        if self.evaluate is not None:
+            with torch.no_grad(), self.engine.uncompiled():
+                measured = {**self.evaluate(self.model), **measured}
         return measured, fired
 
     def _write_measured(self, measured: dict[str, float], **more: float | bool) -> None:

@@ -7,8 +7,7 @@ from typing import Any, Protocol
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import json_lines, read_text, write_text
-
-METRICS_NAME = "metrics.jsonl"
+from sparsecircuits.runs import METRICS_NAME
 
 
 class Logger(Protocol):

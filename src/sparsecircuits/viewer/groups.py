@@ -8,7 +8,6 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
 
-GROUPS_SUFFIX = ".groups.json"
 MOST_NODES = 20_000
 LARGEST_FILE = 20_000_000  # bytes
 

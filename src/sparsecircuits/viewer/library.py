@@ -7,8 +7,10 @@ from typing import TYPE_CHECKING
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
+from sparsecircuits.interop.circuit_files import read_circuit
 from sparsecircuits.interop.pretrained import require_own
-from sparsecircuits.viewer.groups import GROUPS_SUFFIX, Groups
+from sparsecircuits.runs import card_path, groups_path, run_of
+from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.peek import file_payload
 from sparsecircuits.viewer.schema import CircuitRecord, Payload
 
@@ -16,30 +18,6 @@ if TYPE_CHECKING:
     from sparsecircuits.faithfulness.card.schema import CardData
     from sparsecircuits.models.transformer import SparseTransformer
     from sparsecircuits.viewer.live import LiveCircuit
-
-_PATTERNS = ("circuit.json", "*/circuit.json", "circuits/*/circuit.json", "*/circuits/*/circuit.json")
-# Published circuits: viz/<model>/<task>/<sweep>/<k>/viz_data.pt, looked at from any of these folders.
-_PUBLISHED = tuple("*/" * depth + "viz_data.pt" for depth in range(6))
-MOST_CIRCUITS = 500
-MODEL_CONFIGS = ("config.json", "beeg_config.json")  # beside a model, as `load_model` knows it
-
-
-def circuit_files(path: Path) -> list[Path]:
-    """The circuit files that a path means: the file itself, or those of a run, or of a folder of runs.
-    Raises UserError when there is none."""
-    path = Path(path)
-    if path.is_file():
-        try:
-            _read(path)
-        except UserError as error:
-            raise UserError(f"{path} is no circuit that can be read: {error}") from error
-        return [path]
-    if not path.exists():
-        raise UserError(f"nothing at {path}: give a circuit.json, a run directory or a folder of runs")
-    found = sorted({file for pattern in _PATTERNS + _PUBLISHED for file in path.glob(pattern) if file.is_file()})
-    if not found:
-        raise UserError(f"no circuit under {path}: find one with `sparsecircuits prune {path} TASK`")
-    return found[:MOST_CIRCUITS]
 
 
 @dataclass
@@ -65,7 +43,7 @@ class Library:
         for number, path in enumerate(paths):
             entry = Entry(str(number), path)
             try:
-                entry.circuit = _read(path)
+                entry.circuit = read_circuit(path)
             except UserError as error:
                 entry.problem = str(error)
             self.entries[entry.id] = entry
@@ -76,7 +54,7 @@ class Library:
 
     def _record(self, entry: Entry) -> CircuitRecord:
         around, circuit = entry.path.parent.name, entry.circuit
-        run = _run_of(entry.path)
+        run = run_of(entry.path)
         name = run.name if run else around
         if circuit is None:
             return CircuitRecord(id=entry.id, run=name, problem=entry.problem, task=around)
@@ -160,7 +138,7 @@ class Library:
 
         entry = self.entry(identifier)
         assert entry.circuit is not None
-        path = entry.path.with_name("report.json")
+        path = card_path(entry.path)
         if not path.is_file():
             return None
         card = CardData.load(path)
@@ -170,19 +148,15 @@ class Library:
     def groups(self, identifier: str) -> Groups:
         """Saved names and groups; empty where there are none, or where the file is damaged."""
         try:
-            return Groups.load(self._groups_path(identifier))
+            return Groups.load(groups_path(self.entry(identifier).path))
         except UserError:
             return Groups()
 
     def save_groups(self, identifier: str, groups: Groups) -> Path:
         """Write the sidecar file beside the circuit. Raises UserError for a circuit that ships with the package."""
-        path = self._groups_path(identifier)
+        path = groups_path(self.entry(identifier).path)
         require_own(path)
         return groups.save(path)
-
-    def _groups_path(self, identifier: str) -> Path:
-        path = self.entry(identifier).path
-        return path.with_name(path.stem + GROUPS_SUFFIX)
 
     def _load(self, entry: Entry) -> "LiveCircuit":
         from sparsecircuits.interop.loading import load_model
@@ -190,7 +164,7 @@ class Library:
         from sparsecircuits.tasks import task_of_circuit
         from sparsecircuits.viewer.live import LiveCircuit
 
-        where = self._model_path or _run_of(entry.path)
+        where = self._model_path or run_of(entry.path)
         if where is None:
             raise UserError("no model beside this circuit: the picture shows what its file holds")
         if where not in self._models:
@@ -198,18 +172,3 @@ class Library:
         model, lock = self._models[where]
         circuit = load_circuit(entry.path, model)
         return LiveCircuit(model, circuit, task_of_circuit(circuit.task, entry.path.parent, model.tokenizer), lock)
-
-
-def _read(path: Path) -> CircuitData:
-    """A circuit file; a published one (`viz_data.pt`) is translated, which takes torch."""
-    if path.suffix != ".pt":
-        return CircuitData.load(path)
-    from sparsecircuits.interop.published import read_published
-
-    return read_published(path)
-
-
-def _run_of(circuit: Path) -> Path | None:
-    """The run directory around a circuit file."""
-    parents = circuit.resolve().parents
-    return next((folder for folder in parents if any((folder / name).exists() for name in MODEL_CONFIGS)), None)

@@ -2,6 +2,7 @@
 
 import torch
 
+from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 
@@ -20,8 +21,7 @@ QUOTE_EDGES = {
     ("0.mlp.act_in.3", "0.mlp.post_act.5"): 3.0,
     ("0.mlp.post_act.5", "0.mlp.resid_delta.4"): 1.0,
 }
-
-
+"""The circuit of `quote_model`: its nodes, and its edges with their weights."""
 SECOND_NODES = [
     "0.attn.act_in.1",
     "0.attn.v.1",
@@ -31,15 +31,16 @@ SECOND_NODES = [
     "0.mlp.resid_delta.5",
     "final_resid.5",
 ]
+"""The second way of `two_way_model`."""
 
 
-def openers(tokenizer) -> list[int]:
+def openers(tokenizer: Tokenizer) -> list[int]:
     """The tokens that open a string with a double quote in single_double_quote.plain, which the model does."""
     return [tokenizer.single_token(text) for text in ('("', ' "', '="')]
 
 
 @torch.no_grad()
-def two_way_model(tokenizer, weight: float) -> SparseTransformer:
+def two_way_model(tokenizer: Tokenizer, weight: float) -> SparseTransformer:
     """The quote model with a second way to the answers, through other nodes: as strong as the first at a
     weight of 6, against it below 0."""
     model = quote_model(tokenizer)
@@ -56,7 +57,7 @@ def two_way_model(tokenizer, weight: float) -> SparseTransformer:
 
 
 @torch.no_grad()
-def quote_model(tokenizer) -> SparseTransformer:
+def quote_model(tokenizer: Tokenizer) -> SparseTransformer:
     """One layer. Channel 0 marks the tokens `("`, ` "` and `="`; a head that attends evenly carries it to channel 3; a
     neuron passes it to channel 4, which alone decides between the answers. All else is junk that writes to
     channels that the answers do not read."""

@@ -7,8 +7,6 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-import sparsecircuits as sc
-from handmade import QUOTE_NODES, quote_model, two_way_model
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of, nodes_of
 from sparsecircuits.data import Tokenizer
@@ -16,18 +14,22 @@ from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.verdict import CHECKS
 from sparsecircuits.faithfulness.measures.necessity import random_nodes_like
 from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, prompt_means, shuffled_labels
+from sparsecircuits.faithfulness.report import faithfulness
 from sparsecircuits.models.storage import content_hash
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.ablation_values import ablation_values
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.planted.models import QUOTE_NODES, quote_model, two_way_model
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.tasks import Task
+from sparsecircuits.tasks import Task, get_task
 
 SMALL_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=16, lr=2e-2)
-Planted = tuple[sc.SparseTransformer, Circuit, Task]
+Planted = tuple[SparseTransformer, Circuit, Task]
 
 
-def circuit_of(model, task, nodes: list[str], ablation: str = "mean") -> Circuit:
+def circuit_of(model: SparseTransformer, task: Task, nodes: list[str], ablation: Ablation = "mean") -> Circuit:
     """A circuit with given nodes and all edges between them, calibrated on training prompts."""
     space = NodeSpace.of(model.config)
     means = prompt_means(model, task)
@@ -67,10 +69,10 @@ def without_node(circuit: Circuit, name: str) -> Circuit:
 
 
 def _task() -> Task:
-    return sc.get_task("single_double_quote.plain")
+    return get_task("single_double_quote.plain")
 
 
-def _model():
+def _model() -> SparseTransformer:
     return quote_model(Tokenizer.default())
 
 
@@ -190,7 +192,7 @@ FAULTS = (
 
 def card_of(fault: Fault, budget: PruneConfig = SMALL_BUDGET) -> Report:
     """The full card of a planted fault, with small null prunings."""
-    return sc.faithfulness(*fault.plant(), full=True, budget=budget)
+    return faithfulness(*fault.plant(), full=True, budget=budget)
 
 
 def table(cards: dict[str, Report]) -> str:
