@@ -31,7 +31,7 @@ def size_curve(
     points = [(int(kept.sum()), len(edges), evaluate(kept, removed).loss)]
     size = max(4, int(kept.sum()))
     while size < min(LARGEST, tau.numel()):
-        size = int(size * GROWTH) + 1
+        size = min(tau.numel(), int(size * GROWTH) + 1)
         nodes = top_nodes(tau, size)
         points.append((size, len(edges_between(evaluate.model, evaluate.space, nodes)), evaluate(nodes).loss))
         if points[-1][2] < 0.01:
