@@ -4,7 +4,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
@@ -12,10 +12,9 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.faithfulness.measures.estimate import finite
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.edges import edges_between
+from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 GROWTH = 2.0  # from one size outside the circuit to the next
@@ -66,13 +65,10 @@ def size_curve(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, 
         size_here = min(size, space.size)
         mask = kept.clone()
         mask[around[: max(0, size_here - int(kept.sum()))]] = True
-        edge_count = len(edges_between(model, space, mask))
-        points.append(CurvePoint(nodes=int(mask.sum()), edges=edge_count, loss=evaluate(mask).loss))
+        points.append(_point(evaluate, mask))
         size = int(size * GROWTH)
     if points[-1].nodes < space.size:
-        everything = torch.ones(space.size, dtype=torch.bool)
-        edge_count = len(edges_between(model, space, everything))
-        points.append(CurvePoint(nodes=space.size, edges=edge_count, loss=evaluate(everything).loss))
+        points.append(_point(evaluate, torch.ones(space.size, dtype=torch.bool)))
     areas = {name: areas_under(points, log) for name, log in (("log", True), ("linear", False))}
     return SizeCurve(
         points=tuple(points),
@@ -81,6 +77,11 @@ def size_curve(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, 
         cpr_linear=areas["linear"][0],
         cmd_linear=areas["linear"][1],
     )
+
+
+def _point(evaluate: Evaluator, kept: Bool[Tensor, " nodes"]) -> CurvePoint:
+    nodes, edges, loss = evaluate.point(kept)
+    return CurvePoint(nodes=nodes, edges=edges, loss=loss)
 
 
 def areas_under(points: list[CurvePoint], log: bool) -> tuple[float | None, float | None]:
@@ -100,18 +101,7 @@ def _around(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Ten
     unit of their gates, to first order."""
     space = NodeSpace.of(model.config)
     kept = circuit.kept(space)
-    slope = _gate_slopes(model, circuit, batch, kept)
-    slope[kept] = -torch.inf
-    return slope.sort(descending=True, stable=True).indices[: int((~kept).sum())]
-
-
-def _gate_slopes(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, kept: Bool[Tensor, " nodes"]
-) -> Float[Tensor, " nodes"]:
-    chunk = batch.rows(0, min(64, len(batch.last)))
-    gates = kept.float().requires_grad_()
-    gating = replace(circuit.gating(model), gates=gates, edges=None)
-    with torch.enable_grad():
-        loss = task_loss(candidate_logits(model, chunk, gating), correct_of(chunk, model.device))
-        (slope,) = torch.autograd.grad(loss, gates)
-    return -slope.cpu()
+    chunk, alone = batch.rows(0, min(64, len(batch.last))), replace(circuit.gating(model), edges=None)
+    wanted = first_order_rises(model, [chunk], kept.float(), lambda gates: replace(alone, gates=gates))
+    wanted[kept] = -torch.inf
+    return wanted.sort(descending=True, stable=True).indices[: int((~kept).sum())]
