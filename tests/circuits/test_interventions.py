@@ -175,14 +175,14 @@ def test_nothing_is_left_behind_and_bad_targets_are_named(model, circuit, batch)
 
 
 def test_order_of_importance_without_measured_importance(model, circuit, batch):
-    order = nodes_by_importance(model, circuit, batch)
+    order = nodes_by_importance(circuit.on(model), batch)
     assert sorted(order) == sorted(circuit.node_names)
     measured = circuit.model_copy(
         update={
             "nodes": tuple(node.model_copy(update={"importance": float(i)}) for i, node in enumerate(circuit.nodes))
         }
     )
-    assert nodes_by_importance(model, measured, batch) == circuit.node_names[::-1]
+    assert nodes_by_importance(measured.on(model), batch) == circuit.node_names[::-1]
     assert shown_sizes(5) == [0, 1, 2, 3, 4, 5]
     many = shown_sizes(2000)
     assert many[0] == 0

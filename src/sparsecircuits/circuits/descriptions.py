@@ -7,10 +7,9 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.tasks import PairBatch, Task
@@ -22,12 +21,12 @@ MOST_TOKENS = 4
 
 
 @torch.no_grad()
-def activations(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, alone: bool) -> dict[str, np.ndarray]:
+def activations(bound: Bound, batch: PairBatch, *, alone: bool) -> dict[str, np.ndarray]:
     """Kept nodes' activations [n, T] by name, NaN at padding."""
-    places = {name: split_node(name) for name in circuit.node_names}
+    model, places = bound.model, {name: split_node(name) for name in bound.circuit.node_names}
     sites = {site for site, _ in places.values()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in places}
-    gating = circuit.gating(model) if alone else None
+    gating = bound.alone if alone else None
     width = batch.tokens.shape[1]
     if not places:
         return {}
@@ -72,9 +71,7 @@ class _Rule:
     """The same on held-out prompts."""
 
 
-def describe(
-    model: SparseTransformer, circuit: Circuit, task: Task, *, pairs: int = 64, seed: int = 0
-) -> list[Description]:
+def describe(bound: Bound, task: Task, *, pairs: int = 64, seed: int = 0) -> list[Description]:
     """For each node, the rule among some that fits best when it fires.
 
     Rules name tokens (up to four, those with the most extreme activations), the place where the two prompts of a
@@ -83,10 +80,11 @@ def describe(
     recall are of held-out prompts. Both between 0 and 1.
     """
     learn, test = (task.encode(task.draw(split, pairs, seed)) for split in ("train", "held_out"))
-    here, there = (activations(model, circuit, batch, alone=False) for batch in (learn, test))
+    here, there = (activations(bound, batch, alone=False) for batch in (learn, test))
     shared = _prompt_rules(learn, test, task.answers)
     return [
-        _described(name, here[name], there[name], learn, test, shared, task) for name in circuit.node_names[:MOST_NODES]
+        _described(name, here[name], there[name], learn, test, shared, task)
+        for name in bound.circuit.node_names[:MOST_NODES]
     ]
 
 

@@ -64,14 +64,14 @@ def run_with(
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
     checked_seed(seed)
-    space = NodeSpace.of(model.config)
-    frozen = circuit.frozen_values(space)
+    bound = circuit.on(model)
+    space, frozen = bound.space, bound.frozen
     check_targets(model, space, interventions)
     # Edges of the last layer may want every position; and so may who watches.
     narrow = not watch and all(change.source is None for change in interventions)
     with contextlib.ExitStack() as stack:
         if scope == "circuit":
-            gating = circuit.gating(model)
+            gating = bound.alone
             if nodes is not None:
                 gating = replace(gating, gates=space.mask(list(nodes)).float())
             stack.enter_context(gating.over(model, batch, narrow=narrow))

@@ -18,7 +18,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
@@ -204,8 +204,7 @@ class Nulls(BaseModel):
 
 
 def null_controls(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     task: Task,
     *,
     config: PruneConfig = BUDGET,
@@ -217,7 +216,8 @@ def null_controls(
     The replication that asked for this (February 2026) found small circuits for nonsense and in random networks; a
     size means something only beside theirs. The permuted network's means are taken over the task's own prompts.
     """
-    config, frozen = dataclasses.replace(config, seed=seed), circuit.frozen_values(NodeSpace.of(model.config))
+    model, circuit = bound.model, bound.circuit
+    config, frozen = dataclasses.replace(config, seed=seed), bound.frozen
     edges = sum(int(m.count_nonzero()) for name, m in sparse_matrices(model).items() if name.startswith("blocks"))
     found: dict[ControlName, PrunedSize] = {}
     for place, name in enumerate(("true", *NULLS)):

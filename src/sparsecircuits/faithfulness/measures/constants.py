@@ -4,10 +4,8 @@ import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.models.hooks import record
-from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.tasks import PairBatch
 
@@ -29,11 +27,10 @@ class Constants(BaseModel):
 
 
 @torch.no_grad()
-def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Constants:
+def constants(bound: Bound, batch: PairBatch) -> Constants:
     """Compare the ablation values with what the nodes do in the whole model. A value that no prompt comes near is
     stale or wrong, and every measure under that ablation is then about another network."""
-    space = NodeSpace.of(model.config)
-    frozen = circuit.frozen_values(space)
+    model, circuit, space, frozen = bound.model, bound.circuit, bound.space, bound.frozen
     low, high = torch.full((space.size,), torch.inf), torch.full((space.size,), -torch.inf)
     square, count = torch.zeros(space.size), 0
     for _, _, chunk in chunks(batch):
@@ -47,7 +44,7 @@ def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> C
     distance = torch.maximum(low - frozen, frozen - high).clamp(min=0) / scale.clamp(min=1e-6)
     if circuit.ablation == "resample":
         distance = torch.zeros_like(distance)
-    names = dict(zip(space.names(circuit.kept(space)), frozen[circuit.kept(space)].tolist(), strict=True))
+    names = dict(zip(space.names(bound.kept), frozen[bound.kept].tolist(), strict=True))
     wrong = [
         node.name
         for node in circuit.nodes

@@ -8,7 +8,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.likeness import correlation
 from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of, mean_of_draws
@@ -52,8 +52,7 @@ class Interchange(BaseModel):
 
 
 def interchange(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     whole: Calibration,
     batch: PairBatch,
     *,
@@ -65,7 +64,8 @@ def interchange(
     What the circuit alone does under the patch is its prediction of what the whole model does. Up to `most` nodes
     are patched one at a time. whole: the whole model's calibration.
     """
-    donors, gating, correct = Donors.pairs(batch), circuit.gating(model), correct_of(batch)
+    model, circuit, gating = bound.model, bound.circuit, bound.alone
+    donors, correct = Donors.pairs(batch), correct_of(batch)
     names = circuit.node_names
     names = names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
     values = {
@@ -183,8 +183,7 @@ def inputs_of(circuit: Circuit) -> list[str]:
 
 
 def causal_scrubbing(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     full: Float[Tensor, "n 2"],
     nothing_fair: Calibration,
@@ -202,10 +201,8 @@ def causal_scrubbing(
 
     full [n, 2]: the whole model's logits, calibrated; nothing_fair: the calibration of nothing.
     """
-    matched, gating = Matched.of(batch), circuit.gating(model)
-    space = gating.space
-    nothing = circuit.without(model, torch.ones(space.size, dtype=torch.bool))
-    inputs = inputs_of(circuit)
+    model, circuit, gating = bound.model, bound.circuit, bound.alone
+    matched, inputs = Matched.of(batch), inputs_of(circuit)
     losses, right, empty = [], [], []
     for draw in range(draws):
         outside = matched.draw(seed + 1000 * draw)
@@ -220,7 +217,7 @@ def causal_scrubbing(
         )
         losses.append(losses_of(logits, batch))
         right.append((_choice(logits) == correct_of(batch)).float())
-        left = answers_of(final_logits(model, batch, nothing, donors=outside), batch)
+        left = answers_of(final_logits(model, batch, bound.nothing, donors=outside), batch)
         empty.append(losses_of(nothing_fair(left), batch))
     return Scrubbing(
         loss=estimate(mean_of_draws(losses), seed=seed),

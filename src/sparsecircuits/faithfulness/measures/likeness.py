@@ -9,7 +9,7 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate, finite
 from sparsecircuits.faithfulness.measures.runs import answers_of
 from sparsecircuits.kernels import attention_pattern, split_heads
@@ -116,12 +116,13 @@ class Seen:
     patterns: dict[tuple[int, int], np.ndarray]
 
 
-def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Internals:
+def internals(bound: Bound, batch: PairBatch) -> Internals:
     """Compare kept nodes' activations, and the patterns of heads with kept q, k or v channels, over all positions
     of the prompts. A circuit may reach the loss by other means than the model does; this shows it.
     """
+    circuit = bound.circuit
     names, heads = circuit.node_names, sorted({(n.layer or 0, n.head) for n in circuit.nodes if n.head is not None})
-    here, there = (_seen(model, circuit, batch, names, heads, alone) for alone in (True, False))
+    here, there = (_seen(bound, batch, names, heads, alone) for alone in (True, False))
     nodes = []
     for name in names:
         x, y = here.nodes[name], there.nodes[name]
@@ -144,8 +145,7 @@ def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> I
 
 @torch.no_grad()
 def _seen(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     names: list[str],
     heads: list[tuple[int, int]],
@@ -155,7 +155,7 @@ def _seen(
     sites = {site for _, site, _ in places} | {f"{layer}.attn.{letter}" for layer, _ in heads for letter in "qk"}
     nodes: dict[str, list[np.ndarray]] = {name: [] for name in names}
     patterns: dict[tuple[int, int], list[np.ndarray]] = {head: [] for head in heads}
-    gating = circuit.gating(model) if alone else None
+    model, gating = bound.model, bound.alone if alone else None
     for _, _, chunk in chunks(batch):
         with contextlib.ExitStack() as stack:
             if gating is not None:

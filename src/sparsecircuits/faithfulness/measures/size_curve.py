@@ -8,13 +8,11 @@ from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.faithfulness.measures.estimate import finite
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.evaluator import Evaluator
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
 
 GROWTH = 2.0  # from one size outside the circuit to the next
@@ -44,23 +42,22 @@ class SizeCurve(BaseModel):
     cmd_linear: float | None
 
 
-def size_curve(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, sizes: int = 12) -> SizeCurve:
+def size_curve(bound: Bound, batch: PairBatch, *, sizes: int = 12) -> SizeCurve:
     """Nested sets: the circuit's most important nodes; the circuit; then more nodes around it, by the gradient of
     the loss in their gates, up to all. Recomputes from model and circuit.
 
     f(k) = (empty - loss(k)) / (empty - full); CPR and CMD are MIB's (Mueller et al. 2025), whose linear axis of
     sizes hardly sees circuits below 1% of the model, so both are given over log size too.
     """
-    space = NodeSpace.of(model.config)
-    evaluate = Evaluator(model, circuit.frozen_values(space), batch, ablation=circuit.ablation)
-    order, points = nodes_by_importance(model, circuit, batch), []
-    on = {(edge.source, edge.target) for edge in circuit.edges}
+    space, evaluate = bound.space, bound.evaluator(batch)
+    order, points = nodes_by_importance(bound, batch), []
+    on = {(edge.source, edge.target) for edge in bound.circuit.edges}
     for size in shown_sizes(len(order), sizes):
         inside = set(order[:size])
         edges = sum(source in inside and target in inside for source, target in on)
-        points.append(CurvePoint(nodes=size, edges=edges, loss=loss_at_size(model, circuit, batch, order, size).loss))
-    around = _around(model, circuit, batch)
-    kept, size = circuit.kept(space), max(8, 2 * len(order))
+        points.append(CurvePoint(nodes=size, edges=edges, loss=loss_at_size(bound, evaluate, order, size).loss))
+    around = _around(bound, batch)
+    kept, size = bound.kept, max(8, 2 * len(order))
     while size < 2 * space.size:
         size_here = min(size, space.size)
         mask = kept.clone()
@@ -96,12 +93,11 @@ def areas_under(points: list[CurvePoint], log: bool) -> tuple[float | None, floa
     return finite(np.trapezoid(f, x) / span), finite(np.trapezoid(np.abs(1 - f), x) / span)
 
 
-def _around(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Tensor:
+def _around(bound: Bound, batch: PairBatch) -> Tensor:
     """Ids of nodes outside the circuit, the most wanted first: by how much the loss of the circuit alone falls per
     unit of their gates, to first order."""
-    space = NodeSpace.of(model.config)
-    kept = circuit.kept(space)
-    chunk, alone = batch.rows(0, min(64, len(batch.last))), replace(circuit.gating(model), edges=None)
-    wanted = first_order_rises(model, [chunk], kept.float(), lambda gates: replace(alone, gates=gates))
+    kept = bound.kept
+    chunk, alone = batch.rows(0, min(64, len(batch.last))), replace(bound.alone, edges=None)
+    wanted = first_order_rises(bound.model, [chunk], kept.float(), lambda gates: replace(alone, gates=gates))
     wanted[kept] = -torch.inf
     return wanted.sort(descending=True, stable=True).indices[: int((~kept).sum())]
