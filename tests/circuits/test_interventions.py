@@ -203,7 +203,7 @@ def test_patch_interchange_and_resample_ablation_take_the_same_values(model, cir
     name, space = f"{site}.{index}", NodeSpace.of(model.config)
     change = sc.Intervention(kind="patch", target=name)
     patched = sc.run_with(model, circuit, pairs, [change], watch=[site]).activations[site][..., index]
-    interchanged = recorded(model, Donors.pairs(pairs), [name], None, pairs)[name]
+    interchanged = recorded(model, Donors.pairs(pairs), [name], None)[name]
     gating = Gating(space, 1 - space.mask([name]).float(), torch.zeros(space.size), "resample")
     with torch.no_grad(), gating.over(model, pairs, narrow=False), sc.record(model, [site]) as seen:
         model(torch.from_numpy(tokens))

@@ -16,12 +16,12 @@ from torch import Tensor, nn
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
-from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.donors import Donors, on_donors
 from sparsecircuits.nodes.narrow import logits_at, narrowed
+from sparsecircuits.nodes.recording import head_pattern
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import join_between
 from sparsecircuits.seeds import checked_seed
@@ -165,7 +165,6 @@ def _edge_changed(
     (site, column), (target_site, row) = split_node(change.source), split_node(change.target)
     layer, kind = split_site(site)
     assert layer is not None
-    attention = model.block(layer).attn
     join = join_between(model, site, target_site)
     assert join is not None  # what `check_targets` lets pass has a weight
     weight, through_attention = join.weight[row, column].item(), kind == "attn.v"
@@ -177,12 +176,8 @@ def _edge_changed(
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
             moved = _new_value(change, old, site, column, means, taken) - old
             if through_attention:  # what the head carries of the value, with the pattern that it has
-                head = column // (seen[site].shape[-1] // attention.n_head)
-                q, k = (
-                    split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk"
-                )
-                sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-                moved = (attention_pattern(q, k, sink)[:, 0] @ moved.unsqueeze(-1)).squeeze(-1)
+                head = column // model.config.d_head
+                moved = (head_pattern(model, seen, layer, head) @ moved.unsqueeze(-1)).squeeze(-1)
             out = out.clone()
             out[..., join.offset + row] += weight * moved
             return out

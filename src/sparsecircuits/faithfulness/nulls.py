@@ -19,12 +19,11 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.evaluator import Point
+from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.node_search import NodeSearch
@@ -114,16 +113,13 @@ def permuted_network(model: SparseTransformer, seed: int) -> SparseTransformer:
     return other
 
 
-@torch.no_grad()
 def prompt_means(model: SparseTransformer, task: Task) -> Float[Tensor, " nodes"]:
     """Means of all nodes over the prompts of the task's training split: what stands in for means over pretraining
     text where a network was never trained."""
     space, batch = NodeSpace.of(model.config), task.encode(task.draw("train", 64))
     total, count = torch.zeros(space.size, dtype=torch.float64), 0
-    for _, _, chunk in chunks(batch):
-        with record(model, space.slices) as seen:
-            model(torch.from_numpy(chunk.tokens).to(model.device))
-        real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
+    for chunk, seen in recordings(model, batch, space.slices):
+        real = torch.from_numpy(chunk.real)
         total += torch.cat([seen[site].double().cpu()[real].sum(dim=0) for site in space.slices])
         count += int(real.sum())
     return (total / count).float()

@@ -1,6 +1,5 @@
 """Likeness: does the circuit compute what the model computes? Outputs, attention patterns, activations."""
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -12,12 +11,9 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate, finite
 from sparsecircuits.faithfulness.measures.runs import answers_of
-from sparsecircuits.kernels import attention_pattern, split_heads
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
-from sparsecircuits.nodes.task_loss import chunks
+from sparsecircuits.nodes.recording import head_pattern, recordings
 from sparsecircuits.tasks import PairBatch
 
 
@@ -143,7 +139,6 @@ def internals(bound: Bound, batch: PairBatch) -> Internals:
     )
 
 
-@torch.no_grad()
 def _seen(
     bound: Bound,
     batch: PairBatch,
@@ -155,29 +150,15 @@ def _seen(
     sites = {site for _, site, _ in places} | {f"{layer}.attn.{letter}" for layer, _ in heads for letter in "qk"}
     nodes: dict[str, list[np.ndarray]] = {name: [] for name in names}
     patterns: dict[tuple[int, int], list[np.ndarray]] = {head: [] for head in heads}
-    model, gating = bound.model, bound.alone if alone else None
-    for _, _, chunk in chunks(batch):
-        with contextlib.ExitStack() as stack:
-            if gating is not None:
-                stack.enter_context(gating.over(model, chunk))
-            seen = stack.enter_context(record(model, sites))
-            model(torch.from_numpy(chunk.tokens).to(model.device))
-        real = np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None]
+    model, width = bound.model, batch.tokens.shape[1]
+    for chunk, seen in recordings(model, batch, sites, bound.alone if alone else None):
         for name, site, index in places:
-            nodes[name].append(seen[site][..., index].double().cpu().numpy()[real])
+            nodes[name].append(seen[site][..., index].double().cpu().numpy()[chunk.real])
         for layer, head in heads:
-            patterns[layer, head].append(_last_rows(model, seen, layer, head, chunk, batch.tokens.shape[1]))
+            rows = head_pattern(model, seen, layer, head)[torch.arange(len(chunk.last)), torch.from_numpy(chunk.last)]
+            here = rows.double().cpu().numpy()
+            patterns[layer, head].append(np.pad(here, ((0, 0), (0, width - here.shape[-1]))))
     return Seen(
         {name: np.concatenate(parts) for name, parts in nodes.items()},
         {head: np.concatenate(parts) for head, parts in patterns.items()},
     )
-
-
-def _last_rows(
-    model: SparseTransformer, seen: dict[str, Tensor], layer: int, head: int, chunk: PairBatch, width: int
-) -> np.ndarray:
-    attention = model.block(layer).attn
-    q, k = (split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk")
-    sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-    rows = attention_pattern(q, k, sink)[torch.arange(len(chunk.last)), 0, torch.from_numpy(chunk.last)]
-    return np.pad(rows.double().cpu().numpy(), ((0, 0), (0, width - rows.shape[-1])))
