@@ -17,12 +17,10 @@ import sparsecircuits as sc
 from records import add_record, read_records
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.nodes.ablation_values import training_means
-from sparsecircuits.nodes.edges import edges_between
-from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.config import Method, PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
-from sparsecircuits.pruning.ranking import rank_nodes
+from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.pruning.size_curve import curve_of, edges_at
 
 
@@ -50,15 +48,13 @@ def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, targ
 
 def rank(model: sc.SparseTransformer, means: Any, task: str, method: Method, target: float) -> dict[str, Any]:
     """The smallest prefix of a ranking that holds the goal, on the worse of training and validation, as it is."""
-    config, bound = PruneConfig(method=method), sc.get_task(task, model.tokenizer)
-    splits = [bound.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
-    evaluate, goal, began = Evaluator(model, means, *splits), config.margin * target, time.perf_counter()
-    tau = rank_nodes(model, bound, means, config, goal)
-    size = smallest_prefix(tau, evaluate, goal)
+    search = NodeSearch.of(model, sc.get_task(task, model.tokenizer), means, target, PruneConfig(method=method))
+    began, tau = time.perf_counter(), search.ranking()
+    size = smallest_prefix(tau, search.evaluate, search.goal)
     record = {"task": task, "method": method, "target": target, "ranked": size}
     if size is None:
         return {**record, "words": "no prefix holds the goal"}
-    edges = edges_between(model, evaluate.space, top_nodes(tau, size))
+    edges = search.evaluate.edges_between(top_nodes(tau, size))
     return {**record, "edges": len(edges), "seconds": round(time.perf_counter() - began, 2)}
 
 

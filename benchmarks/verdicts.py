@@ -24,7 +24,7 @@ NULL = "not distinguishable from null"
 
 def verdicts(model: sc.SparseTransformer, circuit: sc.Circuit, task: sc.Task, seed: int) -> dict:
     """The three verdicts of one seed, and how many times smaller than its nulls the true circuit is."""
-    nulls = null_controls(model, circuit, task, seed=seed)
+    nulls = null_controls(circuit.on(model), task, seed=seed)
     true, _ = judge(measure(model, circuit, task, seed=seed), len(circuit.edges), nulls)
     found = {"seed": seed, "true": true, "true_edges": nulls.true.n_edges}
     found["nulls"] = {null.name: [null.n_edges, round(null.best_loss, 4)] for null in nulls.nulls}

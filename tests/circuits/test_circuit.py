@@ -125,7 +125,7 @@ def test_the_report_warns_when_a_node_is_missing(found):
 def test_random_nodes_match_the_circuit_by_site(found):
     model, _, circuit, _ = found
     space = NodeSpace.of(model.config)
-    drawn, kept = random_nodes_like(circuit, space, torch.Generator().manual_seed(0)), circuit.kept(space)
+    drawn, kept = random_nodes_like(circuit.on(model), torch.Generator().manual_seed(0)), circuit.kept(space)
     assert not (drawn & kept).any()
     assert all(drawn[place].sum() == kept[place].sum() for place in space.slices.values())
 

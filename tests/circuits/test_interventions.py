@@ -1,5 +1,7 @@
 """Interventions agree with what is done by hand: to activations, and to weights."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import torch
@@ -8,9 +10,11 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.run_with import edge_weight
 from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
+from sparsecircuits.faithfulness.measures.interchange import recorded
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.tasks import PairBatch
@@ -175,16 +179,39 @@ def test_nothing_is_left_behind_and_bad_targets_are_named(model, circuit, batch)
 
 
 def test_order_of_importance_without_measured_importance(model, circuit, batch):
-    order = nodes_by_importance(model, circuit, batch)
+    order = nodes_by_importance(circuit.on(model), batch)
     assert sorted(order) == sorted(circuit.node_names)
     measured = circuit.model_copy(
         update={
             "nodes": tuple(node.model_copy(update={"importance": float(i)}) for i, node in enumerate(circuit.nodes))
         }
     )
-    assert nodes_by_importance(model, measured, batch) == circuit.node_names[::-1]
+    assert nodes_by_importance(measured.on(model), batch) == circuit.node_names[::-1]
     assert shown_sizes(5) == [0, 1, 2, 3, 4, 5]
     many = shown_sizes(2000)
     assert many[0] == 0
     assert many[-1] == 2000
     assert len(many) <= 42
+
+
+def test_patch_interchange_and_resample_ablation_take_the_same_values(model, circuit, batch):
+    """The two prompts of a pair begin alike and differ in length: from the end alone, the beginnings would not meet."""
+    tokens = batch.tokens.copy()
+    tokens[1::2, :5] = tokens[::2, :5]
+    pairs = replace(batch, tokens=tokens)
+    (site, index), real = split("1.mlp.post_act.11"), np.arange(16)[None] <= batch.last[:, None]
+    name, space = f"{site}.{index}", NodeSpace.of(model.config)
+    change = sc.Intervention(kind="patch", target=name)
+    patched = sc.run_with(model, circuit, pairs, [change], watch=[site]).activations[site][..., index]
+    interchanged = recorded(model, Donors.pairs(pairs), [name], None)[name]
+    gating = Gating(space, 1 - space.mask([name]).float(), torch.zeros(space.size), "resample")
+    with torch.no_grad(), gating.over(model, pairs, narrow=False), sc.record(model, [site]) as seen:
+        model(torch.from_numpy(tokens))
+    with torch.no_grad(), sc.record(model, [site]) as clean:
+        model(torch.from_numpy(tokens))
+    own = clean[site][..., index]
+    for taken in (patched, interchanged, seen[site][..., index]):
+        torch.testing.assert_close(taken[real], interchanged[real])
+        torch.testing.assert_close(taken[:, :5], own[:, :5])  # they begin alike, and so do their activations
+        last = torch.from_numpy(batch.last)
+        torch.testing.assert_close(taken[range(4), last], own[range(4), last][[1, 0, 3, 2]])

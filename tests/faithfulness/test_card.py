@@ -288,7 +288,7 @@ def test_any_task_is_tried_on_real_code(true, tmp_path, name):
     for i in range(6):
         code = f"for a{i} in b:\n    c = [{i}, 1]\nwhile d{i}:\n    while True:\n        e = [[{i}], [1, 2]]\n"
         (tmp_path / f"{i}.py").write_text(f"{code}def f{i}():\n    x = {i}\n    return True\n")
-    found = transfer(model, circuit, sc.get_task(name), Calibration(), tmp_path)
+    found = transfer(circuit.on(model), sc.get_task(name), Calibration(), tmp_path)
     assert found.places == (6, 6)
     assert found.result.prompts == 12
     assert found.cue_accuracy is not None

@@ -7,7 +7,7 @@ import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.nodes.ablation_values import ablation_values
-from sparsecircuits.nodes.donors import counterparts
+from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.edges import EdgeGates, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
@@ -40,7 +40,7 @@ def batch():
 
 
 def test_counterparts_align_the_beginning_and_the_end(batch):
-    place = counterparts(batch)
+    place = Donors.pairs(batch).place
     for row, last in enumerate(batch.last):
         other = row ^ 1
         tokens, others = batch.tokens[row], batch.tokens[other]

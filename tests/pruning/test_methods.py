@@ -8,6 +8,7 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.extraction import edge_records
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.nodes.ablation_values import pretraining_means
+from sparsecircuits.nodes.edges import edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES, quote_model
@@ -16,7 +17,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.edge_pruning import prune_edges
 from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
-from sparsecircuits.pruning.size_curve import curve_of
+from sparsecircuits.pruning.size_curve import curve_of, size_curve
 
 QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}
 
@@ -128,3 +129,11 @@ def test_a_task_that_the_bigram_table_does_needs_no_node(model, task):
     circuit = sc.prune(wide, sc.get_task("else_elif"), means=torch.zeros(space.size), config=PruneConfig(**QUICK))
     assert (len(circuit.nodes), len(circuit.edges)) == (0, 0)
     assert circuit.losses.circuit < 0.05
+
+
+def test_no_point_of_a_curve_has_more_nodes_than_the_model(model, task, means):
+    evaluate = Evaluator(model, means, task.batch("train", 4))
+    kept = ~evaluate.space.mask(QUOTE_NODES[:1])  # worse than all nodes, which are the next point
+    none = edges_between(model, evaluate.space, torch.zeros_like(kept))
+    points = size_curve(evaluate, kept.float(), kept, none, none, {})
+    assert max(nodes for nodes, _, _ in points) == evaluate.space.size

@@ -24,7 +24,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Pat
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
     circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
     path = circuit.save(folder / "circuits" / "first" / "circuit.json")
-    described = {"descriptions": tuple(describe(model, circuit, task, pairs=16))}  # as the full card has them
+    described = {"descriptions": tuple(describe(circuit.on(model), task, pairs=16))}  # as the full card has them
     sc.faithfulness(model, circuit, task).model_copy(update=described).save(path.with_name("report.json"))
     kept = circuit.nodes[:-2]
     names = {node.name for node in kept}

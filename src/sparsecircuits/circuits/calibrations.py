@@ -8,14 +8,11 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Literal
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit, Losses
-from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.circuits.circuit import Bound, Losses
 from sparsecircuits.nodes.calibration import Calibration, fitted, training_pairs
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import accuracy, correct_of, in_order, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -32,12 +29,11 @@ class Calibrations:
     ablated: Calibration
 
     @classmethod
-    def of(cls, model: SparseTransformer, circuit: Circuit, task: Task) -> "Calibrations":
+    def of(cls, bound: Bound, task: Task) -> "Calibrations":
         """Fit those of whole model, nothing, and all but the circuit, under the circuit's ablation."""
-        space, batch = NodeSpace.of(model.config), training_pairs(task)
-        nothing = circuit.without(model, torch.ones(space.size, dtype=torch.bool))
-        rest = circuit.without(model, circuit.kept(space))
-        return cls(circuit.calibration, fitted(model, batch), fitted(model, batch, nothing), fitted(model, batch, rest))
+        batch = training_pairs(task)
+        full, empty, ablated = (fitted(bound.model, batch, gating) for gating in (None, bound.nothing, bound.rest))
+        return cls(bound.circuit.calibration, full, empty, ablated)
 
 
 def losses_of_runs(

@@ -1,7 +1,10 @@
-"""`Circuit`: the kept nodes and edges of a model for a task (`schema`), and what they are in that model."""
+"""`Circuit`: the kept nodes and edges of a model for a task (`schema`); `Bound`: what they are in that model."""
 
 import base64
 import math
+from collections.abc import Iterable
+from dataclasses import dataclass, replace
+from functools import cached_property
 
 import numpy as np
 import torch
@@ -14,10 +17,12 @@ from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
+from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.tasks import PairBatch
 
-__all__ = ["UNKNOWN_MODEL", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
+__all__ = ["UNKNOWN_MODEL", "Bound", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
 
 
 class Circuit(CircuitData):
@@ -73,36 +78,110 @@ class Circuit(CircuitData):
     def removed_edges(self, model: SparseTransformer) -> Edges:
         """The nonzero weights between kept nodes that the circuit does without. Raises UserError for an edge
         that is no weight of the model, or another than the circuit says."""
-        space = NodeSpace.of(model.config)
-        everything = edges_between(model, space, self.kept(space))
-        on = {(edge.source, edge.target): edge.weight for edge in self.edges}
-        names = dict(zip(self.kept(space).nonzero().flatten().tolist(), space.names(self.kept(space)), strict=True))
-        ends = zip(everything.source.tolist(), everything.target.tolist(), strict=True)
-        weights = dict(zip(((names[a], names[b]) for a, b in ends), everything.weight.tolist(), strict=True))
-        known = set(names.values())
-        for (source, target), weight in on.items():
-            there = weights.get((source, target))
-            if there is None and known.issuperset((source, target)):
-                raise UserError(f"the circuit has an edge that the model lacks: {source} → {target}")
-            if there is None or weight is None:  # it joins a node of another site than weights do, or is not known
-                continue
-            if not math.isclose(there, weight, rel_tol=1e-4, abs_tol=1e-7):
-                raise UserError(
-                    f"the circuit says that the weight of {source} → {target} is {weight:g}; in the model it is "
-                    f"{there:g}: prune again"
-                )
-        return everything[torch.tensor([pair not in on for pair in weights], dtype=torch.bool)]
+        return self.on(model).removed
 
     def gating(self, model: SparseTransformer) -> Gating:
         """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
-        space, removed = NodeSpace.of(model.config), self.removed_edges(model)
-        off = EdgeGates(removed, torch.zeros(len(removed)))
-        return Gating(space, self.kept(space).float(), self.frozen_values(space), self.ablation, off)
+        return self.on(model).alone
 
     def without(self, model: SparseTransformer, off: Bool[Tensor, " nodes"]) -> Gating:
         """The whole model with only the nodes in the mask `off` ablated."""
-        space = NodeSpace.of(model.config)
-        return Gating(space, 1 - off.float(), self.frozen_values(space), self.ablation)
+        return self.on(model).without(off)
+
+    def on(self, model: SparseTransformer) -> "Bound":
+        """The circuit in a model (see `Bound`)."""
+        return Bound(self, model)
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A circuit in a model, and what both together say: each thing is read when it is first asked for, and kept.
+
+    The model's weights must not change while it lives. What does not fit the model raises UserError when it is read.
+    """
+
+    circuit: Circuit
+    model: SparseTransformer
+
+    @cached_property
+    def space(self) -> NodeSpace:
+        """The model's node space."""
+        return NodeSpace.of(self.model.config)
+
+    @cached_property
+    def kept(self) -> Bool[Tensor, " nodes"]:
+        """The kept nodes as a mask."""
+        return self.circuit.kept(self.space)
+
+    @cached_property
+    def frozen(self) -> Float[Tensor, " nodes"]:
+        """What nodes are frozen at."""
+        return self.circuit.frozen_values(self.space)
+
+    @cached_property
+    def _between(self) -> tuple[Edges, list[tuple[str, str]]]:
+        """The nonzero weights between kept nodes, and the names of their ends."""
+        found = edges_between(self.model, self.space, self.kept)
+        names = dict(zip(self.kept.nonzero().flatten().tolist(), self.space.names(self.kept), strict=True))
+        ends = zip(found.source.tolist(), found.target.tolist(), strict=True)
+        return found, [(names[source], names[target]) for source, target in ends]
+
+    @cached_property
+    def removed(self) -> Edges:
+        """The nonzero weights between kept nodes that the circuit does without."""
+        between, ends = self._between
+        weights, known = dict(zip(ends, between.weight.tolist(), strict=True)), set(self.space.names(self.kept))
+        for edge in self.circuit.edges:
+            there = weights.get((edge.source, edge.target))
+            if there is None and known.issuperset((edge.source, edge.target)):
+                raise UserError(f"the circuit has an edge that the model lacks: {edge.source} → {edge.target}")
+            if there is None or edge.weight is None:  # it joins a node of another site than weights do, or is not known
+                continue
+            if not math.isclose(there, edge.weight, rel_tol=1e-4, abs_tol=1e-7):
+                raise UserError(
+                    f"the circuit says that the weight of {edge.source} → {edge.target} is {edge.weight:g}; in the "
+                    f"model it is {there:g}: prune again"
+                )
+        return self._all_but(self.circuit.edges)
+
+    def _all_but(self, edges: Iterable[Edge]) -> Edges:
+        """The nonzero weights between kept nodes that are none of some edges."""
+        between, ends = self._between
+        on = {(edge.source, edge.target) for edge in edges}
+        return between[torch.tensor([pair not in on for pair in ends], dtype=torch.bool)]
+
+    @cached_property
+    def alone(self) -> Gating:
+        """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
+        return Gating(self.space, self.kept.float(), self.frozen, self.circuit.ablation, _off(self.removed))
+
+    def alone_less(self, edge: Edge) -> Gating:
+        """The circuit alone without one of its edges."""
+        return replace(
+            self.alone, edges=_off(self._all_but(other for other in self.circuit.edges if other is not edge))
+        )
+
+    def without(self, off: Bool[Tensor, " nodes"]) -> Gating:
+        """The whole model with only the nodes in the mask `off` ablated."""
+        return Gating(self.space, 1 - off.float(), self.frozen, self.circuit.ablation)
+
+    @cached_property
+    def nothing(self) -> Gating:
+        """Every node ablated."""
+        return self.without(torch.ones(self.space.size, dtype=torch.bool))
+
+    @cached_property
+    def rest(self) -> Gating:
+        """The whole model with the circuit's nodes ablated."""
+        return self.without(self.kept)
+
+    def evaluator(self, batch: PairBatch) -> Evaluator:
+        """What scores sets of the model's nodes on some prompts, all else frozen as it is in the circuit."""
+        return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation)
+
+
+def _off(edges: Edges) -> EdgeGates:
+    return EdgeGates(edges, torch.zeros(len(edges)))
 
 
 def encode_frozen(space: NodeSpace, frozen: Float[Tensor, " nodes"]) -> dict[str, str]:

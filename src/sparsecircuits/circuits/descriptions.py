@@ -4,15 +4,12 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 import numpy as np
-import torch
 from pydantic import BaseModel, ConfigDict
 
-from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.models.hooks import record
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.models.names import split_node
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.donors import Matched
-from sparsecircuits.nodes.task_loss import chunks
+from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.tasks import PairBatch, Task
 
 SHARES = (0.03, 0.1, 0.25, 0.5, 0.75)
@@ -21,27 +18,15 @@ MOST_NODES = 40
 MOST_TOKENS = 4
 
 
-@torch.no_grad()
-def activations(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, alone: bool) -> dict[str, np.ndarray]:
+def activations(bound: Bound, batch: PairBatch, *, alone: bool) -> dict[str, np.ndarray]:
     """Kept nodes' activations [n, T] by name, NaN at padding."""
-    places = {name: split_node(name) for name in circuit.node_names}
+    places = {name: split_node(name) for name in bound.circuit.node_names}
     sites = {site for site, _ in places.values()}
     found: dict[str, list[np.ndarray]] = {name: [] for name in places}
-    gating = circuit.gating(model) if alone else None
     width = batch.tokens.shape[1]
-    if not places:
-        return {}
-    for _, _, chunk in chunks(batch):
-        tokens = torch.from_numpy(chunk.tokens).to(model.device)
-        if gating is None:
-            with record(model, sites) as seen:
-                model(tokens)
-        else:
-            with gating.over(model, chunk), record(model, sites) as seen:
-                model(tokens)
-        real = np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None]
+    for chunk, seen in recordings(bound.model, batch, sites, bound.alone if alone and places else None):
         for name, (site, index) in places.items():
-            x = np.where(real, seen[site][..., index].double().cpu().numpy(), np.nan)
+            x = np.where(chunk.real, seen[site][..., index].double().cpu().numpy(), np.nan)
             found[name].append(np.pad(x, ((0, 0), (0, width - x.shape[1])), constant_values=np.nan))
     return {name: np.concatenate(parts) for name, parts in found.items()}
 
@@ -72,9 +57,7 @@ class _Rule:
     """The same on held-out prompts."""
 
 
-def describe(
-    model: SparseTransformer, circuit: Circuit, task: Task, *, pairs: int = 64, seed: int = 0
-) -> list[Description]:
+def describe(bound: Bound, task: Task, *, pairs: int = 64, seed: int = 0) -> list[Description]:
     """For each node, the rule among some that fits best when it fires.
 
     Rules name tokens (up to four, those with the most extreme activations), the place where the two prompts of a
@@ -83,10 +66,11 @@ def describe(
     recall are of held-out prompts. Both between 0 and 1.
     """
     learn, test = (task.encode(task.draw(split, pairs, seed)) for split in ("train", "held_out"))
-    here, there = (activations(model, circuit, batch, alone=False) for batch in (learn, test))
+    here, there = (activations(bound, batch, alone=False) for batch in (learn, test))
     shared = _prompt_rules(learn, test, task.answers)
     return [
-        _described(name, here[name], there[name], learn, test, shared, task) for name in circuit.node_names[:MOST_NODES]
+        _described(name, here[name], there[name], learn, test, shared, task)
+        for name in bound.circuit.node_names[:MOST_NODES]
     ]
 
 

@@ -1,30 +1,21 @@
 """A circuit's losses, recomputed from model and circuit alone."""
 
-import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
 REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0
 
 
-def circuit_logits(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, calibrated: bool = True
-) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the circuit alone: every node and edge outside is ablated."""
-    logits = all_candidate_logits(model, batch, circuit.gating(model))
-    return circuit.calibration(logits) if calibrated else logits
-
-
-def frozen_logits(model: SparseTransformer, circuit: Circuit, batch: PairBatch, off: Tensor) -> Float[Tensor, "n 2"]:
-    """Candidate logits of the whole model with only the nodes in the mask `off` ablated, not calibrated."""
-    return all_candidate_logits(model, batch, circuit.without(model, off))
+def circuit_logits(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Float[Tensor, "n 2"]:
+    """Candidate logits of the circuit alone, calibrated: every node and edge outside is ablated."""
+    return circuit.calibration(all_candidate_logits(model, batch, circuit.gating(model)))
 
 
 def measure(
@@ -42,11 +33,12 @@ def measure(
     circuit belongs to another model. A task file with fewer pairs gives all it has.
     """
     circuit.check_model(model)
-    batch, space = task.batch(split, n_pairs, seed), NodeSpace.of(model.config)
-    logits: dict[Run, Tensor] = {
-        "circuit": circuit_logits(model, circuit, batch, calibrated=False),
-        "full": all_candidate_logits(model, batch),
-        "empty": frozen_logits(model, circuit, batch, torch.ones(space.size)),
-        "ablated": frozen_logits(model, circuit, batch, circuit.kept(space)),
+    batch, bound = task.batch(split, n_pairs, seed), circuit.on(model)
+    runs: dict[Run, Gating | None] = {
+        "circuit": bound.alone,
+        "full": None,
+        "empty": bound.nothing,
+        "ablated": bound.rest,
     }
-    return losses_of_runs(logits, Calibrations.of(model, circuit, task), batch, split, seed)
+    logits: dict[Run, Tensor] = {name: all_candidate_logits(model, batch, gating) for name, gating in runs.items()}
+    return losses_of_runs(logits, Calibrations.of(bound, task), batch, split, seed)

@@ -16,11 +16,12 @@ from torch import Tensor, nn
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
-from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.donors import Donors, on_donors
 from sparsecircuits.nodes.narrow import logits_at, narrowed
+from sparsecircuits.nodes.recording import head_pattern
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import join_between
 from sparsecircuits.seeds import checked_seed
@@ -35,9 +36,9 @@ class Outcome:
     activations: dict[str, Tensor] = field(default_factory=dict)
 
 
-Donors = Mapping[str, Mapping[str, Tensor]]
-"""Per kind (patch, resample): activations by site, aligned with the prompts that run, at the positions that the pass
-has there."""
+Taken = Mapping[str, Mapping[str, Tensor]]
+"""Per kind (patch, resample): activations by site on donors, in the place of those of the prompts that run, at the
+positions that the pass has there."""
 
 
 @torch.no_grad()
@@ -58,28 +59,29 @@ def run_with(
 
     scope: the whole model, or the circuit alone (nodes outside frozen; `nodes` are the kept ones, by default
     the circuit's). patch: the prompts that "patch" takes values from, one per prompt of `batch` (default: the
-    other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself).
+    other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself). Both take
+    values position by position, as `nodes.donors.counterparts` says.
     watch: sites to record, by name or by a regular expression that a whole name must match.
 
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
     checked_seed(seed)
-    space = NodeSpace.of(model.config)
-    frozen = circuit.frozen_values(space)
+    bound = circuit.on(model)
+    space, frozen = bound.space, bound.frozen
     check_targets(model, space, interventions)
     # Edges of the last layer may want every position; and so may who watches.
     narrow = not watch and all(change.source is None for change in interventions)
     with contextlib.ExitStack() as stack:
         if scope == "circuit":
-            gating = circuit.gating(model)
+            gating = bound.alone
             if nodes is not None:
                 gating = replace(gating, gates=space.mask(list(nodes)).float())
             stack.enter_context(gating.over(model, batch, narrow=narrow))
         last = _ids(model, batch.last)
-        donors = _donors(model, interventions, batch, patch, pool, seed)
+        taken = _taken(model, interventions, batch, patch, pool, seed)
         if narrow:
-            donors = {kind: narrowed(values, model.config.n_layer, last) for kind, values in donors.items()}
-        stack.enter_context(intervened(model, interventions, space.split(frozen), donors))
+            taken = {kind: narrowed(values, model.config.n_layer, last) for kind, values in taken.items()}
+        stack.enter_context(intervened(model, interventions, space.split(frozen), taken))
         seen = stack.enter_context(record(model, watch)) if watch else {}
         logits = logits_at(model, _ids(model, batch.tokens), last, narrow=narrow).float()
     return Outcome(logits, dict(seen))
@@ -111,9 +113,9 @@ def intervened(
     model: SparseTransformer,
     interventions: Sequence[Intervention],
     means: Mapping[str, Tensor],
-    donors: Donors,
+    taken: Taken,
 ) -> Iterator[None]:
-    """While open, nodes and edges are changed. means: [width] by site; donors: see `Donors`."""
+    """While open, nodes and edges are changed. means: [width] by site; taken: see `Taken`."""
     at_nodes = {change.target: change for change in interventions if change.source is None}
     at_edges = {(change.source, change.target): change for change in interventions if change.source is not None}
     by_site: dict[str, list[Intervention]] = {}
@@ -125,7 +127,7 @@ def intervened(
             x = x.clone()
             for change in changes:
                 index = split_node(change.target)[1]
-                x[..., index] = _new_value(change, x[..., index], site, index, means, donors)
+                x[..., index] = _new_value(change, x[..., index], site, index, means, taken)
             return x
 
         return apply
@@ -133,7 +135,7 @@ def intervened(
     with contextlib.ExitStack() as stack:
         stack.enter_context(intervene(model, {site: at(site, changes) for site, changes in by_site.items()}))
         for change in at_edges.values():
-            stack.enter_context(_edge_changed(model, change, means, donors))
+            stack.enter_context(_edge_changed(model, change, means, taken))
         yield
 
 
@@ -143,7 +145,7 @@ def _new_value(
     site: str,
     index: int,
     means: Mapping[str, Tensor],
-    donors: Donors,
+    taken: Taken,
 ) -> Tensor:
     if change.kind == "mean":
         return torch.full_like(old, means[site][index].item())
@@ -151,19 +153,18 @@ def _new_value(
         return torch.zeros_like(old)
     if change.kind == "scale":
         return old * change.factor
-    return donors[change.kind][site][..., index].to(old)
+    return taken[change.kind][site][..., index].to(old)
 
 
 @contextlib.contextmanager
 def _edge_changed(
-    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], donors: Donors
+    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], taken: Taken
 ) -> Iterator[None]:
     """Add weight * (new - old) to the output of the linear map that the edge lies in."""
     assert change.source is not None
     (site, column), (target_site, row) = split_node(change.source), split_node(change.target)
     layer, kind = split_site(site)
     assert layer is not None
-    attention = model.block(layer).attn
     join = join_between(model, site, target_site)
     assert join is not None  # what `check_targets` lets pass has a weight
     weight, through_attention = join.weight[row, column].item(), kind == "attn.v"
@@ -173,14 +174,10 @@ def _edge_changed(
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
-            moved = _new_value(change, old, site, column, means, donors) - old
+            moved = _new_value(change, old, site, column, means, taken) - old
             if through_attention:  # what the head carries of the value, with the pattern that it has
-                head = column // (seen[site].shape[-1] // attention.n_head)
-                q, k = (
-                    split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk"
-                )
-                sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-                moved = (attention_pattern(q, k, sink)[:, 0] @ moved.unsqueeze(-1)).squeeze(-1)
+                head = column // model.config.d_head
+                moved = (head_pattern(model, seen, layer, head) @ moved.unsqueeze(-1)).squeeze(-1)
             out = out.clone()
             out[..., join.offset + row] += weight * moved
             return out
@@ -192,7 +189,7 @@ def _edge_changed(
             handle.remove()
 
 
-def _donors(
+def _taken(
     model: SparseTransformer,
     interventions: Sequence[Intervention],
     batch: PairBatch,
@@ -200,16 +197,14 @@ def _donors(
     pool: PairBatch | None,
     seed: int,
 ) -> dict[str, dict[str, Tensor]]:
-    """Activations on other prompts, aligned with `batch` at the last token."""
+    """What patched and resampled nodes take (see `Taken`), at every position."""
     found: dict[str, dict[str, Tensor]] = {}
     for kind in ("patch", "resample"):
         sites = sorted({split_node(change.changed)[0] for change in interventions if change.kind == kind})
         if not sites:
             continue
         other = _paired(batch, patch) if kind == "patch" else _drawn(batch, pool, seed)
-        with record(model, sites) as seen:
-            model.last_logits(_ids(model, other.tokens), _ids(model, other.last))
-        found[kind] = {site: _aligned(seen[site], other.last, batch) for site in sites}
+        found[kind] = on_donors(model, sites, Donors.of(batch, other))
     return found
 
 
@@ -231,14 +226,6 @@ def _drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
     if pool is not None:
         return source.take(rng.integers(0, size, wanted))
     return source.take((np.arange(size) + rng.integers(1, size, wanted)) % size)
-
-
-def _aligned(values: Float[Tensor, "n S width"], last: np.ndarray, batch: PairBatch) -> Float[Tensor, "n T width"]:
-    """Each position of `batch` gets the value at the same distance from the other prompt's last token; where
-    the other prompt is shorter, the value at its start."""
-    positions = np.arange(batch.tokens.shape[1])[None] + (last - batch.last)[:, None]
-    rows = torch.from_numpy(np.clip(positions, 0, last[:, None])).to(values.device)
-    return values.gather(1, rows.unsqueeze(-1).expand(-1, -1, values.shape[-1]))
 
 
 def _ids(model: SparseTransformer, values: np.ndarray) -> Tensor:

@@ -14,22 +14,19 @@ from typing import Literal
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.models.hooks import record
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
-from sparsecircuits.nodes.calibration import unbiased
-from sparsecircuits.nodes.edges import edges_between
-from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.evaluator import Point
+from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import chunks
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
-from sparsecircuits.pruning.learned_gates import learn_gates
+from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.tasks import Pair, PairBatch, Task
 
 ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights"]
@@ -116,16 +113,13 @@ def permuted_network(model: SparseTransformer, seed: int) -> SparseTransformer:
     return other
 
 
-@torch.no_grad()
 def prompt_means(model: SparseTransformer, task: Task) -> Float[Tensor, " nodes"]:
     """Means of all nodes over the prompts of the task's training split: what stands in for means over pretraining
     text where a network was never trained."""
     space, batch = NodeSpace.of(model.config), task.encode(task.draw("train", 64))
     total, count = torch.zeros(space.size, dtype=torch.float64), 0
-    for _, _, chunk in chunks(batch):
-        with record(model, space.slices) as seen:
-            model(torch.from_numpy(chunk.tokens).to(model.device))
-        real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
+    for chunk, seen in recordings(model, batch, space.slices):
+        real = torch.from_numpy(chunk.real)
         total += torch.cat([seen[site].double().cpu()[real].sum(dim=0) for site in space.slices])
         count += int(real.sum())
     return (total / count).float()
@@ -140,8 +134,7 @@ class PrunedSize:
     n_nodes: int | None
     n_edges: int | None
     best_loss: float
-    curve: list[tuple[int, int, float]]
-    kept: Bool[Tensor, " nodes"] | None = None
+    curve: list[Point]
 
 
 def pruned_size(
@@ -154,31 +147,23 @@ def pruned_size(
 ) -> PrunedSize:
     """Prune nodes with a small budget, whether or not the whole model does the task.
 
-    As `prune` does: learned gates, bisection, leave-one-out; but edges are counted and not pruned, and the margin
-    is the budget's. frozen: the ablation values.
+    The search begins as `prune`'s does and bisects alike; but one leave-one-out, of small sets alone, is all the
+    clean-up, and edges are counted and not pruned. frozen: the ablation values.
     """
-    config = dataclasses.replace(config, ablation=ablation)
-    evaluate = Evaluator(
-        model,
-        frozen,
-        *(task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")),
-        ablation=ablation,
-    )
-    goal = config.margin * target_loss
-    tau = learn_gates(model, task, frozen, config, goal, calibration=unbiased(model, evaluate.batches[0], target_loss))
+    search = NodeSearch.of(model, task, frozen, target_loss, dataclasses.replace(config, ablation=ablation))
+    evaluate, goal, tau = search.evaluate, search.goal, search.ranking()
     curve = []
     size = 1
     while size < evaluate.space.size:
-        nodes = top_nodes(tau, size)
-        curve.append((size, len(edges_between(model, evaluate.space, nodes)), evaluate(nodes).loss))
+        curve.append(evaluate.point(top_nodes(tau, size)))
         size *= CURVE_GROWTH
     found = smallest_prefix(tau, evaluate, goal)
     best = min(point[2] for point in curve)
     if found is None:
         return PrunedSize(None, None, best, curve)
     kept = drop_needless(top_nodes(tau, found), evaluate, goal, limit=40)
-    edges = len(edges_between(model, evaluate.space, kept))
-    return PrunedSize(int(kept.sum()), edges, min(best, evaluate(kept).loss), curve, kept)
+    nodes, edges, loss = evaluate.point(kept)
+    return PrunedSize(nodes, edges, min(best, loss), curve)
 
 
 class Control(BaseModel):
@@ -215,8 +200,7 @@ class Nulls(BaseModel):
 
 
 def null_controls(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     task: Task,
     *,
     config: PruneConfig = BUDGET,
@@ -228,7 +212,8 @@ def null_controls(
     The replication that asked for this (February 2026) found small circuits for nonsense and in random networks; a
     size means something only beside theirs. The permuted network's means are taken over the task's own prompts.
     """
-    config, frozen = dataclasses.replace(config, seed=seed), circuit.frozen_values(NodeSpace.of(model.config))
+    model, circuit = bound.model, bound.circuit
+    config, frozen = dataclasses.replace(config, seed=seed), bound.frozen
     edges = sum(int(m.count_nonzero()) for name, m in sparse_matrices(model).items() if name.startswith("blocks"))
     found: dict[ControlName, PrunedSize] = {}
     for place, name in enumerate(("true", *NULLS)):

@@ -10,7 +10,7 @@ import torch
 
 from sparsecircuits import __version__
 from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
-from sparsecircuits.circuits.circuit import Circuit, Losses
+from sparsecircuits.circuits.circuit import Bound, Circuit, Losses
 from sparsecircuits.circuits.descriptions import MOST_NODES, describe
 from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.data.corpora import require_folder
@@ -29,7 +29,6 @@ from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share
 from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.many import save_circuit
 from sparsecircuits.runs import card_path
@@ -67,6 +66,7 @@ def faithfulness(
     if corpus is not None:
         require_folder(corpus)
     circuit.check_model(model)
+    bound = circuit.on(model)
     tell = report or (lambda share, details: None)
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)
     if not pairs:
@@ -75,13 +75,13 @@ def faithfulness(
     batch = by_length(encoded)
     small = first_pairs(batch, SMALL_PAIRS)
     tell(0.0, "the circuit alone")
-    fair = Calibrations.of(model, circuit, task)
-    card = _quick(model, circuit, task, batch, small, fair, full, seed, tell)
+    fair = Calibrations.of(bound, task)
+    card = _quick(bound, task, batch, small, fair, full, seed, tell)
     if full:
-        card = _full(model, circuit, task, small, fair, card, seed, budget, tell)
+        card = _full(bound, task, small, fair, card, seed, budget, tell)
     if corpus is not None:
         tell(0.95, "real code")
-        card = _with(card, transfer=transfer(model, circuit, task, fair.full, corpus, seed=seed))
+        card = _with(card, transfer=transfer(bound, task, fair.full, corpus, seed=seed))
     card = _with(card, shortcut=_shortcut(task, encoded, seed))
     tell(1.0, card.verdict)
     return _with(card, warnings=verdict.warnings(card))
@@ -100,8 +100,7 @@ def _with(card: Report, **more: object) -> Report:
 
 
 def _quick(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     task: Task,
     batch: PairBatch,
     small: PairBatch,
@@ -111,28 +110,28 @@ def _quick(
     tell: Tell,
 ) -> Report:
     """What every card holds, but the shortcut and the warnings; the verdict is that without null controls."""
-    space, seen = NodeSpace.of(model.config), fair.full(answers_of(final_logits(model, small), small))
-    everything, alone = final_logits(model, batch), final_logits(model, batch, circuit.gating(model))
-    nothing = final_logits(model, batch, circuit.without(model, torch.ones(space.size).bool()))
-    rest = final_logits(model, batch, circuit.without(model, circuit.kept(space)))
+    model, circuit = bound.model, bound.circuit
+    seen = fair.full(answers_of(final_logits(model, small), small))
+    everything, alone = final_logits(model, batch), final_logits(model, batch, bound.alone)
+    nothing, rest = final_logits(model, batch, bound.nothing), final_logits(model, batch, bound.rest)
     raw: dict[Run, torch.Tensor] = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
     losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)
     by_prompt = {n: losses_of(getattr(fair, n)(answers_of(x, batch)), batch) for n, x in raw.items()}
     tell(0.03, "ablations")
     draws = 4 if full else 1
     ablations = [
-        sufficiency_under(model, circuit, small, seen, fair.empty, name, draws=draws, seed=seed)
+        sufficiency_under(bound, small, seen, fair.empty, name, draws=draws, seed=seed)
         for name in ablations_of(circuit)
     ]
     tell(0.06, "necessity")
     learn = training_pairs(task, SMALL_PAIRS)
     needed = necessity.necessity(
-        model, circuit, small, learn, by_prompt["ablated"], by_prompt["full"], draws=10 if full else 5, seed=seed
+        bound, small, learn, by_prompt["ablated"], by_prompt["full"], draws=10 if full else 5, seed=seed
     )
     enough = estimate(by_prompt["empty"], by_prompt["circuit"], by_prompt["full"], of=share, seed=seed)
     tell(0.1, "leaving out one at a time")
     gained = _gained(losses)
-    minimal = necessity.minimality(model, circuit, small, gained=gained, most=40 if full else 20, edges=full)
+    minimal = necessity.minimality(bound, small, gained=gained, most=40 if full else 20, edges=full)
     tell(0.2, "attention and activations")
     found, reasons = verdict.judge(circuit, losses, None)
     return Report(
@@ -158,9 +157,9 @@ def _quick(
         outputs=likeness.outputs(circuit, fair.full, batch, everything, alone, seed),
         necessity_test=needed,
         minimality=minimal,
-        internals=likeness.internals(model, circuit, small),
-        constants=constants(model, circuit, small),
-        splits=tuple(context.splits(model, circuit, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        internals=likeness.internals(bound, small),
+        constants=constants(bound, small),
+        splits=tuple(context.splits(bound, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
         prompts=PromptLosses(circuit=tuple(by_prompt["circuit"].tolist()), full=tuple(by_prompt["full"].tolist())),
     )
 
@@ -178,8 +177,7 @@ def _gained(losses: Losses) -> float:
 
 
 def _full(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     task: Task,
     small: PairBatch,
     fair: Calibrations,
@@ -189,28 +187,28 @@ def _full(
     tell: Tell,
 ) -> Report:
     """The card with what the full one has beside; the verdict is that with the null controls."""
-    gained = _gained(card.losses)
-    answers = fair.full(answers_of(final_logits(model, small), small))
+    circuit, gained = bound.circuit, _gained(card.losses)
+    answers = fair.full(answers_of(final_logits(bound.model, small), small))
     tell(0.22, "knockouts")
-    card = _with(card, completeness=necessity.completeness(model, circuit, small, seed=seed))
+    card = _with(card, completeness=necessity.completeness(bound, small, seed=seed))
     tell(0.26, "interchange interventions")
-    card = _with(card, interchange=interchange.interchange(model, circuit, fair.full, small, seed=seed))
+    card = _with(card, interchange=interchange.interchange(bound, fair.full, small, seed=seed))
     tell(0.3, "causal scrubbing")
-    scrubbed = interchange.causal_scrubbing(model, circuit, small, answers, fair.empty, draws=2, seed=seed)
+    scrubbed = interchange.causal_scrubbing(bound, small, answers, fair.empty, draws=2, seed=seed)
     tell(0.34, "loss against size")
-    card = _with(card, scrubbing=scrubbed, curve=size_curve(model, circuit, small))
+    card = _with(card, scrubbing=scrubbed, curve=size_curve(bound, small))
     tell(0.38, "longer prompts")
-    diluted_with, rows = context.dilution(model, circuit, task, fair.full, seed=seed)
-    queries = context.constant_queries(model, circuit, fair.full, small, gained=gained)
+    diluted_with, rows = context.dilution(bound, task, fair.full, seed=seed)
+    queries = context.constant_queries(bound, fair.full, small, gained=gained)
     card = _with(card, dilution_of=diluted_with, dilution=tuple(rows), constant_queries=tuple(queries))
     tell(0.42, "nodes in two values and in words")
     if 0 < len(circuit.nodes) <= MOST_NODES:
         learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
-        card = _with(card, binarised=binarise(model, circuit, learn, small, seed=seed))
-    card = _with(card, descriptions=tuple(describe(model, circuit, task, seed=seed)))
+        card = _with(card, binarised=binarise(bound, learn, small, seed=seed))
+    card = _with(card, descriptions=tuple(describe(bound, task, seed=seed)))
     if verdict.needless(circuit, card.losses):  # a null cannot be smaller than nothing
         return card
     shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
-    nulls = null_controls(model, circuit, task, config=budget, seed=seed, report=shown)
+    nulls = null_controls(bound, task, config=budget, seed=seed, report=shown)
     found, reasons = verdict.judge(circuit, card.losses, nulls)
     return _with(card, nulls=nulls, verdict=found, reasons=reasons)

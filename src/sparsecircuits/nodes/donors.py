@@ -1,5 +1,6 @@
 """Other prompts that what is off takes its activations from, position by position."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -25,17 +26,26 @@ class Donors:
     @classmethod
     def pairs(cls, batch: PairBatch) -> "Donors":
         """Each prompt's donor is the other one of its pair."""
-        return cls(batch.take(np.arange(len(batch.last)) ^ 1), counterparts(batch))
+        return cls.of(batch, batch.take(np.arange(len(batch.last)) ^ 1))
+
+    @classmethod
+    def of(cls, batch: PairBatch, donors: PairBatch) -> "Donors":
+        """Given donors, one for each prompt of a batch, aligned with them (see `counterparts`)."""
+        return cls(donors, counterparts(batch, donors))
 
     def rows(self, start: int, stop: int, width: int) -> "Donors":
         """The donors of prompts start..stop, whose tokens are `width` wide."""
         return Donors(self.batch.rows(start, stop), self.place[start:stop, :width])
 
 
-@torch.no_grad()
 def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) -> dict[str, Tensor]:
     """Activations [n, T, width] of all node sites, and of `attn.y`, on each row's donor, in place."""
-    sites = [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))]
+    return on_donors(model, [*space.slices, *(f"{layer}.attn.y" for layer in range(model.config.n_layer))], donors)
+
+
+@torch.no_grad()
+def on_donors(model: SparseTransformer, sites: Sequence[str], donors: Donors) -> dict[str, Tensor]:
+    """Activations [n, T, width] of some sites of the whole model on each row's donor, in place."""
     with record(model, sites) as seen:
         model(torch.from_numpy(donors.batch.tokens).to(model.device))
     place = torch.from_numpy(np.ascontiguousarray(donors.place)).to(model.device)
@@ -43,15 +53,22 @@ def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) ->
     return {site: seen[site][row, place] for site in sites}
 
 
-def counterparts(batch: PairBatch) -> np.ndarray:
-    """The position [2N, T] on a row's other prompt (row ^ 1) that stands for each of its positions."""
-    tokens, last = batch.tokens, batch.last
-    other = np.arange(len(tokens)) ^ 1
-    common = (tokens == tokens[other]).cumprod(axis=1).sum(axis=1)
-    common = np.minimum(common, np.minimum(last, last[other]))[:, None]
-    place = np.broadcast_to(np.arange(tokens.shape[1]), tokens.shape)
-    from_end = np.clip(place - last[:, None] + last[other][:, None], common, None)
-    found: np.ndarray = np.minimum(np.where(place < common, place, from_end), last[other][:, None])
+def counterparts(batch: PairBatch, donors: PairBatch) -> np.ndarray:
+    """The position [n, T] on each prompt's donor, row by row, that stands for each of the prompt's positions.
+
+    Positions of their common beginning are each other's counterparts. Those after it are counted from the end, and
+    stay after the common beginning: so the last stands for the last, and where the two differ in one place alone, all
+    around it stands for its like, though one may be longer. What is patched, what resample ablation carries and what
+    interchange interventions take all mean this; only donors that are drawn by `Matched`, which need not begin alike,
+    are matched by their role in another pair.
+    """
+    width = min(batch.tokens.shape[1], donors.tokens.shape[1])
+    last, other_last = batch.last[:, None], donors.last[:, None]
+    common = (batch.tokens[:, :width] == donors.tokens[:, :width]).cumprod(axis=1).sum(axis=1, keepdims=True)
+    common = np.minimum(common, np.minimum(last, other_last))
+    place = np.broadcast_to(np.arange(batch.tokens.shape[1]), batch.tokens.shape)
+    from_end = np.clip(place - last + other_last, common, None)
+    found: np.ndarray = np.minimum(np.where(place < common, place, from_end), other_last)
     return found
 
 

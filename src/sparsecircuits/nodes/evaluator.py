@@ -12,11 +12,14 @@ from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.calibration import Calibration, calibrate
 from sparsecircuits.nodes.compact_forward import CompactForward
-from sparsecircuits.nodes.edges import EdgeGates, Edges
+from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, in_chunks, task_loss
 from sparsecircuits.tasks import PairBatch
+
+Point = tuple[int, int, float]
+"""Nodes, edges, loss in nats (the worst of the batches, calibrated): a set's place on a curve."""
 
 
 @dataclass(frozen=True)
@@ -84,3 +87,11 @@ class Evaluator:
         calibration = calibrate(logits[0], correct[0])
         losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
         return Score(max(losses), calibration)
+
+    def edges_between(self, kept: Bool[Tensor, " nodes"]) -> Edges:
+        """All edges between the nodes of a set."""
+        return edges_between(self.model, self.space, kept)
+
+    def point(self, kept: Bool[Tensor, " nodes"]) -> Point:
+        """The size of a set of nodes with all edges between them, and its loss."""
+        return int(kept.sum()), len(self.edges_between(kept)), self(kept).loss

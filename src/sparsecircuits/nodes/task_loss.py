@@ -14,7 +14,7 @@ from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.narrow import logits_at
 from sparsecircuits.tasks import PairBatch
 
-EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory
+EVALUATION_ROWS = 64  # prompts a forward pass at most, to bound memory; even, so that pairs stay together
 
 
 def candidate_logits(
@@ -54,9 +54,7 @@ def all_candidate_logits(
 def in_chunks(batch: PairBatch) -> tuple[Int[np.ndarray, " n"], list[PairBatch]]:
     """A batch cut into chunks of similar length, both sides of a pair together; and which rows they hold."""
     order = length_order(batch)
-    ordered, step = batch.take(order), max(2, EVALUATION_ROWS - EVALUATION_ROWS % 2)
-    starts = range(0, len(order), step)
-    return order, [ordered.rows(start, min(start + step, len(order))) for start in starts]
+    return order, [chunk for _, _, chunk in chunks(batch.take(order))]
 
 
 def length_order(batch: PairBatch) -> Int[np.ndarray, " n"]:

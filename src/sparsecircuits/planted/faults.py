@@ -123,8 +123,7 @@ def _zero_flatters() -> Planted:
 
 def _random_nodes() -> Planted:
     model, circuit, task = _true()
-    space = NodeSpace.of(model.config)
-    drawn = space.names(random_nodes_like(circuit, space, torch.Generator().manual_seed(0)))
+    drawn = NodeSpace.of(model.config).names(random_nodes_like(circuit.on(model), torch.Generator().manual_seed(0)))
     return model, circuit_of(model, task, drawn), task
 
 

@@ -10,7 +10,7 @@ from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.calibration import Calibration
-from sparsecircuits.nodes.donors import counterparts
+from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
@@ -78,7 +78,7 @@ def _path_gradients(
     and by how much each activation differs from its counterpart. All [2N, T, width]."""
     pattern = r".*\.(attn\.act_in|attn\.y|mlp\.act_in|mlp\.post_act)|final_resid"
     tokens = torch.from_numpy(batch.tokens).to(model.device)
-    place = torch.from_numpy(counterparts(batch)).to(model.device)
+    place = torch.from_numpy(Donors.pairs(batch).place).to(model.device)
     row = torch.arange(len(tokens), device=model.device)[:, None] ^ 1
     with torch.no_grad(), record(model, pattern) as seen:
         model(tokens)

@@ -17,15 +17,15 @@ from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import ablation_values, pretraining_means, training_means
-from sparsecircuits.nodes.calibration import fitted, training_pairs, unbiased
-from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.calibration import fitted, training_pairs
+from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edge_pruning import prune_edges
-from sparsecircuits.pruning.ranking import rank_nodes
+from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.pruning.size_curve import size_curve
 from sparsecircuits.tasks import Task
 
@@ -56,24 +56,21 @@ def prune(
     """
     began, config = time.perf_counter(), config or PruneConfig()
     require_doable(model, task, target_loss, config)
-    splits = [task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation")]
-    goal = config.margin * target_loss
     if means is None:
         means = training_means(model) if tokens is None else pretraining_means(model, tokens)
     tell = report or (lambda share, details: None)
-    frozen = ablation_values(config.ablation, means)
-    evaluate = Evaluator(model, frozen, *splits, ablation=config.ablation)
+    search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config)
+    evaluate, goal = search.evaluate, search.goal
     nothing = torch.zeros(evaluate.space.size, dtype=torch.bool)
     if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
         tau, size, kept = torch.zeros(evaluate.space.size), 0, nothing
     else:
         learning: Callable = lambda *state: tell(*_learning(config, *state))  # noqa: E731
-        through = unbiased(model, evaluate.batches[0], target_loss)
-        tau = rank_nodes(model, task, frozen, config, goal, learning, through)
+        tau = search.ranking(learning)
         tell(0.8, "choosing the size")
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
         kept = _cleaned(tau, size, evaluate, goal, config, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
-    everything = edges_between(model, evaluate.space, kept)
+    everything = evaluate.edges_between(kept)
     edges = everything
     if config.prune_edges:
         kept, edges = prune_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
@@ -111,7 +108,7 @@ def _cleaned(
         return drop_needless(start, evaluate, goal, report=report, rises=evaluate.node_rises)
 
     def cost(kept: torch.Tensor) -> tuple[int, int]:
-        return len(edges_between(evaluate.model, evaluate.space, kept)), int(kept.sum())
+        return len(evaluate.edges_between(kept)), int(kept.sum())
 
     pool = top_nodes(tau, min(tau.numel(), math.ceil(WIDER * size)))
     best = min((drop(start) for start in (top_nodes(tau, size), pool)), key=cost)
@@ -132,7 +129,7 @@ class _Found:
 
     def removed(self, evaluate: Evaluator) -> Edges:
         """Nonzero weights between kept nodes that are not among the edges."""
-        between = edges_between(evaluate.model, evaluate.space, self.kept)
+        between = evaluate.edges_between(self.kept)
         on = set(zip(self.edges.source.tolist(), self.edges.target.tolist(), strict=True))
         ends = zip(between.source.tolist(), between.target.tolist(), strict=True)
         return between[torch.tensor([end not in on for end in ends], dtype=torch.bool)]

@@ -7,7 +7,7 @@ from jaxtyping import Bool
 from torch import Tensor
 
 from sparsecircuits.nodes.calibration import unbiased
-from sparsecircuits.nodes.edges import Edges, edges_between
+from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
@@ -33,7 +33,7 @@ def prune_edges(
     Many edges are first ranked by learned gates; then edges, and nodes, are left out one at a time. More than
     20,000 edges stay as they are.
     """
-    edges = edges_between(evaluate.model, evaluate.space, kept)
+    edges = evaluate.edges_between(kept)
     on = torch.ones(len(edges), dtype=torch.bool)
     if LEARN_ABOVE < len(edges) <= MOST_EDGES:
         on = _ranked(task, kept, edges, evaluate, target, config, tell)

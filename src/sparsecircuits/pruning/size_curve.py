@@ -6,16 +6,13 @@ from torch import Tensor
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
-from sparsecircuits.nodes.edges import Edges, edges_between
-from sparsecircuits.nodes.evaluator import Evaluator
+from sparsecircuits.nodes.edges import Edges
+from sparsecircuits.nodes.evaluator import Evaluator, Point
 from sparsecircuits.pruning.discretise import top_nodes
 
 GROWTH = 1.6  # from one size of the ranking's prefixes to the next
 LARGEST = 1000
 MOST_SMALLER = 40
-
-Point = tuple[int, int, float]
-"""Nodes, edges, loss in nats (the worst of training and validation, calibrated)."""
 
 
 def size_curve(
@@ -32,8 +29,7 @@ def size_curve(
     size = max(4, int(kept.sum()))
     while size < min(LARGEST, tau.numel()):
         size = int(size * GROWTH) + 1
-        nodes = top_nodes(tau, size)
-        points.append((size, len(edges_between(evaluate.model, evaluate.space, nodes)), evaluate(nodes).loss))
+        points.append(evaluate.point(top_nodes(tau, size)))
         if points[-1][2] < 0.01:
             break
     left = kept.clone()

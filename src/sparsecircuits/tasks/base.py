@@ -52,6 +52,12 @@ class PairBatch:
     answers: tuple[int, int]
     over_class: bool = False
 
+    @property
+    def real(self) -> np.ndarray:
+        """Which positions hold a prompt's tokens, and no padding: bool [2N, T]."""
+        found: np.ndarray = np.arange(self.tokens.shape[1])[None] <= self.last[:, None]
+        return found
+
     def rows(self, start: int, stop: int) -> "PairBatch":
         """Prompts start..stop, without padding that they do not need."""
         last = self.last[start:stop]

@@ -17,7 +17,7 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
-from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.task_loss import correct_of, pick_answers, task_loss
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import describe, read_text
@@ -55,9 +55,8 @@ class LiveCircuit:
     def __init__(self, model: SparseTransformer, circuit: Circuit, task: Task, lock: threading.RLock) -> None:
         circuit.check_model(model)
         self.model, self.circuit, self.task, self.lock = model, circuit, task, lock
-        self.space = NodeSpace.of(model.config)
-        circuit.kept(self.space)
-        circuit.frozen_values(self.space)
+        self.bound = circuit.on(model)
+        self.space, self._frozen = self.bound.space, self.bound.frozen
         self._losses: dict[tuple[Scope, int | None, tuple[Intervention, ...], int], float] = {}
         # Of the last prompt, without changes: pair, prompt, scope and size.
         self._before: dict[tuple[int, str | None, Scope, int | None], Outcome] = {}
@@ -87,6 +86,10 @@ class LiveCircuit:
     def size_batch(self) -> PairBatch:
         """Validation pairs for the curve: its calibration is chosen on them."""
         return self.task.encode(self.task.draw("validation", CURVE_PAIRS, 0))
+
+    @cached_property
+    def _on_size_batch(self) -> Evaluator:
+        return self.bound.evaluator(self.size_batch)
 
     def payload(self) -> Payload:
         """What the picture shows (see `picture_payload`)."""
@@ -155,7 +158,7 @@ class LiveCircuit:
         if request.size is None or request.size >= len(self.circuit.nodes):
             return None, self.circuit.calibration
         with self.lock:
-            score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, request.size)
+            score = loss_at_size(self.bound, self._on_size_batch, self.order, request.size)
         return self.order[: request.size], score.calibration
 
     def _prompts(self, request: RunRequest) -> tuple[PairBatch, PairBatch | None]:
@@ -223,14 +226,14 @@ class LiveCircuit:
     def order(self) -> list[str]:
         """Node names, the most important first."""
         with self.lock:
-            return nodes_by_importance(self.model, self.circuit, self.size_batch)
+            return nodes_by_importance(self.bound, self.size_batch)
 
     @cached_property
     def _curve(self) -> Curve:
         points = []
         for size in shown_sizes(len(self.circuit.nodes)):
             with self.lock:
-                score = loss_at_size(self.model, self.circuit, self.size_batch, self.order, size)
+                score = loss_at_size(self.bound, self._on_size_batch, self.order, size)
             points.append(CurvePoint(size=size, loss=score.loss))
         n_prompts = len(self.size_batch.last)
         return Curve(order=self.order, points=points, split="validation", n_prompts=n_prompts)
@@ -257,7 +260,7 @@ class LiveCircuit:
         return {name: self.node(name) for name in self.circuit.node_names[:MOST_RECORDED]}
 
     def _mean(self, name: str) -> float:
-        return self.circuit.frozen_values(self.space)[self.space.mask([name])].item()
+        return self._frozen[self.space.mask([name])].item()
 
     def _on_text(self, name: str) -> OnText:
         with self._text_lock:

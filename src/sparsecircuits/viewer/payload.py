@@ -7,10 +7,10 @@ from sparsecircuits.circuits.extraction import by_site
 from sparsecircuits.circuits.losses import circuit_logits
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.data import Tokenizer
-from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.sites import split_node
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
+from sparsecircuits.nodes.recording import head_pattern
 from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 from sparsecircuits.viewer.examples import rounded
@@ -127,10 +127,7 @@ def head_patterns(
     model: SparseTransformer, seen: dict[str, torch.Tensor], layer: int, head: int, lengths: list[int]
 ) -> list[list[list[float]]]:
     """Attention patterns of one head from recorded queries and keys, [prompt][query][key]."""
-    block = model.block(layer).attn
-    q, k = (split_heads(seen[f"{layer}.attn.{site}"], block.n_head)[:, head : head + 1] for site in "qk")
-    sink = block.sink_logit[head : head + 1] if block.sink_logit is not None else None
-    pattern = attention_pattern(q, k, sink)[:, 0].float().cpu()
+    pattern = head_pattern(model, seen, layer, head).float().cpu()
     return [[[rounded(x) for x in line] for line in pattern[row, :n, :n].tolist()] for row, n in enumerate(lengths)]
 
 

@@ -7,12 +7,11 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.descriptions import SHARES, activations
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.names import split_node
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.task_loss import accuracy, correct_of
 from sparsecircuits.tasks import PairBatch
 
@@ -40,24 +39,22 @@ class Binarised(BaseModel):
     nodes: tuple[TwoValued, ...]
 
 
-def binarise(
-    model: SparseTransformer, circuit: Circuit, learn: PairBatch, test: PairBatch, *, seed: int = 0
-) -> Binarised:
+def binarise(bound: Bound, learn: PairBatch, test: PairBatch, *, seed: int = 0) -> Binarised:
     """Replace each node of the circuit alone by a step between two values (Gao et al. 2025, appendix).
 
     Node by node, in order of computation, the threshold that leaves the lowest loss on `learn`; the
     two values are the means below and above it. The loss is of `test`. A circuit that survives computes with
     features that are on or off.
     """
-    seen = activations(model, circuit, learn, alone=True)
+    seen = activations(bound, learn, alone=True)
     steps: dict[str, TwoValued] = {}
-    for name in circuit.node_names:
+    for name in bound.circuit.node_names:
         tried = [{**steps, name: step} for step in _steps(name, seen[name])]
         if tried:
-            on_learn = [_binary_losses(model, circuit, learn, choice)[0].mean().item() for choice in tried]
+            on_learn = [_binary_losses(bound, learn, choice)[0].mean().item() for choice in tried]
             steps = tried[int(np.argmin(on_learn))]
-    losses, right = _binary_losses(model, circuit, test, steps)
-    before = _binary_losses(model, circuit, test, {})[0].mean().item()
+    losses, right = _binary_losses(bound, test, steps)
+    before = _binary_losses(bound, test, {})[0].mean().item()
     return Binarised(loss=estimate(losses, seed=seed), loss_before=before, accuracy=right, nodes=tuple(steps.values()))
 
 
@@ -69,9 +66,7 @@ def _steps(name: str, values: np.ndarray) -> Iterator[TwoValued]:
         yield TwoValued(name=name, threshold=threshold, low=float(below.mean()), high=float(above.mean()))
 
 
-def _binary_losses(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, steps: dict[str, TwoValued]
-) -> tuple[Tensor, float]:
+def _binary_losses(bound: Bound, batch: PairBatch, steps: dict[str, TwoValued]) -> tuple[Tensor, float]:
     by_site: dict[str, list[tuple[int, TwoValued]]] = {}
     for name, step in steps.items():
         site, index = split_node(name)
@@ -89,5 +84,6 @@ def _binary_losses(
     def changes(start: int, stop: int, width: int) -> dict[str, Callable[[Tensor], Tensor]]:
         return {site: at(nodes) for site, nodes in by_site.items()}
 
-    logits = circuit.calibration(answers_of(final_logits(model, batch, circuit.gating(model), changes=changes), batch))
+    logits = answers_of(final_logits(bound.model, batch, bound.alone, changes=changes), batch)
+    logits = bound.circuit.calibration(logits)
     return losses_of(logits, batch), accuracy(logits, correct_of(batch))

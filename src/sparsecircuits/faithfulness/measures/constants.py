@@ -1,14 +1,10 @@
 """Ablation values: are the constants that stand for the nodes outside plausible?"""
 
-import numpy as np
 import torch
 from pydantic import BaseModel, ConfigDict
 
-from sparsecircuits.circuits.circuit import Circuit
-from sparsecircuits.models.hooks import record
-from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import chunks
+from sparsecircuits.circuits.circuit import Bound
+from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.tasks import PairBatch
 
 FAR = 4.0
@@ -28,18 +24,14 @@ class Constants(BaseModel):
     """Kept nodes whose recorded mean is not what they are ablated at (mean ablation alone)."""
 
 
-@torch.no_grad()
-def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Constants:
+def constants(bound: Bound, batch: PairBatch) -> Constants:
     """Compare the ablation values with what the nodes do in the whole model. A value that no prompt comes near is
     stale or wrong, and every measure under that ablation is then about another network."""
-    space = NodeSpace.of(model.config)
-    frozen = circuit.frozen_values(space)
+    circuit, space, frozen = bound.circuit, bound.space, bound.frozen
     low, high = torch.full((space.size,), torch.inf), torch.full((space.size,), -torch.inf)
     square, count = torch.zeros(space.size), 0
-    for _, _, chunk in chunks(batch):
-        with record(model, space.slices) as seen:
-            model(torch.from_numpy(chunk.tokens).to(model.device))
-        real = torch.from_numpy(np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None])
+    for chunk, seen in recordings(bound.model, batch, space.slices):
+        real = torch.from_numpy(chunk.real)
         values = torch.cat([seen[site].float().cpu()[real] for site in space.slices], dim=-1)
         low, high = torch.minimum(low, values.amin(dim=0)), torch.maximum(high, values.amax(dim=0))
         square, count = square + values.square().sum(dim=0), count + len(values)
@@ -47,7 +39,7 @@ def constants(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> C
     distance = torch.maximum(low - frozen, frozen - high).clamp(min=0) / scale.clamp(min=1e-6)
     if circuit.ablation == "resample":
         distance = torch.zeros_like(distance)
-    names = dict(zip(space.names(circuit.kept(space)), frozen[circuit.kept(space)].tolist(), strict=True))
+    names = dict(zip(space.names(bound.kept), frozen[bound.kept].tolist(), strict=True))
     wrong = [
         node.name
         for node in circuit.nodes

@@ -7,7 +7,7 @@ import torch
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
@@ -37,12 +37,10 @@ class Tried(BaseModel):
     order_circuit: float
 
 
-def tried(
-    model: SparseTransformer, circuit: Circuit, whole: Calibration, batch: PairBatch, name: str, seed: int = 0
-) -> Tried:
+def tried(bound: Bound, whole: Calibration, batch: PairBatch, name: str, seed: int = 0) -> Tried:
     """The whole model, with its calibration `whole`, and the circuit alone on any prompts."""
-    raw = [answers_of(final_logits(model, batch, gating), batch) for gating in (None, circuit.gating(model))]
-    full, alone = whole(raw[0]), circuit.calibration(raw[1])
+    raw = [answers_of(final_logits(bound.model, batch, gating), batch) for gating in (None, bound.alone)]
+    full, alone = whole(raw[0]), bound.circuit.calibration(raw[1])
     correct = correct_of(batch)
     return Tried(
         name=name,
@@ -58,20 +56,18 @@ def tried(
     )
 
 
-def splits(
-    model: SparseTransformer, circuit: Circuit, task: Task, whole: Calibration, *, pairs: int = 64, seed: int = 0
-) -> list[Tried]:
+def splits(bound: Bound, task: Task, whole: Calibration, *, pairs: int = 64, seed: int = 0) -> list[Tried]:
     """Templates and names that the circuit was found on (train), chosen with (validation) and has never seen
     (held_out). A circuit that fits its templates alone is good on the first."""
     return [
-        tried(model, circuit, whole, task.encode(found), split, seed)
+        tried(bound, whole, task.encode(found), split, seed)
         for split in SPLITS
         if (found := task.draw(split, pairs, seed))
     ]
 
 
 def dilution(
-    model: SparseTransformer, circuit: Circuit, task: Task, whole: Calibration, *, pairs: int = 48, seed: int = 0
+    bound: Bound, task: Task, whole: Calibration, *, pairs: int = 48, seed: int = 0
 ) -> tuple[str, list[Tried]]:
     """What is varied, and model and circuit on ever longer prompts of held-out names (Gao et al. 2025, section 3.2:
     a head that averages over a list is diluted by long ones).
@@ -87,9 +83,9 @@ def dilution(
     found = []
     for size in sizes:
         rng = random.Random(f"dilution/{task.name}/{size}/{seed}")
-        batch = fitting(task.encode([make(rng, size) for _ in range(pairs)]), model.config.n_ctx)
+        batch = fitting(task.encode([make(rng, size) for _ in range(pairs)]), bound.model.config.n_ctx)
         if len(batch.last):
-            found.append(tried(model, circuit, whole, batch, str(size), seed))
+            found.append(tried(bound, whole, batch, str(size), seed))
     return what, found
 
 
@@ -118,15 +114,14 @@ class ConstantQuery(BaseModel):
     token that looks."""
 
 
-def constant_queries(
-    model: SparseTransformer, circuit: Circuit, whole: Calibration, batch: PairBatch, *, gained: float
-) -> list[ConstantQuery]:
+def constant_queries(bound: Bound, whole: Calibration, batch: PairBatch, *, gained: float) -> list[ConstantQuery]:
     """For every head with a kept channel, make its queries constant in the circuit and in the model (Gao et al.
     2025, section 3.2)."""
+    model, circuit, gating = bound.model, bound.circuit, bound.alone
     heads = sorted(
         {(node.layer, node.head) for node in circuit.nodes if node.head is not None and node.layer is not None}
     )
-    gating, width, found = circuit.gating(model), model.config.d_head, []
+    width, found = model.config.d_head, []
     base = _loss(model, circuit.calibration, batch, gating, None)
     for layer, head in heads:
         site, channels = f"{layer}.attn.q", slice(head * width, (head + 1) * width)

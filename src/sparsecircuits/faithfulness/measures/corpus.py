@@ -9,7 +9,7 @@ import numpy as np
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.faithfulness.measures.context import Tried, tried
@@ -79,8 +79,7 @@ class ScoresOnCorpus(TypedDict):
 
 
 def transfer(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     task: Task,
     whole: Calibration,
     folder: str | Path,
@@ -96,6 +95,7 @@ def transfer(
 
     Raises UserError for a folder without Python, or without a place of each answer.
     """
+    model = bound.model
     tokenizer = model.tokenizer or Tokenizer.default()
     places, files = _places(folder, [task], tokenizer, model.config.n_ctx)
     found = places[task.name]
@@ -111,7 +111,7 @@ def transfer(
         pattern=found.what,
         files=files,
         places=found.counts,
-        result=tried(model, circuit, whole, by_length(as_pairs(sides, task)), "real code", seed),
+        result=tried(bound, whole, by_length(as_pairs(sides, task)), "real code", seed),
         cue=cue.token if cue else None,
         cue_accuracy=cue.accuracy if cue else None,
     )

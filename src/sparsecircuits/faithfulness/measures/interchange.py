@@ -8,18 +8,18 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.likeness import correlation
 from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of, mean_of_draws
 from sparsecircuits.faithfulness.measures.sufficiency import share
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Donors, Matched
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.task_loss import chunks, correct_of
+from sparsecircuits.nodes.recording import recordings
+from sparsecircuits.nodes.task_loss import correct_of
 from sparsecircuits.tasks import PairBatch
 
 MOST_DONORS = 6
@@ -52,8 +52,7 @@ class Interchange(BaseModel):
 
 
 def interchange(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     whole: Calibration,
     batch: PairBatch,
     *,
@@ -65,12 +64,11 @@ def interchange(
     What the circuit alone does under the patch is its prediction of what the whole model does. Up to `most` nodes
     are patched one at a time. whole: the whole model's calibration.
     """
-    donors, gating, correct = Donors.pairs(batch), circuit.gating(model), correct_of(batch)
+    model, circuit, gating = bound.model, bound.circuit, bound.alone
+    donors, correct = Donors.pairs(batch), correct_of(batch)
     names = circuit.node_names
     names = names if len(names) <= most else [names[i * len(names) // most] for i in range(most)]
-    values = {
-        alone: recorded(model, donors, circuit.node_names, gating if alone else None, batch) for alone in (True, False)
-    }
+    values = {alone: recorded(model, donors, circuit.node_names, gating if alone else None) for alone in (True, False)}
 
     def answers(patched: list[str], alone: bool) -> Tensor:
         changes = patch_with(dict.fromkeys(patched), lambda name: values[alone][name])
@@ -106,28 +104,19 @@ def _margin(logits: Float[Tensor, "n 2"]) -> Tensor:
     return logits[:, 1] - logits[:, 0]
 
 
-@torch.no_grad()
 def recorded(
-    model: SparseTransformer, donors: Donors, names: list[str], gating: Gating | None, batch: PairBatch
+    model: SparseTransformer, donors: Donors, names: list[str], gating: Gating | None
 ) -> dict[str, Float[Tensor, "n T"]]:
     """Nodes' activations on each prompt's donor, at the places that stand for the prompt's own. With a gating, in
     the gated run of the donors."""
     places = {name: split_node(name) for name in names}
     sites = {site for site, _ in places.values()}
     found: dict[str, list[Tensor]] = {name: [] for name in names}
-    width = batch.tokens.shape[1]
-    if not names:
-        return {}
-    for start, stop, _ in chunks(batch):
-        here = donors.rows(start, stop, width)
-        tokens = here.batch.tokens
-        if gating is None:
-            with record(model, sites) as seen:
-                model(torch.from_numpy(tokens).to(model.device))
-        else:
-            with gating.over(model, here.batch), record(model, sites) as seen:
-                model(torch.from_numpy(tokens).to(model.device))
-        place = torch.from_numpy(np.ascontiguousarray(here.place)).clamp(max=tokens.shape[1] - 1)
+    start = 0
+    for chunk, seen in recordings(model, donors.batch, sites, gating):
+        rows = donors.place[start : start + len(chunk.last)]
+        place = torch.from_numpy(np.ascontiguousarray(rows)).clamp(max=chunk.tokens.shape[1] - 1)
+        start += len(chunk.last)
         for name, (site, index) in places.items():
             found[name].append(seen[site][..., index].cpu().gather(1, place))
     return {name: torch.cat(parts) for name, parts in found.items()}
@@ -183,8 +172,7 @@ def inputs_of(circuit: Circuit) -> list[str]:
 
 
 def causal_scrubbing(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     full: Float[Tensor, "n 2"],
     nothing_fair: Calibration,
@@ -202,10 +190,8 @@ def causal_scrubbing(
 
     full [n, 2]: the whole model's logits, calibrated; nothing_fair: the calibration of nothing.
     """
-    matched, gating = Matched.of(batch), circuit.gating(model)
-    space = gating.space
-    nothing = circuit.without(model, torch.ones(space.size, dtype=torch.bool))
-    inputs = inputs_of(circuit)
+    model, circuit, gating = bound.model, bound.circuit, bound.alone
+    matched, inputs = Matched.of(batch), inputs_of(circuit)
     losses, right, empty = [], [], []
     for draw in range(draws):
         outside = matched.draw(seed + 1000 * draw)
@@ -213,14 +199,14 @@ def causal_scrubbing(
         groups = [inputs[place::MOST_DONORS] for place in range(min(MOST_DONORS, len(inputs)))]
         for place, group in enumerate(groups):
             own = matched.draw(seed + 1000 * draw + 1 + place, same_class=True)
-            values |= recorded(model, own, group, gating, batch)
+            values |= recorded(model, own, group, gating)
         changes = patch_with(values, values.__getitem__)
         logits = circuit.calibration(
             answers_of(final_logits(model, batch, gating, donors=outside, changes=changes), batch)
         )
         losses.append(losses_of(logits, batch))
         right.append((_choice(logits) == correct_of(batch)).float())
-        left = answers_of(final_logits(model, batch, nothing, donors=outside), batch)
+        left = answers_of(final_logits(model, batch, bound.nothing, donors=outside), batch)
         empty.append(losses_of(nothing_fair(left), batch))
     return Scrubbing(
         loss=estimate(mean_of_draws(losses), seed=seed),

@@ -1,6 +1,5 @@
 """Likeness: does the circuit compute what the model computes? Outputs, attention patterns, activations."""
 
-import contextlib
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,15 +8,12 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate, finite
 from sparsecircuits.faithfulness.measures.runs import answers_of
-from sparsecircuits.kernels import attention_pattern, split_heads
-from sparsecircuits.models.hooks import record
 from sparsecircuits.models.names import split_node
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
-from sparsecircuits.nodes.task_loss import chunks
+from sparsecircuits.nodes.recording import head_pattern, recordings
 from sparsecircuits.tasks import PairBatch
 
 
@@ -116,12 +112,13 @@ class Seen:
     patterns: dict[tuple[int, int], np.ndarray]
 
 
-def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Internals:
+def internals(bound: Bound, batch: PairBatch) -> Internals:
     """Compare kept nodes' activations, and the patterns of heads with kept q, k or v channels, over all positions
     of the prompts. A circuit may reach the loss by other means than the model does; this shows it.
     """
+    circuit = bound.circuit
     names, heads = circuit.node_names, sorted({(n.layer or 0, n.head) for n in circuit.nodes if n.head is not None})
-    here, there = (_seen(model, circuit, batch, names, heads, alone) for alone in (True, False))
+    here, there = (_seen(bound, batch, names, heads, alone) for alone in (True, False))
     nodes = []
     for name in names:
         x, y = here.nodes[name], there.nodes[name]
@@ -142,10 +139,8 @@ def internals(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> I
     )
 
 
-@torch.no_grad()
 def _seen(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     names: list[str],
     heads: list[tuple[int, int]],
@@ -155,29 +150,15 @@ def _seen(
     sites = {site for _, site, _ in places} | {f"{layer}.attn.{letter}" for layer, _ in heads for letter in "qk"}
     nodes: dict[str, list[np.ndarray]] = {name: [] for name in names}
     patterns: dict[tuple[int, int], list[np.ndarray]] = {head: [] for head in heads}
-    gating = circuit.gating(model) if alone else None
-    for _, _, chunk in chunks(batch):
-        with contextlib.ExitStack() as stack:
-            if gating is not None:
-                stack.enter_context(gating.over(model, chunk))
-            seen = stack.enter_context(record(model, sites))
-            model(torch.from_numpy(chunk.tokens).to(model.device))
-        real = np.arange(chunk.tokens.shape[1])[None] <= chunk.last[:, None]
+    model, width = bound.model, batch.tokens.shape[1]
+    for chunk, seen in recordings(model, batch, sites, bound.alone if alone else None):
         for name, site, index in places:
-            nodes[name].append(seen[site][..., index].double().cpu().numpy()[real])
+            nodes[name].append(seen[site][..., index].double().cpu().numpy()[chunk.real])
         for layer, head in heads:
-            patterns[layer, head].append(_last_rows(model, seen, layer, head, chunk, batch.tokens.shape[1]))
+            rows = head_pattern(model, seen, layer, head)[torch.arange(len(chunk.last)), torch.from_numpy(chunk.last)]
+            here = rows.double().cpu().numpy()
+            patterns[layer, head].append(np.pad(here, ((0, 0), (0, width - here.shape[-1]))))
     return Seen(
         {name: np.concatenate(parts) for name, parts in nodes.items()},
         {head: np.concatenate(parts) for head, parts in patterns.items()},
     )
-
-
-def _last_rows(
-    model: SparseTransformer, seen: dict[str, Tensor], layer: int, head: int, chunk: PairBatch, width: int
-) -> np.ndarray:
-    attention = model.block(layer).attn
-    q, k = (split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk")
-    sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-    rows = attention_pattern(q, k, sink)[torch.arange(len(chunk.last)), 0, torch.from_numpy(chunk.last)]
-    return np.pad(rows.double().cpu().numpy(), ((0, 0), (0, width - rows.shape[-1])))

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -10,13 +11,11 @@ from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
-from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import fitted
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import correct_of
 from sparsecircuits.tasks import PairBatch
 
@@ -49,10 +48,10 @@ def towards_chance(ablated: np.ndarray, full: np.ndarray) -> np.ndarray:
     return np.where(span > 0, np.minimum(1, (ablated - full) / np.where(span > 0, span, 1)), np.nan)
 
 
-def random_nodes_like(circuit: Circuit, space: NodeSpace, generator: torch.Generator) -> Bool[Tensor, " nodes"]:
+def random_nodes_like(bound: Bound, generator: torch.Generator) -> Bool[Tensor, " nodes"]:
     """A mask of as many random nodes per site as the circuit has there, none of them in it."""
-    kept, chosen = circuit.kept(space), torch.zeros(space.size, dtype=torch.bool)
-    for place in space.slices.values():
+    kept, chosen = bound.kept, torch.zeros(bound.space.size, dtype=torch.bool)
+    for place in bound.space.slices.values():
         outside = (~kept[place]).nonzero().flatten() + place.start
         wanted = min(int(kept[place].sum()), outside.numel())
         chosen[outside[torch.randperm(outside.numel(), generator=generator)[:wanted]]] = True
@@ -60,8 +59,7 @@ def random_nodes_like(circuit: Circuit, space: NodeSpace, generator: torch.Gener
 
 
 def necessity(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     small: PairBatch,
     learn: PairBatch,
     ablated: Float[Tensor, " n"],
@@ -76,10 +74,10 @@ def necessity(
     ablated, full [n]: losses per prompt without the circuit's nodes and of the whole model, calibrated. small: some
     prompts for the random nodes; learn: training prompts for their calibrations.
     """
-    space, generator = NodeSpace.of(model.config), torch.Generator().manual_seed(seed)
+    model, generator = bound.model, torch.Generator().manual_seed(seed)
     random = []
     for _ in range(draws):
-        gating = circuit.without(model, random_nodes_like(circuit, space, generator))
+        gating = bound.without(random_nodes_like(bound, generator))
         logits = fitted(model, learn, gating)(answers_of(final_logits(model, small, gating), small))
         random.append(losses_of(logits, small).mean().item())
     return Necessity(
@@ -116,8 +114,7 @@ class Minimality(BaseModel):
 
 
 def minimality(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     *,
     gained: float,
@@ -128,16 +125,14 @@ def minimality(
 
     gained: nats between the loss of nothing and of the circuit. most: parts of each kind at most.
     """
-    space, gating = NodeSpace.of(model.config), circuit.gating(model)
-    base = _circuit_loss(model, circuit, batch, gating)
+    circuit, base = bound.circuit, _circuit_loss(bound, batch, bound.alone)
     node_parts, edge_parts = [], []
     for name in _spread(circuit.node_names, most):
-        gates = gating.gates * (~space.mask([name])).float()
-        rise = _circuit_loss(model, circuit, batch, _regated(gating, gates)) - base
+        gates = (bound.kept & ~bound.space.mask([name])).float()
+        rise = _circuit_loss(bound, batch, replace(bound.alone, gates=gates)) - base
         node_parts.append(Part(name=name, rise=rise))
     for edge in _spread(circuit.edges, most) if edges else ():
-        fewer = circuit.model_copy(update={"edges": tuple(e for e in circuit.edges if e is not edge)})
-        rise = _circuit_loss(model, circuit, batch, fewer.gating(model)) - base
+        rise = _circuit_loss(bound, batch, bound.alone_less(edge)) - base
         edge_parts.append(Part(name=f"{edge.source} → {edge.target}", rise=rise))
     parts = node_parts + edge_parts
     needless = tuple(part.name for part in parts if part.rise < 0.01 * max(gained, 1e-9))
@@ -154,12 +149,8 @@ def _spread(items: Sequence[T], most: int) -> Sequence[T]:
     return items if len(items) <= most else [items[i * len(items) // most] for i in range(most)]
 
 
-def _regated(gating: Gating, gates: Tensor) -> Gating:
-    return Gating(gating.space, gates, gating.frozen, gating.ablation, gating.edges)
-
-
-def _circuit_loss(model: SparseTransformer, circuit: Circuit, batch: PairBatch, gating: Gating) -> float:
-    logits = circuit.calibration(answers_of(final_logits(model, batch, gating), batch))
+def _circuit_loss(bound: Bound, batch: PairBatch, gating: Gating) -> float:
+    logits = bound.circuit.calibration(answers_of(final_logits(bound.model, batch, gating), batch))
     return losses_of(logits, batch).mean().item()
 
 
@@ -185,22 +176,21 @@ class Completeness(BaseModel):
     when the model has another way that the circuit lacks."""
 
 
-def completeness(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, subsets: int = 12, seed: int = 0
-) -> Completeness:
+def completeness(bound: Bound, batch: PairBatch, *, subsets: int = 12, seed: int = 0) -> Completeness:
     """Knock out the same nodes in circuit and model: do both suffer alike (Wang et al. 2022, section 4)?
 
     Random subsets of the circuit's nodes, each node with probability 1/2, and the whole circuit. The model is raw: a
     knockout brings margins near the boundary, where two calibrations that agree on whole prompts part.
     """
-    space, kept, rng = NodeSpace.of(model.config), circuit.kept(NodeSpace.of(model.config)), np.random.default_rng(seed)
-    names, gating, correct = circuit.node_names, circuit.gating(model), correct_of(batch)
+    model, circuit, rng = bound.model, bound.circuit, np.random.default_rng(seed)
+    names, correct = circuit.node_names, correct_of(batch)
     chosen = [[name for name in names if rng.random() < 0.5] for _ in range(subsets)]
     found, differences = [], []
     for out in [*chosen, names]:
-        mask = space.mask(out)
-        inside = answers_of(final_logits(model, batch, _regated(gating, (kept & ~mask).float())), batch)
-        outside = answers_of(final_logits(model, batch, circuit.without(model, mask)), batch)
+        mask = bound.space.mask(out)
+        left = replace(bound.alone, gates=(bound.kept & ~mask).float())
+        inside = answers_of(final_logits(model, batch, left), batch)
+        outside = answers_of(final_logits(model, batch, bound.without(mask)), batch)
         p, q = (x.softmax(dim=-1).gather(1, correct[:, None])[:, 0] for x in (circuit.calibration(inside), outside))
         found.append(Knockout(nodes=len(out), circuit=p.mean().item(), model=q.mean().item()))
         differences.append((p - q).abs())

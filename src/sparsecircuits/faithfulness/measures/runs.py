@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.models.hooks import intervene
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation import Ablation
@@ -89,7 +88,7 @@ def mean_of_draws(draws: list[Float[Tensor, " n"]]) -> Float[Tensor, " n"]:
     return torch.stack(draws).mean(dim=0)
 
 
-def ablated_as(circuit: Circuit, gating: Gating, ablation: Ablation) -> Gating:
+def ablated_as(gating: Gating, ablation: Ablation) -> Gating:
     """A gating with another ablation than the circuit's. For the mean, each node's mean over pretraining text is
     known where the circuit's own ablation is the mean; otherwise only a circuit's nodes have theirs."""
     if ablation == "zero":

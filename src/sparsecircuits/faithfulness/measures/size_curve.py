@@ -4,18 +4,15 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.faithfulness.measures.estimate import finite
-from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.edges import edges_between
+from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.evaluator import Evaluator
-from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
 GROWTH = 2.0  # from one size outside the circuit to the next
@@ -45,34 +42,30 @@ class SizeCurve(BaseModel):
     cmd_linear: float | None
 
 
-def size_curve(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, sizes: int = 12) -> SizeCurve:
+def size_curve(bound: Bound, batch: PairBatch, *, sizes: int = 12) -> SizeCurve:
     """Nested sets: the circuit's most important nodes; the circuit; then more nodes around it, by the gradient of
     the loss in their gates, up to all. Recomputes from model and circuit.
 
     f(k) = (empty - loss(k)) / (empty - full); CPR and CMD are MIB's (Mueller et al. 2025), whose linear axis of
     sizes hardly sees circuits below 1% of the model, so both are given over log size too.
     """
-    space = NodeSpace.of(model.config)
-    evaluate = Evaluator(model, circuit.frozen_values(space), batch, ablation=circuit.ablation)
-    order, points = nodes_by_importance(model, circuit, batch), []
-    on = {(edge.source, edge.target) for edge in circuit.edges}
+    space, evaluate = bound.space, bound.evaluator(batch)
+    order, points = nodes_by_importance(bound, batch), []
+    on = {(edge.source, edge.target) for edge in bound.circuit.edges}
     for size in shown_sizes(len(order), sizes):
         inside = set(order[:size])
         edges = sum(source in inside and target in inside for source, target in on)
-        points.append(CurvePoint(nodes=size, edges=edges, loss=loss_at_size(model, circuit, batch, order, size).loss))
-    around = _around(model, circuit, batch)
-    kept, size = circuit.kept(space), max(8, 2 * len(order))
+        points.append(CurvePoint(nodes=size, edges=edges, loss=loss_at_size(bound, evaluate, order, size).loss))
+    around = _around(bound, batch)
+    kept, size = bound.kept, max(8, 2 * len(order))
     while size < 2 * space.size:
         size_here = min(size, space.size)
         mask = kept.clone()
         mask[around[: max(0, size_here - int(kept.sum()))]] = True
-        edge_count = len(edges_between(model, space, mask))
-        points.append(CurvePoint(nodes=int(mask.sum()), edges=edge_count, loss=evaluate(mask).loss))
+        points.append(_point(evaluate, mask))
         size = int(size * GROWTH)
     if points[-1].nodes < space.size:
-        everything = torch.ones(space.size, dtype=torch.bool)
-        edge_count = len(edges_between(model, space, everything))
-        points.append(CurvePoint(nodes=space.size, edges=edge_count, loss=evaluate(everything).loss))
+        points.append(_point(evaluate, torch.ones(space.size, dtype=torch.bool)))
     areas = {name: areas_under(points, log) for name, log in (("log", True), ("linear", False))}
     return SizeCurve(
         points=tuple(points),
@@ -81,6 +74,11 @@ def size_curve(model: SparseTransformer, circuit: Circuit, batch: PairBatch, *, 
         cpr_linear=areas["linear"][0],
         cmd_linear=areas["linear"][1],
     )
+
+
+def _point(evaluate: Evaluator, kept: Bool[Tensor, " nodes"]) -> CurvePoint:
+    nodes, edges, loss = evaluate.point(kept)
+    return CurvePoint(nodes=nodes, edges=edges, loss=loss)
 
 
 def areas_under(points: list[CurvePoint], log: bool) -> tuple[float | None, float | None]:
@@ -95,23 +93,11 @@ def areas_under(points: list[CurvePoint], log: bool) -> tuple[float | None, floa
     return finite(np.trapezoid(f, x) / span), finite(np.trapezoid(np.abs(1 - f), x) / span)
 
 
-def _around(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Tensor:
+def _around(bound: Bound, batch: PairBatch) -> Tensor:
     """Ids of nodes outside the circuit, the most wanted first: by how much the loss of the circuit alone falls per
     unit of their gates, to first order."""
-    space = NodeSpace.of(model.config)
-    kept = circuit.kept(space)
-    slope = _gate_slopes(model, circuit, batch, kept)
-    slope[kept] = -torch.inf
-    return slope.sort(descending=True, stable=True).indices[: int((~kept).sum())]
-
-
-def _gate_slopes(
-    model: SparseTransformer, circuit: Circuit, batch: PairBatch, kept: Bool[Tensor, " nodes"]
-) -> Float[Tensor, " nodes"]:
-    chunk = batch.rows(0, min(64, len(batch.last)))
-    gates = kept.float().requires_grad_()
-    gating = replace(circuit.gating(model), gates=gates, edges=None)
-    with torch.enable_grad():
-        loss = task_loss(candidate_logits(model, chunk, gating), correct_of(chunk, model.device))
-        (slope,) = torch.autograd.grad(loss, gates)
-    return -slope.cpu()
+    kept = bound.kept
+    chunk, alone = batch.rows(0, min(64, len(batch.last))), replace(bound.alone, edges=None)
+    wanted = first_order_rises(bound.model, [chunk], kept.float(), lambda gates: replace(alone, gates=gates))
+    wanted[kept] = -torch.inf
+    return wanted.sort(descending=True, stable=True).indices[: int((~kept).sum())]

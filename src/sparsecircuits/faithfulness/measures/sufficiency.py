@@ -8,14 +8,14 @@ from jaxtyping import Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound
+from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.runs import ablated_as, answers_of, final_logits, losses_of, mean_of_draws
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration, calibrate
 from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import correct_of, task_loss
 from sparsecircuits.tasks import PairBatch
 
@@ -48,25 +48,24 @@ def share(empty: np.ndarray, circuit: np.ndarray, full: np.ndarray) -> np.ndarra
     return np.where(span > 0, (empty - circuit) / np.where(span > 0, span, 1), np.nan)
 
 
-def ablations_of(circuit: Circuit) -> list[AblationName]:
+def ablations_of(circuit: CircuitData) -> list[AblationName]:
     """The ablations that a circuit can be tried under: its means are known if it was found with them."""
     return [*(("mean",) if circuit.ablation == "mean" else ()), "zero", "resample_pair", "resample_random"]
 
 
 def gated_answers(
-    model: SparseTransformer, gating: Gating, circuit: Circuit, batch: PairBatch, ablation: AblationName, seed: int
+    model: SparseTransformer, gating: Gating, batch: PairBatch, ablation: AblationName, seed: int
 ) -> Float[Tensor, "n 2"]:
     """Logits of the answers under a gating with another ablation, not calibrated."""
     if ablation == "resample_random":
         donors = Matched.of(batch).draw(seed)
         return answers_of(final_logits(model, batch, gating, donors=donors), batch)
     kind = "resample" if ablation == "resample_pair" else ablation
-    return answers_of(final_logits(model, batch, ablated_as(circuit, gating, kind)), batch)
+    return answers_of(final_logits(model, batch, ablated_as(gating, kind)), batch)
 
 
 def sufficiency_under(
-    model: SparseTransformer,
-    circuit: Circuit,
+    bound: Bound,
     batch: PairBatch,
     full: Float[Tensor, "n 2"],
     nothing_fair: Calibration,
@@ -85,16 +84,15 @@ def sufficiency_under(
     full [n, 2]: the whole model's logits, calibrated; nothing_fair: the calibration of nothing.
     Losses >= 0, sufficiency <= about 1.
     """
-    space = NodeSpace.of(model.config)
-    alone, nothing = circuit.gating(model), circuit.without(model, torch.ones(space.size, dtype=torch.bool))
+    model = bound.model
     draws = draws if ablation == "resample_random" else 1
     raw, losses, right, empty = [], [], [], []
     for draw in range(draws):
-        raw.append(gated_answers(model, alone, circuit, batch, ablation, seed + draw))
-        calibrated = circuit.calibration(raw[-1])
+        raw.append(gated_answers(model, bound.alone, batch, ablation, seed + draw))
+        calibrated = bound.circuit.calibration(raw[-1])
         losses.append(losses_of(calibrated, batch))
         right.append((calibrated.argmax(dim=-1) == correct_of(batch)).float())
-        left = nothing_fair(gated_answers(model, nothing, circuit, batch, ablation, seed + draw))
+        left = nothing_fair(gated_answers(model, bound.nothing, batch, ablation, seed + draw))
         empty.append(losses_of(left, batch))
     correct = correct_of(batch).repeat(draws)
     best = calibrate(torch.cat(raw), correct)
