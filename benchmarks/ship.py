@@ -1,6 +1,6 @@
 """Put a trained model among those that ship with the package.
 
-python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table rounded to a byte an entry
+python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table rounded to a byte an entry; its means
 python benchmarks/ship.py move RUN/circuits FOLDER   # circuits found on the run, measured anew; or prune FOLDER
 sparsecircuits report FOLDER                    # their cards
 python benchmarks/ship.py list FOLDER ABOUT COMMAND MACHINE   # copy it to pretrained/, with its entry
@@ -26,13 +26,15 @@ from sparsecircuits.interop.manifest import Manifest, Shipped, ShippedCircuit
 from sparsecircuits.interop.pretrained import MANIFEST_NAME, manifest
 from sparsecircuits.models.byte_rows import rounded
 from sparsecircuits.models.statistics import model_statistics
-from sparsecircuits.models.storage import content_hash, read_config, save_native
+from sparsecircuits.models.storage import content_hash, read_config, save_means, save_native
 from sparsecircuits.models.transformer import count_parameters
+from sparsecircuits.nodes.ablation_values import training_means
 from sparsecircuits.nodes.calibration import fitted, training_pairs
 from sparsecircuits.nodes.task_score import score_on_task
 from sparsecircuits.runs import (
     CIRCUIT_NAME,
     CONFIG_NAME,
+    MEANS_NAME,
     METRICS_NAME,
     TOKENIZER_NAME,
     WEIGHTS_NAME,
@@ -43,7 +45,7 @@ from sparsecircuits.training.metrics import read_metrics
 
 ROOT = Path(__file__).resolve().parents[1] / "pretrained"
 PAIRS = 256
-KEPT = (CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME, CIRCUIT_NAME, "report.json", "report.md")
+KEPT = (CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME, MEANS_NAME, CIRCUIT_NAME, "report.json", "report.md")
 
 
 @torch.no_grad()
@@ -56,6 +58,7 @@ def pack(run: Path, folder: Path) -> None:
     metrics = read_metrics(run / METRICS_NAME)[-1]
     about["trained"] = {key: metrics[key] for key in ("step", "tokens", "seconds") if key in metrics}
     save_native(model, folder, about)
+    save_means(model, training_means(model), folder)
     size = (folder / WEIGHTS_NAME).stat().st_size
     print(f"{folder}: {size / 1e6:.1f} MB, content {content_hash(model)}")
 

@@ -1,6 +1,6 @@
 """What a run directory holds and where, as data; the one place that knows. Free of torch.
 
-RUN/config.json, model.safetensors, tokenizer.json     the model
+RUN/config.json, model.safetensors, tokenizer.json     the model; means.safetensors, where it ships
 RUN/metrics.jsonl, checkpoints/                        its training
 RUN/circuits/<task>/circuit.json                       a circuit; beside it what belongs to it:
     report.json, report.md, report.html                its faithfulness card
@@ -11,6 +11,8 @@ RUN/circuits/<task>/circuit.json                       a circuit; beside it what
 from pathlib import Path
 
 CONFIG_NAME, WEIGHTS_NAME, TOKENIZER_NAME = "config.json", "model.safetensors", "tokenizer.json"
+MEANS_NAME = "means.safetensors"
+"""Mean activations of all nodes over training text, for whoever has not that text at hand."""
 METRICS_NAME, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 CIRCUITS, CIRCUIT_NAME = "circuits", "circuit.json"
 TASK_FILE = "task.jsonl"

@@ -3,11 +3,11 @@
 import pytest
 
 import sparsecircuits as sc
-from faults import circuit_of
-from handmade import QUOTE_NODES, two_way_model
 from sparsecircuits.circuits import circuit as circuit_module
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.measures.necessity import minimality
+from sparsecircuits.planted.faults import circuit_of
+from sparsecircuits.planted.models import QUOTE_NODES, two_way_model
 
 
 @pytest.fixture(scope="module")

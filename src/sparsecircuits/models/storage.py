@@ -22,11 +22,13 @@ from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
 from sparsecircuits.models.byte_rows import from_bytes, to_bytes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.runs import CONFIG_NAME, TOKENIZER_NAME, WEIGHTS_NAME
+from sparsecircuits.runs import CONFIG_NAME, MEANS_NAME, TOKENIZER_NAME, WEIGHTS_NAME
 
 FORMAT = "sparsecircuits-1"
 CHECKSUM, CONFIG_SUM = "sha256", "config_sha256"
 """Keys of the weights' header: their checksum, and that of the config that they were saved with."""
+MEANS_OF = "model"
+"""Key of the means' header: the content hash of the model whose they are."""
 TOKENIZER_SUM = "tokenizer_sha256"
 """Key of config.json: the content hash of the tokenizer beside it."""
 
@@ -192,10 +194,30 @@ def load_native(directory: Path) -> SparseTransformer:
     state, metadata = load_tensors(directory / WEIGHTS_NAME)
     model = build(config, state, str(directory / WEIGHTS_NAME))
     check_config(config, metadata, directory)
-    model.name = directory.resolve().name
+    model.name, model.folder = directory.resolve().name, directory
     trained = raw.get("train")
     model.corpus = trained.get("data") if isinstance(trained, dict) else None
     return model.eval()
+
+
+def save_means(model: SparseTransformer, means: Tensor, directory: Path) -> None:
+    """Write the means of all nodes [nodes] beside the model."""
+    save_tensors(Path(directory) / MEANS_NAME, {"means": means}, {MEANS_OF: content_hash(model)})
+
+
+def load_means(model: SparseTransformer) -> Tensor | None:
+    """The means [nodes] beside the model, or None where there are none, or those of other weights than the model has
+    by now. Raises UserError for a damaged file."""
+    path = None if model.folder is None else model.folder / MEANS_NAME
+    if path is None or not path.exists():
+        return None
+    state, metadata = load_tensors(path, "means")
+    if metadata.get(MEANS_OF) != content_hash(model):
+        return None
+    means = state.get("means")
+    if means is None or means.dim() != 1 or not means.is_floating_point() or not bool(means.isfinite().all()):
+        raise UserError(f"{path} holds no list of finite means")
+    return means.float()
 
 
 def config_sum(config: ModelConfig) -> str:

@@ -7,6 +7,7 @@ position channels, Din = D + P what a block reads, H heads, K d_head, A = H K, M
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import torch
@@ -289,6 +290,7 @@ class SparseTransformer(nn.Module):
         self.tokenizer: Tokenizer | None = None
         self.name = "model"
         self.corpus: str | None = None  # what it was trained on, as `--data` names it
+        self.folder: Path | None = None  # where it was loaded from
         self.init_weights()
 
     @torch.no_grad()

@@ -8,6 +8,7 @@ from torch import Tensor
 from sparsecircuits.data import Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.models.hooks import record
+from sparsecircuits.models.storage import load_means
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation import ABLATIONS
 from sparsecircuits.nodes.space import NodeSpace
@@ -33,7 +34,13 @@ def pretraining_means(
 
 
 def training_means(model: SparseTransformer) -> torch.Tensor:
-    """Means of all nodes [nodes] over the text that the model was trained on."""
+    """Means of all nodes [nodes] over the text that the model was trained on: those that were saved beside it, or
+    computed from that text."""
+    saved = load_means(model)
+    if saved is not None:
+        if saved.numel() != (size := NodeSpace.of(model.config).size):
+            raise UserError(f"{model.folder}: {saved.numel()} means were saved for a model of {size} nodes")
+        return saved
     if model.corpus is None:
         raise UserError("the model does not say what text it was trained on: give prune its tokens or means")
     tokens = prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).train
