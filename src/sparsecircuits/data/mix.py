@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
@@ -14,20 +14,31 @@ from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.errors import UserError
 
 
+@runtime_checkable
 class Sampler(Protocol):
-    """Endless batches that resume exactly."""
-
-    def take(self, count: int) -> Batch:
-        """The next `count` windows: (inputs, targets), int64 [count, n_ctx] each."""
+    """Where batches come from. Its state goes into every checkpoint, so that a resumed run sees what an uninterrupted
+    one would; under torchrun every process has one and all give the same batches."""
 
     def next(self) -> Batch:
-        """The next batch: (inputs, targets), int64 [batch_size, n_ctx] each."""
+        """The next batch: (inputs, targets), int64 [config.batch_size, n_ctx] each."""
+        ...
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands, JSON-able."""
+        """Where it stands: numbers, strings, lists and dicts of these."""
+        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state` was taken."""
+        ...
+
+
+@runtime_checkable
+class WindowSampler(Sampler, Protocol):
+    """A sampler that can be asked for any number of windows, as a mix asks its sources."""
+
+    def take(self, count: int) -> Batch:
+        """The next `count` windows: (inputs, targets), int64 [count, n_ctx] each."""
+        ...
 
 
 def open_sampler(
@@ -47,7 +58,7 @@ def open_sampler(
     parts = data.manifest.get("mix")
     if not parts:
         return BatchSampler(data.train, n_ctx, batch_size, seed)
-    samplers: list[Sampler] = []
+    samplers: list[WindowSampler] = []
     for part in parts:
         if "stream" in part:
             samplers.append(StreamSampler(part["stream"], tokenizer, n_ctx, batch_size, seed, block_tokens))
@@ -62,7 +73,7 @@ class MixSampler:
     A small source starts its next epoch early, a large one is seen in part.
     """
 
-    def __init__(self, weights: Sequence[float], samplers: Sequence[Sampler], batch_size: int) -> None:
+    def __init__(self, weights: Sequence[float], samplers: Sequence[WindowSampler], batch_size: int) -> None:
         """weights: positive, adding up to 1."""
         self.weights = np.array(weights, dtype=np.float64)
         self.samplers, self.batch_size = list(samplers), batch_size

@@ -1,30 +1,15 @@
 """What a training can be given by its caller in place of its own parts."""
 
 from collections.abc import Mapping
-from typing import Any, Protocol
+from typing import Protocol, runtime_checkable
 
-import numpy as np
-
+from sparsecircuits.data.mix import Sampler
 from sparsecircuits.models.transformer import SparseTransformer
 
-
-class Sampler(Protocol):
-    """Where batches come from. Its state goes into every checkpoint, so that a resumed run sees what an uninterrupted
-    one would; under torchrun every process has one and all give the same batches."""
-
-    def next(self) -> tuple[np.ndarray, np.ndarray]:
-        """The next batch: (inputs, targets), int64 [config.batch_size, n_ctx] each."""
-        ...
-
-    def state_dict(self) -> dict[str, Any]:
-        """Where it stands: numbers, strings, lists and dicts of these."""
-        ...
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on exactly where `state` was taken."""
-        ...
+__all__ = ["Evaluator", "Sampler"]
 
 
+@runtime_checkable
 class Evaluator(Protocol):
     """Figures of one's own, measured whenever the validation loss is (`config.eval_every`, and at the end)."""
 
