@@ -17,7 +17,7 @@ WARM_UP := -c "from sparsecircuits.kernels import warm_up; warm_up()"
 OPEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-newest test-oldest lock lint format bench page docs clean browser
+.PHONY: help quickstart test test-slow test-shapes test-newest test-oldest lock lint format bench page docs clean browser
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -32,6 +32,12 @@ test: $(VENV)/.dev browser ## Run the tests
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+# kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
+SHAPED := circuits cli data faithfulness interop models nodes planted plots pruning sparsity tasks training viewer
+test-shapes: $(VENV)/.dev browser ## Run the tests with every shape in an annotation checked at run time
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not wrong_shapes" \
+		--jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
 	$(PYTHON) -m venv $(NEWEST)

@@ -25,7 +25,7 @@ def rounded(table: Float[Tensor, "rows columns"]) -> Float[Tensor, "rows columns
 
 
 def to_bytes(
-    table: Float[Tensor, "rows columns"],
+    table: Float[Tensor, "..."],
 ) -> tuple[UInt8[Tensor, "rows columns"], Float[Tensor, "rows 2"]] | None:
     """(codes, the step and the lowest value of each row) of a table whose every row is such multiples; None for any
     other. `from_bytes` gives it back to the bit."""

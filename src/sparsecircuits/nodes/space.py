@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 
 import torch
-from jaxtyping import Bool, Float
+from jaxtyping import Bool, Shaped
 from torch import Tensor
 
 from sparsecircuits.errors import NoSuchNode
@@ -29,11 +29,11 @@ class NodeSpace:
             start += width
         return cls(slices, start)
 
-    def split(self, flat: Float[Tensor, " nodes"]) -> dict[str, Tensor]:
+    def split(self, flat: Shaped[Tensor, " nodes"]) -> dict[str, Tensor]:
         """A flat vector as views by site."""
         return {site: flat[place] for site, place in self.slices.items()}
 
-    def join(self, by_site: Mapping[str, Tensor]) -> Float[Tensor, " nodes"]:
+    def join(self, by_site: Mapping[str, Tensor]) -> Shaped[Tensor, " nodes"]:
         """The inverse of `split`."""
         return torch.cat([by_site[site] for site in self.slices])
 
