@@ -36,7 +36,7 @@ test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 # kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
 SHAPED := circuits cli data faithfulness interop models nodes planted plots pruning sparsity tasks training viewer
 test-shapes: $(VENV)/.dev browser ## Run the tests with every shape in an annotation checked at run time
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not wrong_shapes" \
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck" \
 		--jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows

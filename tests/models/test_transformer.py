@@ -87,7 +87,7 @@ def test_sink_takes_attention_away():
     assert (sunk[:, 1].sum(-1) < 1e-6).all()
 
 
-@pytest.mark.wrong_shapes
+@pytest.mark.no_shapecheck
 def test_bad_input_is_told_in_a_line():
     model = SparseTransformer(BASE)
     with pytest.raises(sc.UserError, match="17 tokens do not fit the model's context of 16"):
