@@ -25,13 +25,13 @@ NULL = "not distinguishable from null"
 def verdicts(model: sc.SparseTransformer, circuit: sc.Circuit, task: sc.Task, seed: int) -> dict:
     """The three verdicts of one seed, and how many times smaller than its nulls the true circuit is."""
     nulls = null_controls(circuit.on(model), task, seed=seed)
-    true, _ = judge(measure(model, circuit, task, seed=seed), len(circuit.edges), nulls)
+    true, _ = judge(circuit, measure(model, circuit, task, seed=seed), nulls)
     found = {"seed": seed, "true": true, "true_edges": nulls.true.n_edges}
     found["nulls"] = {null.name: [null.n_edges, round(null.best_loss, 4)] for null in nulls.nulls}
     nonsense, network = nonsense_task(task, seed), permuted_network(model, seed)
     for name, which, prompts in (("nonsense", model, nonsense), ("permuted", network, task)):
         planted = circuit_of(which, prompts, list(circuit.node_names))
-        found[name], _ = judge(measure(which, planted, prompts, seed=seed), len(planted.edges), None)
+        found[name], _ = judge(planted, measure(which, planted, prompts, seed=seed), None)
     return found
 
 

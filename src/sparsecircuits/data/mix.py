@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 import numpy as np
 
@@ -14,31 +14,25 @@ from sparsecircuits.data.tokenizer import Tokenizer
 from sparsecircuits.errors import UserError
 
 
-@runtime_checkable
 class Sampler(Protocol):
     """Where batches come from. Its state goes into every checkpoint, so that a resumed run sees what an uninterrupted
     one would; under torchrun every process has one and all give the same batches."""
 
     def next(self) -> Batch:
         """The next batch: (inputs, targets), int64 [config.batch_size, n_ctx] each."""
-        ...
 
     def state_dict(self) -> dict[str, Any]:
         """Where it stands: numbers, strings, lists and dicts of these."""
-        ...
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Go on exactly where `state` was taken."""
-        ...
 
 
-@runtime_checkable
 class WindowSampler(Sampler, Protocol):
     """A sampler that can be asked for any number of windows, as a mix asks its sources."""
 
     def take(self, count: int) -> Batch:
         """The next `count` windows: (inputs, targets), int64 [count, n_ctx] each."""
-        ...
 
 
 def open_sampler(

@@ -3,14 +3,13 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Protocol, runtime_checkable
+from typing import Any, Protocol
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import json_lines, read_text, write_text
 from sparsecircuits.runs import METRICS_NAME
 
 
-@runtime_checkable
 class Logger(Protocol):
     """Somewhere else that metrics go, as they are written."""
 

@@ -2,10 +2,9 @@
 
 import json
 import math
-from collections.abc import Callable
 from typing import Annotated, Any, Self
 
-from pydantic import BaseModel, BeforeValidator, ConfigDict, model_serializer
+from pydantic import BaseModel, BeforeValidator, ConfigDict, SerializerFunctionWrapHandler, model_serializer
 from pydantic.json_schema import SkipJsonSchema
 
 Absent = SkipJsonSchema[None]
@@ -28,7 +27,7 @@ class Sent(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     @model_serializer(mode="wrap")
-    def _what_was_set(self, dump: Callable[[Any], dict[str, Any]]) -> dict[str, Any]:
+    def _what_was_set(self, dump: SerializerFunctionWrapHandler) -> dict[str, Any]:
         unset = type(self).model_fields.keys() - self.model_fields_set
         return {_ALIASES.get(name, name): value for name, value in dump(self).items() if name not in unset}
 
