@@ -4,6 +4,7 @@ python benchmarks/ship.py pack RUN FOLDER       # its weights, the bigram table 
 python benchmarks/ship.py move RUN/circuits FOLDER   # circuits found on the run, measured anew; or prune FOLDER
 sparsecircuits report FOLDER                    # their cards
 python benchmarks/ship.py list FOLDER ABOUT COMMAND MACHINE   # copy it to pretrained/, with its entry
+python benchmarks/ship.py means NAME            # put the nodes' means beside a model that has none
 
 The folder's name is the model's. The rounded model is another one than the run's: losses, calibrations and content hash
 are of the one that ships. Nodes, edges and the values that nodes are frozen at are the same in both, since the bigram
@@ -120,8 +121,29 @@ def entry(name: str, about: str, command: str, machine: str) -> Shipped:
     )
 
 
+def add_means(name: str) -> None:
+    """Make the means of a model that ships without them, over its corpus as it is made today."""
+    folder = ROOT / name
+    save_means(sc.load_model(folder), training_means(sc.load_model(folder)), folder)
+    whole = manifest()
+    models = [
+        model.model_copy(update={"files": {**model.files, MEANS_NAME: sha256(folder / MEANS_NAME)}})
+        if model.name == name
+        else model
+        for model in whole.models
+    ]
+    _write(Manifest(models=tuple(models)))
+
+
+def _write(whole: Manifest) -> None:
+    write_text(ROOT / MANIFEST_NAME, json.dumps(whole.model_dump(mode="json"), indent=1) + "\n")
+
+
 def main(verb: str, *rest: str) -> None:
-    """Pack a run, move its circuits, or list the folder."""
+    """Pack a run, move its circuits, list the folder, or add means."""
+    if verb == "means":
+        add_means(rest[0])
+        return
     if verb in ("pack", "move"):
         {"pack": pack, "move": move}[verb](Path(rest[0]), Path(rest[1]))
         return
@@ -134,8 +156,7 @@ def main(verb: str, *rest: str) -> None:
             shutil.copyfile(path, ROOT / name / path.relative_to(folder))
     shipped = entry(name, about, command, machine)
     others = [model for model in manifest().models if model.name != name]
-    whole = Manifest(models=(*others, shipped))
-    write_text(ROOT / MANIFEST_NAME, json.dumps(whole.model_dump(mode="json"), indent=1) + "\n")
+    _write(Manifest(models=(*others, shipped)))
 
 
 if __name__ == "__main__":

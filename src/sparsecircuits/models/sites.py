@@ -26,10 +26,16 @@ class Site(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width], same shape out."""
-        if self.activation == "gelu":
-            return F.gelu(x) if self.k is None else gelu_abstopk(x, self.k)
-        x = F.relu(x) if self.activation == "relu" else x
+        if self.activation == "gelu" and self.k is not None:
+            return gelu_abstopk(x, self.k)
+        x = self.activated(x)
         return x if self.k is None else abstopk(x, self.k)
+
+    def activated(self, x: Tensor) -> Tensor:
+        """The activation function alone, of x of any shape."""
+        if self.activation == "gelu":
+            return F.gelu(x)
+        return F.relu(x) if self.activation == "relu" else x
 
     def extra_repr(self) -> str:
         return "" if self.k is None else f"k={self.k}"

@@ -68,7 +68,7 @@ class CompactForward:
         for layer in range(model.config.n_layer):
             x = self._attended(chunk, wiring, layer, x)
             x = self._transformed(chunk, wiring, layer, x)
-        hidden = model.ln_f(wiring.gated("final_resid", model.final_resid(x)))[:, 0]
+        hidden = model.ln_f(wiring.gated("final_resid", model.final_resid(x)[..., wiring.kept["final_resid"]]))[:, 0]
         logits = F.linear(hidden, model.lm_head.weight[self._answers], model.logit_bias[self._answers])
         if model.bigram is not None:
             logits = logits + model.bigram.weight[chunk.last_token][:, self._answers]
@@ -87,11 +87,11 @@ class CompactForward:
                 sink = block.attn.sink_logit
                 heads = wiring.running_heads(layer, self._model.config.d_head, sink)
                 y, varying = self._attention(chunk, wiring, layer, stream, last, heads)
-                pre = wiring.product(write, y, varying)
+                taken = None
                 if sink is not None:
                     taken = wiring.taken_by_sinks(layer, sink, heads, x.shape[1])
-                    pre = pre + (taken if last is None else taken[last].unsqueeze(1))
-                update = wiring.gated(write, block.attn.resid_delta(pre))
+                    taken = taken if last is None else taken[last].unsqueeze(1)
+                update = wiring.gated(write, wiring.activations(write, block.attn.resid_delta, y, varying, taken))
             return block.add_attention(stream if last is None else rows_at(stream, last), update)
 
         return chunk.once((layer, "attention"), wiring.key(write), compute)
@@ -145,10 +145,9 @@ class CompactForward:
                     inputs = full[..., wiring.kept[source]]
                 neurons = x[..., :0]
                 if len(wiring.kept[hidden]):
-                    pre = wiring.product(hidden, inputs, wiring.kept[source])
-                    neurons = block.mlp.post_act(pre)[..., wiring.kept[hidden]]
-                pre = wiring.product(write, neurons, wiring.kept[hidden])
-                update = wiring.gated(write, block.mlp.resid_delta(pre))
+                    neurons = wiring.activations(hidden, block.mlp.post_act, inputs, wiring.kept[source])
+                written = wiring.activations(write, block.mlp.resid_delta, neurons, wiring.kept[hidden])
+                update = wiring.gated(write, written)
             return block.add_mlp(x, update)
 
         return chunk.once((layer, "mlp"), wiring.key(write), compute)
@@ -200,7 +199,7 @@ class _Wiring:
         self.last_reader = max((layer for layer, site in writes if len(self.kept[site])), default=-1)
         self._removed = None if removed is None or not len(removed) else removed[removed.between(kept)]
         self._keys: dict[int, Hashable] = {}
-        self._varying: dict[str, tuple[Tensor, Tensor]] = {}
+        self._products: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
 
     def key(self, site: str) -> Hashable:
         """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site, and on which
@@ -245,12 +244,45 @@ class _Wiring:
         weight = self._joins[f"{layer}.attn.resid_delta"][1][:, channels].unflatten(1, (-1, size))
         return (share - 1) @ torch.einsum("dhs,hs->hd", weight, v)
 
-    def product(self, target: str, inputs: Float[Tensor, "... varying"], varying: Tensor) -> Float[Tensor, "... width"]:
-        """What a matrix gives at all channels of its target. inputs: at the `varying` channels of its source (the
-        same ones in each call), the others being frozen."""
-        if target not in self._varying:
-            self._varying[target] = self._columns(target, varying)
-        return F.linear(inputs, *self._varying[target])
+    def activations(
+        self,
+        target: str,
+        site: Site,
+        inputs: Float[Tensor, "... varying"],
+        varying: Int[Tensor, " varying"],
+        added: Float[Tensor, "... width"] | None = None,
+    ) -> Float[Tensor, "... kept"]:
+        """What a matrix and then its target's site give at the target's kept channels. inputs: at the `varying`
+        channels of the matrix's source (the same ones in each call), the others being frozen; `added` to what it gives.
+        """
+        if target not in self._products:
+            self._products[target] = self._product(target, site, varying, added is not None)
+        columns, constant, channels, place = self._products[target]
+        pre = F.linear(inputs, columns, constant)
+        x: Tensor = site(pre if added is None else pre + added[..., channels])
+        return x[..., place]
+
+    def _product(
+        self, target: str, site: Site, varying: Int[Tensor, " varying"], all_vary: bool
+    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """Rows of a matrix at the channels that decide what the kept ones are: (weights [channels, varying], what all
+        else adds [channels], channels, the kept ones' places among them).
+
+        A channel that no varying input reaches is one constant, unless all_vary; of these only the k largest can ever
+        be among the site's k largest.
+        """
+        columns, constant = self._columns(target, varying)
+        kept = self.kept[target]
+        if site.k is None:
+            channels = kept
+        else:
+            varies = torch.full_like(constant, all_vary, dtype=torch.bool) | (columns != 0).any(dim=1)
+            varies[kept] = True
+            still = (~varies).nonzero().flatten()
+            strength = site.activated(constant[still]).abs()
+            strongest = still[strength.sort(descending=True, stable=True).indices[: site.k]]
+            channels = torch.cat((varies.nonzero().flatten(), strongest)).sort().values
+        return columns[channels], constant[channels], channels, torch.searchsorted(channels, kept)
 
     def _columns(self, target: str, varying: Tensor) -> tuple[Tensor, Tensor]:
         """The matrix [targets, varying], and what all else adds [targets]: a removed edge carries its source's frozen
@@ -266,12 +298,10 @@ class _Wiring:
         columns[rows, torch.searchsorted(varying, sources)] = 0
         return columns, constant.index_add(0, rows, off.weight.to(columns) * self.frozen[source][sources])
 
-    def gated(self, site: str, x: Float[Tensor, "... width"]) -> Float[Tensor, "... width"]:
-        """Frozen values everywhere but at the kept channels."""
+    def gated(self, site: str, x: Float[Tensor, "... kept"]) -> Float[Tensor, "... width"]:
+        """Frozen values everywhere but at the kept channels, which are x."""
         channels = self.kept[site]
-        if len(channels) == x.shape[-1]:
-            return x
-        return _with_channels(self.frozen[site], x[..., channels], channels)
+        return x if len(channels) == len(self.frozen[site]) else _with_channels(self.frozen[site], x, channels)
 
     def site(self, target: str, module: Site, inputs: Tensor, channels: Tensor) -> Float[Tensor, "n T channels"]:
         """Activations of q, k or v at some channels (in order), given the kept inputs of its layer."""
@@ -280,8 +310,8 @@ class _Wiring:
         here = channels[place] == kept
         if not here.any():
             return self.frozen[target][channels].expand(*inputs.shape[:-1], len(channels))
-        x = module(self.product(target, inputs, self.kept[self._joins[target][0]]))
-        return _with_channels(self.frozen[target][channels], x[..., kept[here]], place[here])
+        x = self.activations(target, module, inputs, self.kept[self._joins[target][0]])
+        return _with_channels(self.frozen[target][channels], x[..., here], place[here])
 
 
 def _channels_of(heads: Int[Tensor, " H"], size: int) -> Int[Tensor, " channels"]:

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 
 import torch
 from jaxtyping import Bool, Float
@@ -20,6 +21,8 @@ from sparsecircuits.tasks import PairBatch
 
 Point = tuple[int, int, float]
 """Nodes, edges, loss in nats (the worst of the batches, calibrated): a set's place on a curve."""
+
+GLANCED_PAIRS = 48  # of each batch: enough to put members of a set in order
 
 
 @dataclass(frozen=True)
@@ -49,6 +52,12 @@ class Evaluator:
         self.calls = 0
         # Donors' activations differ from prompt to prompt: nothing is constant then.
         self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
+
+    @cached_property
+    def glance(self) -> "Evaluator":
+        """Scores sets on the first few pairs of each batch."""
+        few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
+        return Evaluator(self.model, self.frozen, *few, ablation=self.ablation)
 
     def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
         """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""

@@ -23,7 +23,7 @@ from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
+from sparsecircuits.pruning.discretise import Estimates, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edge_pruning import prune_edges
 from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.pruning.size_curve import size_curve
@@ -105,7 +105,8 @@ def _cleaned(
     """
 
     def drop(start: torch.Tensor) -> torch.Tensor:
-        return drop_needless(start, evaluate, goal, report=report, rises=evaluate.node_rises)
+        estimates = Estimates(evaluate.glance, evaluate.node_rises)
+        return drop_needless(start, evaluate, goal, report=report, estimates=estimates)
 
     def cost(kept: torch.Tensor) -> tuple[int, int]:
         return len(evaluate.edges_between(kept)), int(kept.sum())
@@ -181,6 +182,7 @@ def _build(
         "validation_loss": score.loss,
         "curve": [list(point) for point in size_curve(evaluate, tau, kept, found.edges, removed, importance)],
         "evaluations": evaluate.calls,
+        "glances": evaluate.glance.calls,
         "seconds": round(time.perf_counter() - began, 2),
     }
     circuit = Circuit(

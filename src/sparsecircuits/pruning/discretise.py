@@ -1,6 +1,7 @@
 """From a ranking of nodes or edges to a set: the smallest prefix that holds the target, cleaned up."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 
 import torch
 from jaxtyping import Bool, Float
@@ -13,6 +14,7 @@ Rises = Callable[[Bool[Tensor, " size"]], Float[Tensor, " size"]]
 COARSE = 64  # estimates are not followed in parts finer than this share of the set
 PATIENCE = 6  # parts that cannot go, one after the other, before new estimates are made
 ENOUGH = 0.95  # a round of estimates that leaves a larger share than this is the last
+DOUBTFUL = 1.25  # of the target: sets whose loss at a glance is larger are not evaluated
 
 
 def top_nodes(tau: Float[Tensor, " size"], k: int) -> Bool[Tensor, " size"]:
@@ -41,38 +43,68 @@ def smallest_prefix(tau: Float[Tensor, " size"], evaluate: Scorer, target: float
     return high
 
 
+@dataclass(frozen=True)
+class Estimates:
+    """Cheap stand-ins for an evaluation, for sets of more than `exact_below` nodes (or edges)."""
+
+    glance: Scorer
+    """The loss on a few of the prompts."""
+    rises: Rises
+    """About how much the loss rises without each member, to first order."""
+    exact_below: int = 24
+    """Sets of at most so many are evaluated as a whole for each member."""
+
+
 def drop_needless(
     kept: Bool[Tensor, " size"],
     evaluate: Scorer,
     target: float,
     limit: int = 200,
     report: Callable[[int], None] | None = None,
-    rises: Rises | None = None,
+    estimates: Estimates | None = None,
 ) -> Bool[Tensor, " size"]:
     """Remove nodes (or edges), the least missed first, while the target still holds.
 
     Rounds of leave-one-out: a round scores every single removal, then removes in that order whatever can go,
-    many at a time where many can. Sets of more than `limit` would take too many evaluations: their order is that
-    of rises(kept) [size], first-order estimates; without `rises` they are left alone.
-    report(how many are left) before each round.
+    many at a time where many can. With `estimates` the single removals are scored on a few prompts where there are
+    many members, and to first order where there are more than `limit`; what goes, goes by `evaluate` all the same.
+    Without them, sets of more than `limit` are left alone. report(how many are left) before each round.
     """
     kept = kept.clone()
     while size := int(kept.sum()):
         if report is not None:
             report(size)
         members = kept.nonzero().flatten().tolist()
-        if size <= limit:
+        if size <= (limit if estimates is None else estimates.exact_below):
             losses = {node: evaluate(_without(kept, [node])).loss for node in members}
             order = sorted((node for node in members if losses[node] <= target), key=losses.__getitem__)
             kept = _remove_in_order(kept, order, evaluate, target)
-        elif rises is not None:
-            estimates = rises(kept)
-            order = sorted(members, key=lambda node: estimates[node].item())
+        elif estimates is not None and size <= limit:
+            kept = _glanced(kept, members, evaluate, target, estimates.glance)
+        elif estimates is not None:
+            rises = estimates.rises(kept)
+            order = sorted(members, key=lambda node: rises[node].item())
             kept = _remove_in_order(kept, order, evaluate, target, max(1, size // COARSE), PATIENCE)
         left = int(kept.sum())
         if left == size or left > max(limit, ENOUGH * size):
             break
     return kept
+
+
+def _glanced(
+    kept: Bool[Tensor, " size"], members: list[int], evaluate: Scorer, target: float, glance: Scorer
+) -> Bool[Tensor, " size"]:
+    """What is left when members go, as long as the target holds, in the order of their losses at a glance; those that
+    seem far from it are not evaluated. The few prompts of a glance are all easier or harder than the rest alike, so
+    only differences are taken from it."""
+    offset = evaluate(kept).loss - glance(kept).loss
+
+    def likely(without: Bool[Tensor, " size"]) -> bool:
+        return glance(without).loss + offset <= DOUBTFUL * target
+
+    losses = {node: glance(_without(kept, [node])).loss + offset for node in members}
+    order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
+    return _remove_in_order(kept, order, evaluate, target, likely=likely)
 
 
 def _remove_in_order(
@@ -82,14 +114,16 @@ def _remove_in_order(
     target: float,
     finest: int = 1,
     patience: int | None = None,
+    likely: Callable[[Bool[Tensor, " size"]], bool] = lambda without: True,
 ) -> Bool[Tensor, " size"]:
     """What is left when members go in this order, as long as the target holds: all at once, or halves of them, and so
-    on down to `finest` at a time; those that cannot go are passed over, `patience` times in a row at most."""
+    on down to `finest` at a time; those that cannot go are passed over, `patience` times in a row at most. What is not
+    likely is not evaluated."""
     width, place, failures = len(order), 0, 0
     while place < len(order) and failures != patience:
         part = order[place : place + width]
         without = _without(kept, part)
-        if evaluate(without).loss <= target:
+        if likely(without) and evaluate(without).loss <= target:
             kept, place, failures = without, place + len(part), 0
         elif len(part) > finest:
             width = max(finest, len(part) // 2)

@@ -10,7 +10,7 @@ from sparsecircuits.nodes.calibration import unbiased
 from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
+from sparsecircuits.pruning.discretise import Estimates, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.learned_gates import learn_edge_gates
 from sparsecircuits.tasks import Task
 
@@ -58,21 +58,19 @@ def _drop_edges(
     def report(left: int) -> None:
         tell(f"dropping the needless of {left} edges")
 
-    return drop_needless(
-        on,
-        lambda chosen: evaluate(kept, edges[~chosen]),
-        target,
-        report=report,
-        rises=lambda chosen: evaluate.edge_rises(kept, edges, chosen),
+    estimates = Estimates(
+        lambda chosen: evaluate.glance(kept, edges[~chosen]), lambda chosen: evaluate.edge_rises(kept, edges, chosen)
     )
+    return drop_needless(on, lambda chosen: evaluate(kept, edges[~chosen]), target, report=report, estimates=estimates)
 
 
 def _drop_nodes(
     kept: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, target: float
 ) -> Bool[Tensor, " nodes"]:
-    return drop_needless(
-        kept, lambda nodes: evaluate(nodes, removed), target, rises=lambda nodes: evaluate.node_rises(nodes, removed)
+    estimates = Estimates(
+        lambda nodes: evaluate.glance(nodes, removed), lambda nodes: evaluate.node_rises(nodes, removed)
     )
+    return drop_needless(kept, lambda nodes: evaluate(nodes, removed), target, estimates=estimates)
 
 
 def _ranked(
