@@ -49,10 +49,10 @@ def test_what_the_file_holds(file, tmp_path):
     assert circuit.nodes[1].head == 0
     assert (circuit.task, circuit.model_name) == ("single_double_quote", "csp_tiny")
     assert circuit.answers == sc.get_task("single_double_quote").answers
-    losses = circuit.found_by["published_losses"]
+    losses = circuit.found_by.published_losses.model_dump(exclude_none=True)
     assert losses == {"circuit": pytest.approx(CIRCUIT_LOSS), "full": pytest.approx(LOSS)}
-    assert circuit.found_by["nodes_of_the_model"] == 999
-    assert circuit.found_by["prune_config"]["k_coef"] == 1e-4
+    assert circuit.found_by.nodes_of_the_model == 999
+    assert circuit.found_by.prune_config["k_coef"] == 1e-4
     saved = circuit.save(tmp_path / "circuit.json")
     assert sc.Circuit.load(saved) == circuit == load_circuit(saved)
     json.loads(saved.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))

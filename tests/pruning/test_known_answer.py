@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 import sparsecircuits as sc
+from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES, quote_model
@@ -36,7 +37,7 @@ def test_pruning_is_deterministic(tokens):
     for _ in range(2):
         model = quote_model(task.tokenizer)
         circuit = sc.prune(model, task, tokens=tokens, config=PruneConfig(steps=30, eval_pairs=32))
-        runs.append(circuit.model_copy(update={"found_by": {}}))
+        runs.append(circuit.model_copy(update={"found_by": FoundBy()}))
     assert runs[0] == runs[1]
 
 

@@ -6,6 +6,7 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.extraction import edge_records
+from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.nodes.ablation_values import pretraining_means
 from sparsecircuits.nodes.edges import edges_between
@@ -43,9 +44,9 @@ def means(model, task):
 def test_every_baseline_gives_a_circuit_by_the_same_call(model, task, means, method):
     circuit = sc.prune(model, task, means=means, config=PruneConfig(method=method, **QUICK))
     assert circuit.node_names == QUOTE_NODES  # the clean-up sees to that in so small a model
-    assert circuit.found_by["config"]["method"] == method
+    assert circuit.found_by.config["method"] == method
     if method == "random":
-        assert circuit.found_by["ranked_size"] > 3 * len(QUOTE_NODES)
+        assert circuit.found_by.ranked_size > 3 * len(QUOTE_NODES)
 
 
 @pytest.mark.parametrize("method", ["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude"])
@@ -104,15 +105,17 @@ def test_tied_gates_open_and_close_together(model, task, means):
 
 def test_the_curve_is_a_front_that_holds_the_circuit(model, task, means):
     circuit = sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
-    curve = circuit.found_by["curve"]
+    curve = circuit.found_by.curve
     edges, losses = [point[1] for point in curve], [point[2] for point in curve]
     assert edges == sorted(set(edges))
     assert losses == sorted(losses, reverse=True)
     assert curve[0][1] == 0
     assert any(point[1] <= len(circuit.edges) and point[2] <= circuit.target_loss for point in curve)
-    assert curve_of(circuit) == [tuple(point) for point in curve]
+    assert curve_of(circuit) == list(curve)
     with pytest.raises(sc.UserError, match="prune again"):
-        curve_of(circuit.model_copy(update={"found_by": {"curve": [[1, 2]]}}))
+        curve_of(circuit.model_copy(update={"found_by": FoundBy()}))
+    with pytest.raises(ValueError, match="curve"):
+        FoundBy(curve=[[1, 2]])
 
 
 def test_a_task_that_the_bigram_table_does_needs_no_node(model, task):

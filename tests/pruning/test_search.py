@@ -98,7 +98,7 @@ def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts
     first = summary["trials"][0]["params"]
     assert first == {name: getattr(TINY, name) for name in RANGES}  # the centres come first
     assert circuit.node_names == QUOTE_NODES
-    assert circuit.found_by["search"]["trials"] == 3
+    assert circuit.found_by.search.trials == 3
     losses = [loss for _, _, loss in summary["pareto"]]
     assert losses == sorted(losses, reverse=True)
     # Nothing is left to do: the same call gives the same circuit at once.

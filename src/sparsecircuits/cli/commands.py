@@ -279,7 +279,7 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
         "order_ablated": circuit.losses.order_ablated,
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
-        "seconds": circuit.found_by.get("seconds"),
+        "seconds": circuit.found_by.seconds,
         "path": str(path),
     }
 

@@ -67,6 +67,7 @@ def faithfulness(
     if corpus is not None:
         require_folder(corpus)
     circuit.check_model(model)
+    circuit.check_task(task)
     bound = circuit.on(model)
     tell = report or (lambda share, details: None)
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)

@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import UNKNOWN_MODEL, Circuit, Edge, Node, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of
+from sparsecircuits.circuits.schema import FoundBy, ShownLosses
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.plain_values import DamagedValue, integers, numbers, plain, scalar, unmasked
 from sparsecircuits.interop.released import config_from_released
@@ -287,20 +288,23 @@ def _answers(task: str) -> tuple[str, str]:
     return known.get(task, ("first half", "second half"))
 
 
-def _found_by(path: Path, content: Mapping[Any, Any], importances: Mapping[Any, Any], base: float | None) -> dict:
+def _found_by(path: Path, content: Mapping[Any, Any], importances: Mapping[Any, Any], base: float | None) -> FoundBy:
     """What else the file says: its losses (as mean over prompts), sizes, and how it was pruned."""
     full = scalar(importances.get("loss"), "loss")
-    losses = {"circuit": base, "full": full}
     pruned = content.get("prune_config")
     settings = pruned if isinstance(pruned, dict) else {}
     total = scalar(content.get("num_total_nodes"), "num_total_nodes")
-    return {
-        "method": "published",
-        "file": "/".join(path.resolve().parts[-5:]),
-        "published_losses": {k: value / _PAIR for k, value in losses.items() if value is not None},
-        "nodes_of_the_model": None if total is None else int(total),
-        "prune_config": {str(key)[:200]: _setting(value) for key, value in settings.items()},
-    }
+    return FoundBy(
+        method="published",
+        file="/".join(path.resolve().parts[-5:]),
+        published_losses=ShownLosses(circuit=_per_prompt(base), full=_per_prompt(full)),
+        nodes_of_the_model=None if total is None else int(total),
+        prune_config={str(key)[:200]: _setting(value) for key, value in settings.items()},
+    )
+
+
+def _per_prompt(loss: float | None) -> float | None:
+    return None if loss is None else loss / _PAIR
 
 
 def _setting(value: Any) -> Any:
