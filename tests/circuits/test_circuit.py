@@ -26,7 +26,7 @@ from sparsecircuits.viewer.picture import render_html
 def found(handmade_run):
     model = sc.load_model(handmade_run)
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
-    circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
+    circuit = sc.prune(model, task, config=PruneConfig(steps=40, pairs=8, eval_pairs=48, restarts=0, lr=4e-2))
     return model, task, circuit, circuit.save(handmade_run / "circuits" / task.name / "circuit.json")
 
 

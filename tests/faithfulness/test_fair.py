@@ -26,7 +26,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import load_task_file
 from sparsecircuits.viewer.peek import file_payload
 
-QUICK = PruneConfig(steps=60, eval_pairs=24)
+QUICK = PruneConfig(steps=40, pairs=8, eval_pairs=24, restarts=0, lr=4e-2)
 
 
 def biased_model(by: float = 20.0):

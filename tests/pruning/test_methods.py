@@ -20,7 +20,7 @@ from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.pruning.size_curve import curve_of, size_curve
 
-QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}
+QUICK = {"steps": 60, "pairs": 8, "eval_pairs": 12, "restarts": 1, "edge_steps": 50, "lr": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -38,6 +38,12 @@ def means(model, task):
     batch = task.batch("train", 200, seed=7)
     tokens = np.concatenate([row[: last + 1] for row, last in zip(batch.tokens, batch.last, strict=True)])
     return pretraining_means(model, tokens)
+
+
+@pytest.fixture(scope="module")
+def found(model, task, means):
+    """The circuit by the default method."""
+    return sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
 
 
 @pytest.mark.parametrize("method", ["integrated-gradients", "eap-ig", "random"])
@@ -83,10 +89,9 @@ def test_needless_edges_and_the_nodes_at_their_ends_go(model, task, means, monke
     assert found == QUOTE_EDGES
 
 
-def test_a_circuit_without_one_of_its_edges_is_worse(model, task, means):
-    circuit = sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
-    for place in range(len(circuit.edges)):
-        fewer = circuit.model_copy(update={"edges": circuit.edges[:place] + circuit.edges[place + 1 :]})
+def test_a_circuit_without_one_of_its_edges_is_worse(model, task, found):
+    for place in range(len(found.edges)):
+        fewer = found.model_copy(update={"edges": found.edges[:place] + found.edges[place + 1 :]})
         assert len(fewer.removed_edges(model)) == 1
         assert sc.faithfulness(model, fewer, task).losses.circuit > 0.3
 
@@ -103,9 +108,8 @@ def test_tied_gates_open_and_close_together(model, task, means):
         PruneConfig(tied_qk=True, method="random")
 
 
-def test_the_curve_is_a_front_that_holds_the_circuit(model, task, means):
-    circuit = sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
-    curve = circuit.found_by.curve
+def test_the_curve_is_a_front_that_holds_the_circuit(found):
+    circuit, curve = found, found.found_by.curve
     edges, losses = [point[1] for point in curve], [point[2] for point in curve]
     assert edges == sorted(set(edges))
     assert losses == sorted(losses, reverse=True)
