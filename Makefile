@@ -37,9 +37,13 @@ test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 
 # kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
 SHAPED := circuits cli data faithfulness interop models nodes planted plots pruning sparsity tasks training viewer
-test-shapes: $(VENV)/.dev browser ## Run the tests with every shape in an annotation checked at run time
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck" \
-		--jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
+# Left out with those that need a browser: tests of kernels alone, and those that work mostly in other processes.
+UNSHAPED := tests/kernels tests/cli/test_cli.py tests/training/test_distributed.py tests/training/test_resume.py \
+            tests/test_examples.py tests/test_imports.py tests/test_locks.py
+test-shapes: $(VENV)/.dev ## Run the tests with every shape in an annotation checked at run time
+	$(call WARM_UP,$(BIN))
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck and not browser" \
+		$(UNSHAPED:%=--ignore=%) --jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
 	$(PYTHON) -m venv $(NEWEST)
