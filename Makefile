@@ -12,7 +12,9 @@ BOUNDARY := tests/interop tests/viewer tests/plots tests/data tests/pruning/test
             tests/training/test_loggers.py tests/test_examples.py
 # A process a core, one thread each: most tests wait for a process to start, or are too small for threads to pay.
 PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reorder --durations 12
-WARM_UP := -c "from sparsecircuits.kernels import warm_up; warm_up()"
+# In two processes, since each compiles on one core.
+compile = $(1)/python -c "from sparsecircuits.kernels import warm_up; warm_up('$(2)')"
+WARM_UP = $(call compile,$(1),dense) & dense=$$!; $(call compile,$(1),held) && wait $$dense
 # Set by the environment of a run without a screen; `make quickstart OPEN=--no-open` does the same.
 OPEN ?=
 
@@ -27,7 +29,7 @@ quickstart: $(VENV)/.runtime ## Train a small sparse model, find a circuit, draw
 
 # The kernels are compiled first, once: each process would compile its own.
 test: $(VENV)/.dev browser ## Run the tests
-	$(BIN)/python $(WARM_UP)
+	$(call WARM_UP,$(BIN))
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST)
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
@@ -35,15 +37,19 @@ test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 
 # kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
 SHAPED := circuits cli data faithfulness interop models nodes planted plots pruning sparsity tasks training viewer
-test-shapes: $(VENV)/.dev browser ## Run the tests with every shape in an annotation checked at run time
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck" \
-		--jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
+# Left out with those that need a browser: tests of kernels alone, and those that work mostly in other processes.
+UNSHAPED := tests/kernels tests/cli/test_cli.py tests/training/test_distributed.py tests/training/test_resume.py \
+            tests/test_examples.py tests/test_imports.py tests/test_locks.py
+test-shapes: $(VENV)/.dev ## Run the tests with every shape in an annotation checked at run time
+	$(call WARM_UP,$(BIN))
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck and not browser" \
+		$(UNSHAPED:%=--ignore=%) --jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
 	$(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/$(PIP) -c constraints.txt torch
 	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev]'
-	$(NEWEST)/bin/python $(WARM_UP)
+	$(call WARM_UP,$(NEWEST)/bin)
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(BOUNDARY)
 
 # torch stays the pinned wheel: its oldest has no wheel for machines without a GPU on the index that pip asks.
@@ -52,7 +58,7 @@ test-oldest: browser $(TOOLS)/.done ## Run the boundary's tests with the oldest 
 	$(OLDEST)/bin/$(PIP) -c constraints.txt torch
 	$(TOOLS)/bin/uv pip install --quiet --python $(OLDEST)/bin/python --resolution lowest-direct -c constraints.txt \
 		-e '.[dev]'
-	$(OLDEST)/bin/python $(WARM_UP)
+	$(call WARM_UP,$(OLDEST)/bin)
 	OMP_NUM_THREADS=1 $(OLDEST)/bin/python $(PYTEST) $(BOUNDARY)
 
 # Both locks come from one resolution: what `make quickstart` installs is part of what `make test` does.

@@ -36,13 +36,13 @@ def run(model: sc.SparseTransformer, means: Any, task: str, method: Method, targ
     assert circuit.losses is not None
     return {
         **record,
-        "ranked": circuit.found_by["ranked_size"],
+        "ranked": circuit.found_by.ranked_size,
         "nodes": len(circuit.nodes),
         "edges": len(circuit.edges),
         "edges_at_target": edges_at(curve_of(circuit), target),
         "loss": round(circuit.losses.circuit, 4),
         "full": round(circuit.losses.full, 4),
-        "seconds": circuit.found_by["seconds"],
+        "seconds": circuit.found_by.seconds,
     }
 
 

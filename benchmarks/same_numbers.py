@@ -75,14 +75,14 @@ def losses(model: sc.SparseTransformer, task: sc.Task) -> dict[str, float]:
 
 def interventions(model: sc.SparseTransformer, circuit: sc.Circuit, task: sc.Task) -> dict[str, list[float]]:
     """Mean logits of the answers with every node, and every edge, of a circuit changed in each way, one at a time."""
-    batch, found = task.batch("held_out", 8), {}
+    batch, bound, found = task.batch("held_out", 8), circuit.on(model), {}
     places = [{"target": node.name} for node in circuit.nodes]
     places += [{"target": edge.target, "source": edge.source} for edge in circuit.edges]
     for place in places:
         for kind in ("mean", "zero", "resample", "scale", "patch"):
             for scope in ("model", "circuit"):
                 change = sc.Intervention(kind=kind, factor=0.5 if kind == "scale" else 0.0, **place)
-                logits = sc.run_with(model, circuit, batch, [change], scope=scope).logits
+                logits = sc.run_with(model, bound, batch, [change], scope=scope).logits
                 key = f"{kind} {place.get('source', '')} {place['target']} in the {scope}"
                 found[key] = logits[:, list(batch.answers)].double().mean(dim=0).tolist()
     return found

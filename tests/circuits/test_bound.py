@@ -1,6 +1,9 @@
 """A circuit in its model: what is read once says what the circuit's own methods say."""
 
+from collections import Counter
+
 import pytest
+import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits import circuit as circuit_module
@@ -63,6 +66,33 @@ def test_matrices_are_read_once_however_many_edges_are_left_out(model, task, cir
     found = minimality(circuit.on(model), task.batch("held_out", 4), gained=0.5)
     assert len(found.edges) == len(circuit.edges) > 2
     assert len(read) == 1
+
+
+def test_a_bound_circuit_is_read_once_however_often_it_runs(model, task, circuit, monkeypatch):
+    reads = Counter()
+
+    def counting(owner, name):
+        original = getattr(owner, name)
+
+        def counted(*args):
+            reads[name] += 1
+            return original(*args)
+
+        monkeypatch.setattr(owner, name, counted)
+
+    batch, changes = task.batch("held_out", 4), [sc.Intervention(kind="zero", target=circuit.node_names[0])]
+    scopes = ("circuit", "model", "circuit")
+    expected = [sc.run_with(model, circuit, batch, changes, scope=scope).logits for scope in scopes]
+    counting(circuit_module, "edges_between")
+    counting(circuit_module.NodeSpace, "of")
+    counting(sc.Circuit, "frozen_values")
+    counting(sc.Circuit, "kept")
+    bound = circuit.on(model)
+    found = [sc.run_with(model, bound, batch, changes, scope=scope).logits for scope in scopes]
+    assert all(map(torch.equal, found, expected))
+    assert reads == {"edges_between": 1, "of": 1, "frozen_values": 1, "kept": 1}
+    with pytest.raises(ValueError, match="another model"):
+        sc.run_with(two_way_model(Tokenizer.default(), 2.0), bound, batch)
 
 
 def test_what_does_not_fit_the_model_is_said_when_it_is_read(model, circuit):

@@ -1,5 +1,7 @@
 """Circuits as files: they load elsewhere, recompute there, and refuse what does not fit."""
 
+import dataclasses
+import hashlib
 import json
 import subprocess
 import sys
@@ -24,7 +26,7 @@ from sparsecircuits.viewer.picture import render_html
 def found(handmade_run):
     model = sc.load_model(handmade_run)
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
-    circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
+    circuit = sc.prune(model, task, config=PruneConfig(steps=40, pairs=8, eval_pairs=48, restarts=0, lr=4e-2))
     return model, task, circuit, circuit.save(handmade_run / "circuits" / task.name / "circuit.json")
 
 
@@ -63,6 +65,47 @@ def test_damaged_files_are_named(found, tmp_path):
             sc.Circuit.load(tmp_path / "c.json")
     with pytest.raises(sc.UserError, match="no circuit at"):
         sc.Circuit.load(tmp_path / "none.json")
+
+
+def test_what_others_say_of_how_it_was_found_is_kept(found, tmp_path):
+    _, _, circuit, path = found
+    raw = json.loads(path.read_text())
+    assert circuit.found_by.method.startswith("learned")
+    assert {"config", "curve", "seconds"} <= raw["found_by"].keys()
+    assert not {"search", "file", "published_losses"} & raw["found_by"].keys()
+    del raw["checksum"]
+    raw["found_by"] = {"method": "by hand", "who": ["a", {"b": 1.5}], "config": {"steps": 3, "more": [1, None]}}
+    (tmp_path / "c.json").write_text(json.dumps(raw))
+    theirs = sc.Circuit.load(tmp_path / "c.json")
+    assert theirs.found_by.model_dump(mode="json") == raw["found_by"]
+    assert sc.Circuit.load(theirs.save(tmp_path / "again.json")) == theirs
+    raw["found_by"]["seconds"] = "long"
+    (tmp_path / "c.json").write_text(json.dumps(raw))
+    with pytest.raises(sc.UserError, match=r"found_by\.seconds"):
+        sc.Circuit.load(tmp_path / "c.json")
+
+
+def test_a_file_of_an_earlier_version_keeps_its_checksum(found, tmp_path):
+    """Without the form of the loss, and with what was not known written as null."""
+    _, task, circuit, _ = found
+    content = circuit.model_dump(mode="json", exclude_defaults=True)
+    del content["loss"]
+    content["found_by"] |= {"nodes_of_the_model": None}
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
+    content["checksum"] = hashlib.sha256(text.encode()).hexdigest()
+    (tmp_path / "c.json").write_text(json.dumps(content))
+    earlier = sc.Circuit.load(tmp_path / "c.json")
+    assert earlier.loss is None
+    earlier.check_task(task)
+
+
+def test_a_task_of_another_form_is_refused(found):
+    model, task, circuit, _ = found
+    assert circuit.loss == "pair"
+    other = dataclasses.replace(task, loss="class")
+    for use in (measure, sc.faithfulness):
+        with pytest.raises(sc.UserError, match="found with the loss 'pair'"):
+            use(model, circuit, other)
 
 
 def test_a_stale_circuit_is_refused(found):

@@ -10,7 +10,7 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.verdict import judge
-from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
 from sparsecircuits.faithfulness.nulls import prompt_means, shuffled_labels
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
@@ -18,7 +18,7 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import calibrate, training_pairs
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import all_candidate_logits, in_order, task_loss
+from sparsecircuits.nodes.task_loss import all_candidate_logits, in_order, pick_answers, task_loss
 from sparsecircuits.nodes.task_score import score_on_task
 from sparsecircuits.planted.faults import circuit_of, with_frozen
 from sparsecircuits.planted.models import QUOTE_NODES, quote_model
@@ -26,7 +26,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import load_task_file
 from sparsecircuits.viewer.peek import file_payload
 
-QUICK = PruneConfig(steps=60, eval_pairs=24)
+QUICK = PruneConfig(steps=40, pairs=8, eval_pairs=24, restarts=0, lr=4e-2)
 
 
 def biased_model(by: float = 20.0):
@@ -164,7 +164,7 @@ def test_a_loss_over_a_class_is_of_the_whole_vocabulary(tmp_path):
     batch = task.batch("train", 8)
     p = final_logits(model, batch).softmax(dim=-1)[:, batch.answers[0]]
     expected = -torch.where(torch.from_numpy(batch.correct) == 0, p, 1 - p).log()
-    torch.testing.assert_close(losses_of(answers_of(final_logits(model, batch), batch), batch), expected)
+    torch.testing.assert_close(losses_of(pick_answers(final_logits(model, batch), batch), batch), expected)
     torch.testing.assert_close(losses_of(all_candidate_logits(model, batch), batch), expected)
     space = NodeSpace.of(config)
     evaluate = Evaluator(model, torch.zeros(space.size), batch)

@@ -10,7 +10,7 @@ from sparsecircuits.pruning.size_curve import edges_at, pareto_front
 SMALL = [(0, 0, 0.7), (3, 2, 0.4), (6, 5, 0.12), (40, 90, 0.03)]
 LARGE = [(0, 0, 0.7), (9, 20, 0.14)]
 ROWS = [
-    {"model": "sparse", "task": "a|b", "loss": 0.1234567, "n_nodes": 6, "n_edges": 5},
+    {"model": "sparse", "task": "a|b", "loss": 0.1234567, "loss_full_calibrated": 0.04, "n_nodes": 6, "n_edges": 5},
     {"model": "sparse", "task": "hard", "skipped": "the whole model's loss is 0.7"},
 ]
 
@@ -40,7 +40,9 @@ def test_models_are_compared_on_the_tasks_they_share():
 def test_files(tmp_path):
     curves = {"sparse": {"a": SMALL}, "<dense>": {"a": LARGE}}
     table, picture = write_table(tmp_path, ROWS, curves, 0.15)
-    assert "0.1235" in table.read_text()
+    head, _, first, *_ = table.read_text().splitlines()
+    of = dict(zip(head.split(" | "), first.replace(r"\|", "/").split(" | "), strict=True))
+    assert (of["circuit"], of["whole model"], of["circuit, raw"], of["edges"]) == ("0.1235", "0.04", "-", "5")
     assert r"a\|b" in table.read_text()
     assert "the whole model's loss is 0.7" in table.read_text()
     lines = ET.fromstring(picture.read_text()).iter("{http://www.w3.org/2000/svg}polyline")

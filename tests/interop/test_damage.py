@@ -15,6 +15,7 @@ from publishedfile import viz_data
 from randommodels import bits, random_model
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of, nodes_of
+from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.interop.convert import save_model
 from sparsecircuits.interop.data_gym import load_data_gym, save_data_gym
@@ -106,7 +107,7 @@ def test_damage_is_refused(kind, name, good, quotes, tmp_path):
 
 def same(kind, loaded, expected):
     if kind in ("published", "circuit"):  # all but where the file was
-        return loaded.model_copy(update={"found_by": {}}) == expected.model_copy(update={"found_by": {}})
+        return loaded.model_copy(update={"found_by": FoundBy()}) == expected.model_copy(update={"found_by": FoundBy()})
     if kind == "tokenizer":
         return loaded.content_hash == expected.content_hash
     state, wanted = loaded.state_dict(), expected.state_dict()

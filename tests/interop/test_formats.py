@@ -14,9 +14,11 @@ from randommodels import bits, configs, random_model
 from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.data.tokenizer_format import canonical_hash
+from sparsecircuits.interop import convert
 from sparsecircuits.interop.convert import save_model
 from sparsecircuits.interop.huggingface.modeling_sparsecircuits import CACHE_NAME
 from sparsecircuits.interop.huggingface_export import from_hf, to_hf
+from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import KVCache
 
@@ -42,6 +44,21 @@ def test_any_way_round_is_bit_equal(config, order, seed):
             assert_same(model, sc.convert(place, Path(folder) / str(step), form))
             place = Path(folder) / str(step)
         assert_same(model, sc.load_model(place))
+
+
+def test_a_second_conversion_into_a_folder_waits_for_none(tmp_path, monkeypatch):
+    """It would sweep what the first one is writing."""
+    model, write = random_model(ModelConfig(n_layer=1, d_model=16, d_head=8, n_ctx=16, vocab_size=40)), convert._write
+
+    def meanwhile(model, folder, form):
+        write(model, folder, form)
+        with pytest.raises(sc.UserError, match=r"a conversion into .* is going on in process"):
+            save_model(model, tmp_path / "new", "native")
+
+    monkeypatch.setattr(convert, "_write", meanwhile)
+    save_model(model, tmp_path / "new", "openai")
+    assert_same(model, sc.load_model(tmp_path / "new"))
+    assert [path.name for path in tmp_path.iterdir()] == ["new"]
 
 
 @given(configs(), st.integers(0, 99))

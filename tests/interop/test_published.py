@@ -11,9 +11,12 @@ import sparsecircuits as sc
 from publishedfile import CIRCUIT_LOSS, LOSS, viz_data, write_viz_data
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.cli import main
-from sparsecircuits.interop.circuit_files import circuit_files
-from sparsecircuits.interop.published import load_circuit, read_published
+from sparsecircuits.interop import published
+from sparsecircuits.interop.circuit_files import circuit_files, load_circuit
+from sparsecircuits.interop.published import read_published
+from sparsecircuits.models.storage import save_native
 from sparsecircuits.planted.models import QUOTE_EDGES, QUOTE_NODES
+from sparsecircuits.runs import card_path
 from sparsecircuits.viewer.server import serve
 
 
@@ -46,10 +49,10 @@ def test_what_the_file_holds(file, tmp_path):
     assert circuit.nodes[1].head == 0
     assert (circuit.task, circuit.model_name) == ("single_double_quote", "csp_tiny")
     assert circuit.answers == sc.get_task("single_double_quote").answers
-    losses = circuit.found_by["published_losses"]
+    losses = circuit.found_by.published_losses.model_dump(exclude_none=True)
     assert losses == {"circuit": pytest.approx(CIRCUIT_LOSS), "full": pytest.approx(LOSS)}
-    assert circuit.found_by["nodes_of_the_model"] == 999
-    assert circuit.found_by["prune_config"]["k_coef"] == 1e-4
+    assert circuit.found_by.nodes_of_the_model == 999
+    assert circuit.found_by.prune_config["k_coef"] == 1e-4
     saved = circuit.save(tmp_path / "circuit.json")
     assert sc.Circuit.load(saved) == circuit == load_circuit(saved)
     json.loads(saved.read_text(), parse_constant=lambda word: pytest.fail(f"{word} is no JSON"))
@@ -119,6 +122,45 @@ def test_with_its_model_it_runs_like_ours(file, model, handmade_run, tmp_path, c
     losses = measure(model, circuit, sc.get_task(f"{circuit.task}.plain", model.tokenizer), n_pairs=16)
     assert losses.circuit < 0.05  # by construction the circuit does the whole task
     assert losses.ablated > 0.6
+
+
+def test_its_card_is_that_of_the_converted_circuit(file, model, handmade_run, tmp_path, capsys, monkeypatch):
+    """Read once; frozen at the means over the model's own text, as `convert` has them."""
+
+    def ran(*typed):
+        with pytest.raises(SystemExit) as done:
+            main([*map(str, typed), "--json"])
+        said = capsys.readouterr()
+        assert done.value.code == 0, said.err
+        return json.loads(said.out)
+
+    def counted(path, what):
+        reads.append(path)
+        return load_plain(path, what)
+
+    reads, load_plain = [], published.load_plain
+    monkeypatch.setattr(published, "load_plain", counted)
+    [card] = ran("report", file, "--model", handmade_run)["reports"]
+    assert reads == [file]
+    assert card["path"] == str(card_path(file))
+    converted = tmp_path / "single_double_quote" / "circuit.json"
+    ran("convert", file, converted, "--to", "native", "--model", handmade_run)
+    [expected] = ran("report", converted, "--model", handmade_run)["reports"]
+    timed = ("path", "circuit", "seconds")
+    assert {k: v for k, v in card.items() if k not in timed} == {k: v for k, v in expected.items() if k not in timed}
+    assert (
+        card["losses"]["circuit"]
+        == measure(model, sc.Circuit.load(converted), sc.get_task("single_double_quote", model.tokenizer)).circuit
+    )
+
+
+def test_no_card_without_the_text_that_its_means_are_of(file, model, tmp_path, capsys):
+    save_native(model, tmp_path / "run", {})
+    with pytest.raises(SystemExit) as done:
+        main(["report", str(file), "--model", str(tmp_path / "run")])
+    assert done.value.code == 1
+    assert "holds no ablation values" in capsys.readouterr().err
+    assert not card_path(file).exists()
 
 
 def test_what_cannot_run_says_why(file, model, handmade_run, tmp_path):

@@ -20,7 +20,7 @@ def test_rows_hold_medians_their_ratio_and_the_bandwidth(monkeypatch):
     assert row["baseline"] == "long naps"
     assert row["ratio"] == pytest.approx(row["baseline_ms"] / row["ours_ms"], rel=0.01)
     assert row["ratio"] > 2
-    assert row["gb_per_s"] == pytest.approx(40 / row["ours_ms"], rel=0.01)
+    assert row["gb_per_s"] == pytest.approx(40 / row["ours_ms"], abs=0.051)  # it has one decimal
 
 
 def test_plain_pytorch_runs_the_preset_with_its_sinks():

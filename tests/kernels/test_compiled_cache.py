@@ -30,40 +30,50 @@ def run(package: Path, cache: str, **more: str) -> tuple[float, int]:
     return float(value), int(hits)
 
 
-@pytest.fixture
-def package(tmp_path) -> Path:
-    """A copy of the package as an installation of its own."""
+@pytest.fixture(scope="module")
+def compiled(tmp_path_factory) -> tuple[Path, Path, float]:
+    """A copy of the package as an installation of its own, what it compiled, and the slope."""
+    folder = tmp_path_factory.mktemp("installed")
     shutil.copytree(
         Path(sparsecircuits.__file__).parent,
-        tmp_path / "site" / "sparsecircuits",
+        folder / "site" / "sparsecircuits",
         ignore=shutil.ignore_patterns("__pycache__", "web", "static"),
     )
-    return tmp_path / "site"
-
-
-def test_a_changed_helper_in_another_file_is_compiled_anew(package, tmp_path):
-    cache = str(tmp_path / "cache")
-    first, hits = run(package, cache)
+    slope, hits = run(folder / "site", str(folder / "cache"))
     assert hits == 0
-    assert run(package, cache) == (first, 1)
+    return folder / "site", folder / "cache", slope
+
+
+@pytest.fixture
+def cache(compiled, tmp_path) -> Path:
+    """What was compiled, for one test alone."""
+    return Path(shutil.copytree(compiled[1], tmp_path / "cache"))
+
+
+def test_a_changed_helper_in_another_file_is_compiled_anew(compiled, cache):
+    package, _, first = compiled
+    assert run(package, str(cache)) == (first, 1)
 
     helper = package / "sparsecircuits" / "kernels" / "_cpu_exp.py"
     text = helper.read_text()
     assert "known(LOWEST), v)" in text
     upgraded = text.replace("    scaled = multiply_add", "    v = known(0.0)\n    scaled = multiply_add", 1)
     assert upgraded != text
-    helper.write_text(upgraded)
-    os.utime(helper.with_name("_cpu_gelu.py"), (0, 0))  # nothing new in the outer kernel's own file
-    os.utime(helper, (0, 0))
-    shutil.rmtree(helper.parent / "__pycache__", ignore_errors=True)
-    slope, hits = run(package, cache)
+    try:
+        helper.write_text(upgraded)
+        os.utime(helper.with_name("_cpu_gelu.py"), (0, 0))  # nothing new in the outer kernel's own file
+        os.utime(helper, (0, 0))
+        shutil.rmtree(helper.parent / "__pycache__", ignore_errors=True)
+        slope, hits = run(package, str(cache))
+    finally:
+        helper.write_text(text)
+        shutil.rmtree(helper.parent / "__pycache__", ignore_errors=True)
     assert hits == 0
     assert abs(slope - first) > 0.1
 
 
-def test_damaged_files_are_replaced(package, tmp_path):
-    cache = tmp_path / "cache"
-    first, _ = run(package, str(cache))
+def test_damaged_files_are_replaced(compiled, cache):
+    package, _, first = compiled
     kept = [path for path in cache.rglob("*gelu_row*") if path.suffix in (".nbi", ".nbc")]
     assert {path.suffix for path in kept} == {".nbi", ".nbc"}
     for suffix in (".nbc", ".nbi"):
@@ -74,8 +84,8 @@ def test_damaged_files_are_replaced(package, tmp_path):
     assert run(package, str(cache)) == (first, 1)
 
 
-def test_kernels_run_without_a_folder_that_can_be_written(package, tmp_path):
-    expected, _ = run(package, str(tmp_path / "cache"))
+def test_kernels_run_without_a_folder_that_can_be_written(compiled, tmp_path):
+    package, _, expected = compiled
     (tmp_path / "file").write_text("")
     assert run(package, str(tmp_path / "file" / "under")) == (expected, 0)
 

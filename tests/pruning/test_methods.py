@@ -6,6 +6,7 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.extraction import edge_records
+from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.nodes.ablation_values import pretraining_means
 from sparsecircuits.nodes.edges import edges_between
@@ -19,7 +20,7 @@ from sparsecircuits.pruning.learned_gates import tied_query_keys
 from sparsecircuits.pruning.ranking import rank_nodes
 from sparsecircuits.pruning.size_curve import curve_of, size_curve
 
-QUICK = {"steps": 100, "eval_pairs": 12, "edge_steps": 50}
+QUICK = {"steps": 60, "pairs": 8, "eval_pairs": 12, "restarts": 1, "edge_steps": 50, "lr": 1e-2}
 
 
 @pytest.fixture(scope="module")
@@ -39,13 +40,19 @@ def means(model, task):
     return pretraining_means(model, tokens)
 
 
+@pytest.fixture(scope="module")
+def found(model, task, means):
+    """The circuit by the default method."""
+    return sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
+
+
 @pytest.mark.parametrize("method", ["integrated-gradients", "eap-ig", "random"])
 def test_every_baseline_gives_a_circuit_by_the_same_call(model, task, means, method):
     circuit = sc.prune(model, task, means=means, config=PruneConfig(method=method, **QUICK))
     assert circuit.node_names == QUOTE_NODES  # the clean-up sees to that in so small a model
-    assert circuit.found_by["config"]["method"] == method
+    assert circuit.found_by.config["method"] == method
     if method == "random":
-        assert circuit.found_by["ranked_size"] > 3 * len(QUOTE_NODES)
+        assert circuit.found_by.ranked_size > 3 * len(QUOTE_NODES)
 
 
 @pytest.mark.parametrize("method", ["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude"])
@@ -82,10 +89,9 @@ def test_needless_edges_and_the_nodes_at_their_ends_go(model, task, means, monke
     assert found == QUOTE_EDGES
 
 
-def test_a_circuit_without_one_of_its_edges_is_worse(model, task, means):
-    circuit = sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
-    for place in range(len(circuit.edges)):
-        fewer = circuit.model_copy(update={"edges": circuit.edges[:place] + circuit.edges[place + 1 :]})
+def test_a_circuit_without_one_of_its_edges_is_worse(model, task, found):
+    for place in range(len(found.edges)):
+        fewer = found.model_copy(update={"edges": found.edges[:place] + found.edges[place + 1 :]})
         assert len(fewer.removed_edges(model)) == 1
         assert sc.faithfulness(model, fewer, task).losses.circuit > 0.3
 
@@ -102,17 +108,18 @@ def test_tied_gates_open_and_close_together(model, task, means):
         PruneConfig(tied_qk=True, method="random")
 
 
-def test_the_curve_is_a_front_that_holds_the_circuit(model, task, means):
-    circuit = sc.prune(model, task, means=means, config=PruneConfig(**QUICK))
-    curve = circuit.found_by["curve"]
+def test_the_curve_is_a_front_that_holds_the_circuit(found):
+    circuit, curve = found, found.found_by.curve
     edges, losses = [point[1] for point in curve], [point[2] for point in curve]
     assert edges == sorted(set(edges))
     assert losses == sorted(losses, reverse=True)
     assert curve[0][1] == 0
     assert any(point[1] <= len(circuit.edges) and point[2] <= circuit.target_loss for point in curve)
-    assert curve_of(circuit) == [tuple(point) for point in curve]
+    assert curve_of(circuit) == list(curve)
     with pytest.raises(sc.UserError, match="prune again"):
-        curve_of(circuit.model_copy(update={"found_by": {"curve": [[1, 2]]}}))
+        curve_of(circuit.model_copy(update={"found_by": FoundBy()}))
+    with pytest.raises(ValueError, match="curve"):
+        FoundBy(curve=[[1, 2]])
 
 
 def test_a_task_that_the_bigram_table_does_needs_no_node(model, task):

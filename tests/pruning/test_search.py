@@ -20,7 +20,7 @@ from sparsecircuits.pruning import many
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.search import JOURNAL, RANGES, SUMMARY, _identity, _open_study, search
 
-TINY = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
+TINY = PruneConfig(steps=40, pairs=8, eval_pairs=8, restarts=0, edge_steps=15, lr=4e-2)
 PROGRAM = """
 import sys
 import torch
@@ -32,7 +32,7 @@ from sparsecircuits.nodes.space import NodeSpace
 if __name__ == "__main__":
     model = sc.load_model(sys.argv[1])
     means = torch.zeros(NodeSpace.of(model.config).size)
-    config = PruneConfig(steps=80, eval_pairs=8, edge_steps=15, lr=2e-2, margin=0.7)
+    config = PruneConfig(steps=40, pairs=8, eval_pairs=8, restarts=0, edge_steps=15, lr=4e-2)
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
     search(model, task, 0.15, sys.argv[2], trials=3, workers=sys.argv[3], config=config, means=means)
 """
@@ -98,7 +98,7 @@ def test_a_killed_search_goes_on_with_nothing_lost(tmp_path, handmade_run, parts
     first = summary["trials"][0]["params"]
     assert first == {name: getattr(TINY, name) for name in RANGES}  # the centres come first
     assert circuit.node_names == QUOTE_NODES
-    assert circuit.found_by["search"]["trials"] == 3
+    assert circuit.found_by.search.trials == 3
     losses = [loss for _, _, loss in summary["pareto"]]
     assert losses == sorted(losses, reverse=True)
     # Nothing is left to do: the same call gives the same circuit at once.

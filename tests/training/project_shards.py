@@ -1,10 +1,9 @@
-"""Run by torchrun (test_distributed): sharded projections against the whole matrix's, bit by bit."""
+"""Run by train_together.py in several processes: sharded projections against the whole matrix's, bit by bit."""
 
 import torch
 import torch.distributed as dist
 
 from sparsecircuits.kernels import topk_mask_reference
-from sparsecircuits.training.distributed import joined
 from sparsecircuits.training.sharded import Shard, project_shards_
 
 
@@ -23,23 +22,19 @@ def matrices(seed):
         yield weight, k, floor, dim
 
 
-def main():
-    with joined() as world:
-        for seed in range(8):
-            shards, expected = [], []
-            for weight, k, floor, dim in matrices(seed):
-                step = -(-weight.shape[0] // world.size)  # FSDP's cut: equal parts, the last ones short or empty
-                mine = slice(min(world.rank * step, weight.shape[0]), min((world.rank + 1) * step, weight.shape[0]))
-                expected.append(weight.masked_fill(~topk_mask_reference(weight, k, floor, dim), 0)[mine])
-                shards.append(Shard(weight[mine].clone(), mine.start, weight.numel(), k, floor, dim))
-            project_shards_(shards, world)
-            for shard, wanted in zip(shards, expected, strict=True):
-                assert torch.equal(shard.rows, wanted), (seed, shard)
-        count = torch.ones(())
-        dist.all_reduce(count)
-        if world.is_first:
-            print("agreed", int(count))
-
-
-if __name__ == "__main__":
-    main()
+def check(world):
+    """Project shards of many matrices in all processes; the first one says how many agreed."""
+    for seed in range(8):
+        shards, expected = [], []
+        for weight, k, floor, dim in matrices(seed):
+            step = -(-weight.shape[0] // world.size)  # FSDP's cut: equal parts, the last ones short or empty
+            mine = slice(min(world.rank * step, weight.shape[0]), min((world.rank + 1) * step, weight.shape[0]))
+            expected.append(weight.masked_fill(~topk_mask_reference(weight, k, floor, dim), 0)[mine])
+            shards.append(Shard(weight[mine].clone(), mine.start, weight.numel(), k, floor, dim))
+        project_shards_(shards, world)
+        for shard, wanted in zip(shards, expected, strict=True):
+            assert torch.equal(shard.rows, wanted), (seed, shard)
+    count = torch.ones(())
+    dist.all_reduce(count)
+    if world.is_first:
+        print("agreed", int(count))

@@ -36,63 +36,73 @@ def tokens(corpus):
     return prepare_tokens(str(corpus), Tokenizer.default())
 
 
+COMPACT = {"sparsity": {"start": "uniform", "state": "compact", "sparse_biases": False}}
+REVIVED = {
+    "parallel": "ddp",
+    "sparsity": {"revive_every": 3, "start": "uniform"},
+    "optimizer": {"lr": 0.3},
+    "batch_size": 2,
+    "steps": 12,
+}
+
+
 @pytest.fixture(scope="module")
 def runs(tokens, corpus, tmp_path_factory):
-    """Folder of runs of CONFIG: `alone` in one process, the others in the number that their name ends in."""
+    """Folder of runs of CONFIG: `alone` in one process, the others in the number that their name ends in; in
+    `compact`, of weights that are kept as their nonzeros alone; in `revived`, where dead units begin anew.
+
+    Processes take seconds to start, so those of one number train all that is theirs.
+    """
     folder = tmp_path_factory.mktemp("together")
+    compact, revived = folder / "compact", folder / "revived"
     sc.train(CONFIG, folder / "alone", tokens=tokens)
-    script, ddp, fsdp = HERE / "train_together.py", '{"parallel": "ddp"}', '{"parallel": "fsdp"}'
-    low_memory = '{"parallel": "fsdp", "checkpoint_activations": true, "accumulate": 2}'
-    torchrun(4, script, folder, corpus, f"ddp-4={ddp}", f"fsdp-4={fsdp}")
+    sc.train(config_of(copy.deepcopy(COMPACT)), compact / "alone", tokens=tokens)
+    sc.train(config_of(copy.deepcopy(REVIVED)), revived / "alone", tokens=tokens)
+    ddp, fsdp, small = {"parallel": "ddp"}, {"parallel": "fsdp"}, COMPACT | {"parallel": "ddp"}
+    said = train_together(4, folder, corpus, {"ddp-4": ddp, "fsdp-4": fsdp, "compact/ddp-4": small}, "shards")
+    (folder / "said by four").write_text(said)
     for name in ("to-one", "to-two"):
         half_done(folder / "fsdp-4", folder / name)
     half_done(folder / "alone", folder / "to-shards")
     (folder / "to-shards" / "config.json").write_text((folder / "fsdp-4" / "config.json").read_text())
-    accumulated = '{"parallel": "ddp", "accumulate": 2}'
-    resumed = ("to-two=resume", "to-shards=resume")
-    torchrun(2, script, folder, corpus, f"ddp-2={accumulated}", f"fsdp-2={low_memory}", *resumed)
+    half_done(compact / "alone", compact / "to-two")
+    half_done(compact / "ddp-4", compact / "to-one")
+    two = {
+        "ddp-2": ddp | {"accumulate": 2},
+        "fsdp-2": fsdp | {"checkpoint_activations": True, "accumulate": 2},
+        "compact/ddp-2": small,
+        "compact/accumulated": small | {"accumulate": 2},  # whose replicas must agree
+        "revived/two": REVIVED,
+    }
+    train_together(2, folder, corpus, two, "to-two=resume", "to-shards=resume", "compact/to-two=resume")
     sc.train(CONFIG, folder / "to-one", tokens=tokens, resume=True)
+    sc.train(config_of(copy.deepcopy(COMPACT)), compact / "to-one", tokens=tokens, resume=True)
     return folder
 
 
-def test_the_dead_are_those_that_no_process_saw_fire(tokens, corpus, tmp_path):
+def train_together(processes, folder, corpus, runs, *more):
+    """`train_together.py` with runs by name, and what else it can be told; returns stdout."""
+    named = (f"{name}={json.dumps(fields)}" for name, fields in runs.items())
+    return torchrun(processes, HERE / "train_together.py", folder, corpus, *named, *more)
+
+
+def test_the_dead_are_those_that_no_process_saw_fire(runs):
     """What one process alone revives: a unit that fires in another process's part of the batch is alive."""
-    fields = {"parallel": "ddp", "sparsity": {"revive_every": 3, "start": "uniform"}, "optimizer": {"lr": 0.3}}
-    fields |= {"batch_size": 2, "steps": 12}
-    alone = sc.train(config_of(dict(fields)), tmp_path / "alone", tokens=tokens)
-    torchrun(2, HERE / "train_together.py", tmp_path, corpus, f"two={json.dumps(fields)}")
-    lines, found = (read_metrics(tmp_path / run / "metrics.jsonl") for run in ("alone", "two"))
+    lines, found = (read_metrics(runs / "revived" / run / "metrics.jsonl") for run in ("alone", "two"))
     revived = [line for line in lines if "revived_neurons" in line]
     assert sum(line["revived_neurons"] for line in revived) > 0
     assert [line for line in found if "revived_neurons" in line] == revived
-    expected, _ = load_tensors(tmp_path / "two" / "model.safetensors")
-    for key, tensor in alone.state_dict().items():
-        if key in expected:
-            assert float((expected[key] - tensor).abs().max()) < 1e-4, key
-
-
-COMPACT = {"sparsity": {"start": "uniform", "state": "compact", "sparse_biases": False}}
-
-
-@pytest.fixture(scope="module")
-def compact_runs(tokens, corpus, tmp_path_factory):
-    """The same as `runs`, of weights that are kept as their nonzeros alone."""
-    folder = tmp_path_factory.mktemp("compact")
-    sc.train(config_of(copy.deepcopy(COMPACT)), folder / "alone", tokens=tokens)
-    half_done(folder / "alone", folder / "to-two")
-    script, together = HERE / "train_together.py", json.dumps(COMPACT | {"parallel": "ddp"})
-    accumulated = json.dumps(COMPACT | {"parallel": "ddp", "accumulate": 2})  # whose replicas must agree
-    torchrun(2, script, folder, corpus, f"ddp-2={together}", f"accumulated={accumulated}", "to-two=resume")
-    torchrun(4, script, folder, corpus, f"ddp-4={together}")
-    half_done(folder / "ddp-4", folder / "to-one")
-    sc.train(config_of(copy.deepcopy(COMPACT)), folder / "to-one", tokens=tokens, resume=True)
-    return folder
+    alone, _ = load_tensors(runs / "revived" / "alone" / "model.safetensors")
+    expected, _ = load_tensors(runs / "revived" / "two" / "model.safetensors")
+    assert alone.keys() == expected.keys()
+    for key, tensor in alone.items():
+        assert float((expected[key] - tensor).abs().max()) < 1e-4, key
 
 
 @pytest.mark.parametrize("name", ["ddp-2", "ddp-4", "to-one", "to-two"])
-def test_several_processes_keep_the_same_nonzeros(compact_runs, name):
-    expected, _ = load_tensors(compact_runs / "alone" / "model.safetensors")
-    found, _ = load_tensors(compact_runs / name / "model.safetensors")
+def test_several_processes_keep_the_same_nonzeros(runs, name):
+    expected, _ = load_tensors(runs / "compact" / "alone" / "model.safetensors")
+    found, _ = load_tensors(runs / "compact" / name / "model.safetensors")
     for key in expected:
         assert torch.equal(found[key] != 0, expected[key] != 0), key
         assert float((found[key] - expected[key]).abs().max()) < 1e-5, key
@@ -151,8 +161,8 @@ def test_a_damaged_folder_falls_back(runs, tokens, tmp_path):
     assert all(float((found[key] - expected[key]).abs().max()) < 1e-5 for key in expected)
 
 
-def test_projection_across_shards_is_exact():
-    assert "agreed 4" in torchrun(4, HERE / "project_shards.py")
+def test_projection_across_shards_is_exact(runs):
+    assert "agreed 4" in (runs / "said by four").read_text()
 
 
 def test_the_command_line_under_torchrun(corpus, tmp_path):

@@ -32,6 +32,11 @@ def resume(out):
     return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), "--resume", "--json"]
 
 
+def gone_on_with(out):
+    """As `resume` does, without a process of its own."""
+    sc.train(parse(resume(out)[3:]).config, out, resume=True)
+
+
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
     """A run that nothing disturbed."""
@@ -108,7 +113,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(corpus, whole, tmp_path):
     )  # the next dense gradient's
     assert "Traceback" not in done.stderr
     assert checkpoint_steps(out)[-1] == 32
-    subprocess.run(resume(out), check=True, capture_output=True)
+    gone_on_with(out)
     assert_same_run(out, whole)
 
 
@@ -140,7 +145,7 @@ def test_killed_while_saving_ends_bit_equal(corpus, whole, tmp_path):
     assert list((killed / "checkpoints").glob(".*.part"))
     for name in ("model.safetensors", "metrics.jsonl"):  # as a kill at another moment leaves them
         (killed / f".{name}.x1y2.part").write_text("half")
-    subprocess.run(resume(killed), check=True, capture_output=True)
+    gone_on_with(killed)
     assert not list(killed.rglob(".*"))
     assert_same_run(killed, whole)
 

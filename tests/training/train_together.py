@@ -1,13 +1,16 @@
 """Run by torchrun (test_distributed): train one model in several processes, several ways.
 
 Arguments: a folder for the runs, a corpus, and for each run NAME=FIELDS (TrainConfig fields as JSON) or
-NAME=resume. Fails unless all processes end with the same model, bit by bit.
+NAME=resume; "shards" projects matrices across the processes (see project_shards). Fails unless all processes end with
+the same model, bit by bit.
 """
 
 import dataclasses
 import json
 import sys
 from pathlib import Path
+
+import project_shards
 
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer, prepare_tokens
@@ -47,6 +50,9 @@ def main():
     with joined() as world:
         tokens = world.first_here(lambda: prepare_tokens(corpus, Tokenizer.default()))
         for run in runs:
+            if run == "shards":
+                project_shards.check(world)
+                continue
             name, fields = run.split("=", 1)
             config = CONFIG if fields == "resume" else config_of(json.loads(fields))
             model = sc.train(config, Path(out) / name, tokens=tokens, resume=fields == "resume")

@@ -20,7 +20,7 @@ from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.tasks import PairBatch
+from sparsecircuits.tasks import PairBatch, Task
 
 __all__ = ["UNKNOWN_MODEL", "Bound", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
 
@@ -49,6 +49,14 @@ class Circuit(CircuitData):
             if node.head is not None and node.head != node.index // model.config.d_head:
                 raise UserError(f"the circuit says that {node.name} lies in head {node.head}, where it does not")
         self.removed_edges(model)
+
+    def check_task(self, task: Task) -> None:
+        """Raise UserError when a task scores answers in another form than the one that the circuit was found with."""
+        if self.loss not in (None, task.loss):
+            raise UserError(
+                f"this circuit was found with the loss {self.loss!r} of its task, {task.name} has {task.loss!r}: "
+                "prune again"
+            )
 
     def kept(self, space: NodeSpace) -> Bool[Tensor, " nodes"]:
         """The kept nodes as a mask. Raises UserError for a node that the model lacks."""

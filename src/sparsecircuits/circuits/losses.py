@@ -33,6 +33,7 @@ def measure(
     circuit belongs to another model. A task file with fewer pairs gives all it has.
     """
     circuit.check_model(model)
+    circuit.check_task(task)
     batch, bound = task.batch(split, n_pairs, seed), circuit.on(model)
     runs: dict[Run, Gating | None] = {
         "circuit": bound.alone,

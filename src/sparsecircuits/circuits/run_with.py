@@ -13,7 +13,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import intervene, record
@@ -44,7 +44,7 @@ positions that the pass has there."""
 @torch.no_grad()
 def run_with(
     model: SparseTransformer,
-    circuit: Circuit,
+    circuit: Circuit | Bound,
     batch: PairBatch,
     interventions: Sequence[Intervention] = (),
     *,
@@ -57,6 +57,7 @@ def run_with(
 ) -> Outcome:
     """Run prompts with interventions; the last one given for a node or an edge counts.
 
+    circuit: who runs one often gives it bound, `circuit.on(model)`: what the two say together is then read once.
     scope: the whole model, or the circuit alone (nodes outside frozen; `nodes` are the kept ones, by default
     the circuit's). patch: the prompts that "patch" takes values from, one per prompt of `batch` (default: the
     other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself). Both take
@@ -66,7 +67,9 @@ def run_with(
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
     checked_seed(seed)
-    bound = circuit.on(model)
+    bound = circuit if isinstance(circuit, Bound) else circuit.on(model)
+    if bound.model is not model:
+        raise ValueError("the circuit is bound to another model than the one that runs")
     space, frozen = bound.space, bound.frozen
     check_targets(model, space, interventions)
     # Edges of the last layer may want every position; and so may who watches.

@@ -9,7 +9,7 @@ import struct
 from pathlib import Path
 from typing import Annotated, Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_validator
+from pydantic import BaseModel, ConfigDict, Field, ValidationError, model_serializer, model_validator
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
@@ -129,6 +129,50 @@ class ShownLosses(BaseModel):
     ablated_calibrated: Real | None = None
 
 
+class SearchRecord(_Strict):
+    """The search that a circuit is the best of."""
+
+    trials: Whole
+    best_trial: Whole
+
+
+class FoundBy(BaseModel):
+    """How a circuit was found. A file holds what is known of it; what other programs and later versions say beside
+    that is kept as it is."""
+
+    model_config = ConfigDict(extra="allow", frozen=True, allow_inf_nan=False)
+
+    method: str | None = None
+    version: str | None = None
+    """Of this package."""
+    config: dict[str, object] = Field(default_factory=dict)
+    """Hyperparameters by name (see `pruning.config`)."""
+    ranked_size: Whole | None = None
+    """Nodes of the smallest prefix of the ranking that holds the goal, before any clean-up."""
+    edges_before_edge_pruning: Whole | None = None
+    validation_loss: Real | None = None
+    curve: tuple[tuple[Whole, Whole, Real], ...] | None = None
+    """Nodes, edges and loss of looser and tighter sets (see `pruning.size_curve`)."""
+    evaluations: Whole | None = None
+    seconds: Real | None = None
+    search: SearchRecord | None = None
+    # What a published file says of itself.
+    file: str | None = None
+    published_losses: ShownLosses | None = None
+    nodes_of_the_model: Whole | None = None
+    prune_config: dict[str, object] = Field(default_factory=dict)
+
+    @model_validator(mode="after")
+    def _plain(self) -> Self:
+        _check_plain([self.config, self.prune_config, self.model_extra])
+        return self
+
+    @model_serializer
+    def _as_given(self) -> dict[str, object]:
+        """What is not known is not written, so that a file's checksum outlives fields that come later."""
+        return {name: value for name, value in self if name in self.model_fields_set}
+
+
 class CircuitData(_Strict):
     """A circuit as data. `load` and `save` are one JSON file; unknown fields are refused."""
 
@@ -140,6 +184,8 @@ class CircuitData(_Strict):
     """Content hash of the model that it belongs to."""
     ablation: Ablation = "mean"
     """What nodes outside carry (see `Gating`)."""
+    loss: Literal["pair", "class"] | None = None
+    """The form of the task's loss (see `Task.loss`); None where an earlier version or a published file does not say."""
     target_loss: Real
     nodes: tuple[Node, ...]
     edges: tuple[Edge, ...]
@@ -149,8 +195,7 @@ class CircuitData(_Strict):
     losses: Losses | None = None
     frozen: dict[str, str]
     """What nodes outside are frozen at: per site, base64 of little-endian float32, one per channel."""
-    found_by: dict[str, object] = Field(default_factory=dict)
-    """How it was found: method, hyperparameters, seconds."""
+    found_by: FoundBy = Field(default_factory=FoundBy)
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -162,11 +207,6 @@ class CircuitData(_Strict):
         loose = next((name for pair in ends for name in pair if name not in names), None)
         if loose is not None:
             raise ValueError(f"an edge ends at {loose!r}, which is no node of the circuit")
-        _check_plain(self.found_by)
-        try:
-            ShownLosses.model_validate(self.found_by.get("published_losses", {}))
-        except ValidationError as error:
-            raise ValueError("found_by: published_losses holds something else than losses") from error
         self._check_frozen()
         return self
 
@@ -194,8 +234,9 @@ class CircuitData(_Strict):
     @property
     def shown_losses(self) -> ShownLosses:
         """The losses that were measured, or those that a published file says of itself; else nothing."""
-        measured = self.losses.model_dump() if self.losses else self.found_by.get("published_losses", {})
-        return ShownLosses.model_validate(measured)
+        if self.losses is not None:
+            return ShownLosses.model_validate(self.losses.model_dump())
+        return self.found_by.published_losses or ShownLosses()
 
     def checksum(self) -> str:
         """Hash of the content. What a later version adds does not count while it has its default."""

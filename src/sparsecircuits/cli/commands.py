@@ -279,7 +279,7 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
         "order_ablated": circuit.losses.order_ablated,
         "n_nodes": len(circuit.nodes),
         "n_edges": len(circuit.edges),
-        "seconds": circuit.found_by.get("seconds"),
+        "seconds": circuit.found_by.seconds,
         "path": str(path),
     }
 
@@ -287,24 +287,21 @@ def circuit_record(circuit: "Circuit", path: Path) -> dict[str, Any]:
 def report(command: args.Report) -> None:
     """Measure circuits and write report.json, report.md and report.html beside each, but for those that ship."""
     from sparsecircuits.faithfulness.report import faithfulness
-    from sparsecircuits.interop.circuit_files import circuit_files, read_circuit
+    from sparsecircuits.interop.circuit_files import read_circuits
     from sparsecircuits.interop.loading import load_model
     from sparsecircuits.interop.pretrained import ships
-    from sparsecircuits.interop.published import load_circuit
     from sparsecircuits.runs import card_path
     from sparsecircuits.tasks import task_of_circuit
 
-    files = [file for path in command.circuits for file in circuit_files(path)]
+    files = {file.path: file for path in command.circuits for file in read_circuits(path)}
     own = [path for path in files if not ships(path)]
     check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in own])
-    for path in files:
-        read_circuit(path)
     places = {path: command.model or _run_around(path) for path in files}
     load = functools.lru_cache(maxsize=1)(load_model)  # a run's circuits follow one another
     reports = []
     for path, place in places.items():
         model = load(place)
-        circuit = load_circuit(path, model)
+        circuit = files[path].to_run(model)
         task = task_of_circuit(circuit.task, path.parent, model.tokenizer)
         with progress(f"card of {circuit.task}") as update:
             card = faithfulness(
@@ -356,8 +353,8 @@ def view(command: args.View) -> None:
 
 def convert(command: args.Convert) -> None:
     """Write a model, or a published circuit, in another format."""
+    from sparsecircuits.interop.circuit_files import is_published
     from sparsecircuits.interop.convert import convert, convert_circuit
-    from sparsecircuits.interop.published import is_published
     from sparsecircuits.runs import RELEASED_WEIGHTS
 
     if is_published(command.source) and Path(command.source).name != RELEASED_WEIGHTS:

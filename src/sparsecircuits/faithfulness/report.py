@@ -23,12 +23,13 @@ from sparsecircuits.faithfulness.measures.binarise import binarise
 from sparsecircuits.faithfulness.measures.constants import constants
 from sparsecircuits.faithfulness.measures.corpus import transfer
 from sparsecircuits.faithfulness.measures.estimate import estimate
-from sparsecircuits.faithfulness.measures.runs import answers_of, by_length, final_logits, first_pairs, losses_of
+from sparsecircuits.faithfulness.measures.runs import by_length, final_logits, first_pairs, losses_of
 from sparsecircuits.faithfulness.measures.size_curve import size_curve
 from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share, sufficiency_under
 from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
+from sparsecircuits.nodes.task_loss import pick_answers
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.many import save_circuit
 from sparsecircuits.runs import card_path
@@ -66,6 +67,7 @@ def faithfulness(
     if corpus is not None:
         require_folder(corpus)
     circuit.check_model(model)
+    circuit.check_task(task)
     bound = circuit.on(model)
     tell = report or (lambda share, details: None)
     pairs = task.draw(REPORT_SPLIT, REPORT_PAIRS, seed)
@@ -111,12 +113,12 @@ def _quick(
 ) -> Report:
     """What every card holds, but the shortcut and the warnings; the verdict is that without null controls."""
     model, circuit = bound.model, bound.circuit
-    seen = fair.full(answers_of(final_logits(model, small), small))
+    seen = fair.full(pick_answers(final_logits(model, small), small))
     everything, alone = final_logits(model, batch), final_logits(model, batch, bound.alone)
     nothing, rest = final_logits(model, batch, bound.nothing), final_logits(model, batch, bound.rest)
     raw: dict[Run, torch.Tensor] = {"circuit": alone, "full": everything, "empty": nothing, "ablated": rest}
-    losses = losses_of_runs({n: answers_of(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)
-    by_prompt = {n: losses_of(getattr(fair, n)(answers_of(x, batch)), batch) for n, x in raw.items()}
+    losses = losses_of_runs({n: pick_answers(x, batch) for n, x in raw.items()}, fair, batch, REPORT_SPLIT, seed)
+    by_prompt = {n: losses_of(getattr(fair, n)(pick_answers(x, batch)), batch) for n, x in raw.items()}
     tell(0.03, "ablations")
     draws = 4 if full else 1
     ablations = [
@@ -188,7 +190,7 @@ def _full(
 ) -> Report:
     """The card with what the full one has beside; the verdict is that with the null controls."""
     circuit, gained = bound.circuit, _gained(card.losses)
-    answers = fair.full(answers_of(final_logits(bound.model, small), small))
+    answers = fair.full(pick_answers(final_logits(bound.model, small), small))
     tell(0.22, "knockouts")
     card = _with(card, completeness=necessity.completeness(bound, small, seed=seed))
     tell(0.26, "interchange interventions")

@@ -10,7 +10,22 @@ from sparsecircuits.files import write_text
 from sparsecircuits.pruning.size_curve import Point, edges_at
 
 TARGETS = (0.02, 0.03, 0.05, 0.07, 0.1, 0.15, 0.2, 0.3, 0.4, 0.5, 0.6)
-COLUMNS = ("model", "task", "loss_full", "loss_ablated", "loss", "n_nodes", "n_edges", "seconds", "skipped")
+COLUMNS = {
+    "model": "model",
+    "task": "task",
+    "loss": "circuit",
+    "loss_full_calibrated": "whole model",
+    "loss_ablated_calibrated": "without it",
+    "loss_raw": "circuit, raw",
+    "loss_full": "whole model, raw",
+    "loss_ablated": "without it, raw",
+    "order": "in order",
+    "n_nodes": "nodes",
+    "n_edges": "edges",
+    "seconds": "seconds",
+    "skipped": "skipped",
+}
+"""Of a circuit's record, what stands in the table, and under which heading."""
 _COLOURS = ("#1f77b4", "#d62728", "#2ca02c", "#9467bd", "#ff7f0e", "#8c564b")
 _WIDTH, _HEIGHT, _LEFT, _BOTTOM, _TOP, _RIGHT = 640, 400, 64, 48, 44, 16
 
@@ -66,8 +81,9 @@ def write_table(folder: Path, rows: Sequence[Row], curves: Curves, target: float
 
 
 def markdown(rows: Sequence[Row], means: Sequence[Mean]) -> str:
-    """The table as Markdown, then the geometric means. Losses are on held-out prompts."""
-    lines = ["| " + " | ".join(COLUMNS) + " |", "|" + "---|" * len(COLUMNS)]
+    """The table as Markdown, then the geometric means. Losses are on held-out prompts, calibrated but where it says
+    raw; "in order" is the share of pairs that the circuit puts in the right order."""
+    lines = ["| " + " | ".join(COLUMNS.values()) + " |", "|" + "---|" * len(COLUMNS)]
     lines += ["| " + " | ".join(_cell(row.get(column)) for column in COLUMNS) + " |" for row in rows]
     lines.append("")
     for mean in means:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Literal, get_args
 from sparsecircuits.errors import UserError, no_such
 from sparsecircuits.files import atomic_folder
 from sparsecircuits.interop.loading import load_model
+from sparsecircuits.locks import LOCK_NAME, locked
 
 if TYPE_CHECKING:
     from torch import Tensor
@@ -20,16 +21,19 @@ Format = Literal["native", "openai", "hf"]
 def save_model(model: "SparseTransformer", directory: str | Path, to: Format) -> None:
     """Write a model as a native run directory, a released ("openai") directory or a Hugging Face directory.
 
-    Raises UserError for a folder that holds something already, and for an architecture or a tokenizer that
-    the format cannot express.
+    Raises UserError for a folder that holds something already or that another process writes just now, and for an
+    architecture or a tokenizer that the format cannot express.
     """
     if to not in get_args(Format):
         raise UserError(no_such("no format", to, get_args(Format)))
     directory = Path(directory)
-    if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
-        raise UserError(f"{directory} is not empty: give a new folder")
-    with atomic_folder(directory.resolve()) as temporary:  # whole or not there: what failed can be tried again
-        _write(model, temporary, to)
+    target = directory.resolve()
+    # Whoever writes a folder sweeps what was left of it first, and would sweep what another is writing.
+    with locked(target.with_name(f".{target.name}{LOCK_NAME}"), f"a conversion into {directory}"):
+        if directory.is_file() or (directory.is_dir() and any(directory.iterdir())):
+            raise UserError(f"{directory} is not empty: give a new folder")
+        with atomic_folder(target) as temporary:  # whole or not there: what failed can be tried again
+            _write(model, temporary, to)
 
 
 def _write(model: "SparseTransformer", directory: Path, to: Format) -> None:

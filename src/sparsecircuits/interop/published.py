@@ -6,10 +6,10 @@ at; with the model at hand, edges get their weights, and with its text the circu
 """
 
 import math
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Self
 
 import torch
 from pydantic import ValidationError
@@ -17,6 +17,7 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import UNKNOWN_MODEL, Circuit, Edge, Node, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of
+from sparsecircuits.circuits.schema import FoundBy, ShownLosses
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.plain_values import DamagedValue, integers, numbers, plain, scalar, unmasked
 from sparsecircuits.interop.released import config_from_released
@@ -33,21 +34,68 @@ TARGET_LOSS = 0.15  # what the paper prunes to; files say no other
 TASK_SUFFIX = "_beeg"
 _PAIR = 2.0  # losses in the files are sums over the two prompts of a pair
 
+_CONTENT = ("circuit_data", "num_total_nodes", "prune_config")
+_IMPORTANCES = (
+    "loss",
+    "interv_loss",
+    "ch_interv_losses",
+    "pair_data",
+    "pair_data_connections",
+    "beeg_model_config",
+)
+
 Ends = tuple[str, str]
 
 
-def is_published(path: str | Path) -> bool:
-    """Whether a file is a PyTorch file rather than a circuit's JSON (by its first bytes)."""
-    try:
-        with open(path, "rb") as file:
-            return file.read(2) in (b"PK", b"\x80\x02")
-    except OSError:
-        return False
+@dataclass(frozen=True)
+class Published:
+    """What a published file says of a circuit: read once, then made a circuit of, with its model or without."""
 
+    path: Path
+    content: Mapping[str, Any]
+    importances: Mapping[str, Any]
 
-def load_circuit(path: str | Path, model: SparseTransformer | None = None) -> Circuit:
-    """A circuit's JSON or a published file, by content; `model` is for the latter. Raises UserError."""
-    return read_published(path, model) if is_published(path) else Circuit.load(path)
+    @classmethod
+    def read(cls, path: str | Path) -> Self:
+        """Read a file; prompts and activations, most of it, are not kept. Never executes code. Raises UserError for
+        one that is damaged."""
+        path = Path(path)
+        content = _object(load_plain(path, "circuit"), "the file", path)
+        importances = _object(content.get("importances", {}), "importances", path)
+        return cls(path, _only(content, _CONTENT), _only(importances, _IMPORTANCES))
+
+    def circuit(
+        self, model: SparseTransformer | None = None, means: Tensor | None = None, task: str | None = None
+    ) -> Circuit:
+        """The circuit, as `read_published` gives it."""
+        path, importances = self.path, self.importances
+        config = model.config if model is not None else _config(importances, path)
+        try:
+            base = scalar(importances.get("interv_loss"), "interv_loss")
+            kept = _kept(_object(self.content.get("circuit_data"), "circuit_data", path), config)
+            nodes = _nodes(kept, config, _node_importances(importances, kept, base), _means_by_site(config, means))
+            deltas = _matrices(importances.get("pair_data"), kept, "pair_data")
+            weights = _matrices(importances.get("pair_data_connections"), kept, "pair_data_connections")
+            place, model_name = _from_folders(path)
+            names = [node.name for node in nodes]
+            name = task or place
+            return Circuit(
+                task=name,
+                answers=_answers(name),
+                model_name=model.name if model is not None else model_name,
+                model_id=UNKNOWN_MODEL if model is None else content_hash(model),
+                target_loss=TARGET_LOSS,
+                nodes=tuple(nodes),
+                edges=tuple(_edges(names, deltas, weights) if model is None else _with(edges_of(names, model), deltas)),
+                frozen={} if model is None or means is None else encode_frozen(NodeSpace.of(model.config), means),
+                found_by=_found_by(path, self.content, importances, base),
+            )
+        except ValidationError as error:
+            first = error.errors()[0]
+            where = ".".join(str(part) for part in first["loc"])
+            raise UserError(f"{path} is no circuit that can be used: {where}: {first['msg']}") from error
+        except DamagedValue as error:
+            raise UserError(f"{path} is no circuit that can be used: {error}") from error
 
 
 def read_published(
@@ -62,36 +110,11 @@ def read_published(
     Never executes code. Raises UserError for a file that is damaged, contradicts itself, or names nodes that
     the model lacks.
     """
-    path = Path(path)
-    content = _object(load_plain(path, "circuit"), "the file", path)
-    importances = _object(content.get("importances", {}), "importances", path)
-    config = model.config if model is not None else _config(importances, path)
-    try:
-        base = scalar(importances.get("interv_loss"), "interv_loss")
-        kept = _kept(_object(content.get("circuit_data"), "circuit_data", path), config)
-        nodes = _nodes(kept, config, _node_importances(importances, kept, base), _means_by_site(config, means))
-        deltas = _matrices(importances.get("pair_data"), kept, "pair_data")
-        weights = _matrices(importances.get("pair_data_connections"), kept, "pair_data_connections")
-        place, model_name = _from_folders(path)
-        names = [node.name for node in nodes]
-        name = task or place
-        return Circuit(
-            task=name,
-            answers=_answers(name),
-            model_name=model.name if model is not None else model_name,
-            model_id=UNKNOWN_MODEL if model is None else content_hash(model),
-            target_loss=TARGET_LOSS,
-            nodes=tuple(nodes),
-            edges=tuple(_edges(names, deltas, weights) if model is None else _with(edges_of(names, model), deltas)),
-            frozen={} if model is None or means is None else encode_frozen(NodeSpace.of(model.config), means),
-            found_by=_found_by(path, content, importances, base),
-        )
-    except ValidationError as error:
-        first = error.errors()[0]
-        where = ".".join(str(part) for part in first["loc"])
-        raise UserError(f"{path} is no circuit that can be used: {where}: {first['msg']}") from error
-    except DamagedValue as error:
-        raise UserError(f"{path} is no circuit that can be used: {error}") from error
+    return Published.read(path).circuit(model, means, task)
+
+
+def _only(raw: Mapping[Any, Any], names: Iterable[str]) -> dict[str, Any]:
+    return {name: raw[name] for name in names if name in raw}
 
 
 @dataclass(frozen=True)
@@ -265,20 +288,23 @@ def _answers(task: str) -> tuple[str, str]:
     return known.get(task, ("first half", "second half"))
 
 
-def _found_by(path: Path, content: Mapping[Any, Any], importances: Mapping[Any, Any], base: float | None) -> dict:
+def _found_by(path: Path, content: Mapping[Any, Any], importances: Mapping[Any, Any], base: float | None) -> FoundBy:
     """What else the file says: its losses (as mean over prompts), sizes, and how it was pruned."""
     full = scalar(importances.get("loss"), "loss")
-    losses = {"circuit": base, "full": full}
     pruned = content.get("prune_config")
     settings = pruned if isinstance(pruned, dict) else {}
     total = scalar(content.get("num_total_nodes"), "num_total_nodes")
-    return {
-        "method": "published",
-        "file": "/".join(path.resolve().parts[-5:]),
-        "published_losses": {k: value / _PAIR for k, value in losses.items() if value is not None},
-        "nodes_of_the_model": None if total is None else int(total),
-        "prune_config": {str(key)[:200]: _setting(value) for key, value in settings.items()},
-    }
+    return FoundBy(
+        method="published",
+        file="/".join(path.resolve().parts[-5:]),
+        published_losses=ShownLosses(circuit=_per_prompt(base), full=_per_prompt(full)),
+        nodes_of_the_model=None if total is None else int(total),
+        prune_config={str(key)[:200]: _setting(value) for key, value in settings.items()},
+    )
+
+
+def _per_prompt(loss: float | None) -> float | None:
+    return None if loss is None else loss / _PAIR
 
 
 def _setting(value: Any) -> Any:

@@ -69,12 +69,17 @@ def correct_of(batch: PairBatch, device: torch.device | str = "cpu") -> Int[Tens
     return torch.from_numpy(batch.correct).to(device)
 
 
-def task_loss(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, ""]:
-    """Binary cross-entropy in nats, mean over prompts (so the average over both prompts of each pair).
+def prompt_losses(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
+    """Binary cross-entropy in nats per prompt; chance is ln 2."""
+    return F.cross_entropy(logits.float(), correct, reduction="none")
 
-    Chance is ln 2. The released files store the sum over a pair, twice this.
+
+def task_loss(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, ""]:
+    """The mean of `prompt_losses`, so the average over both prompts of each pair.
+
+    The released files store the sum over a pair, twice this.
     """
-    return F.cross_entropy(logits, correct)
+    return prompt_losses(logits, correct).mean()
 
 
 def accuracy(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> float:

@@ -41,6 +41,7 @@ def circuit_of(model: SparseTransformer, task: Task, nodes: list[str], ablation:
         model_name=model.name,
         model_id=content_hash(model),
         ablation=ablation,
+        loss=task.loss,
         target_loss=0.15,
         nodes=tuple(nodes_of(nodes, model.config, space.split(means))),
         edges=tuple(edges_of(nodes, model)),

@@ -1,5 +1,6 @@
 """Rankings that learned gates must beat: gradients, edge attribution, weights."""
 
+import contextlib
 from collections.abc import Callable
 
 import torch
@@ -7,13 +8,13 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.models.hooks import record
-from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.nodes.task_loss import candidate_logits, correct_of, task_loss
+from sparsecircuits.nodes.task_loss import correct_of, pick_answers, task_loss
 from sparsecircuits.nodes.topology import joins
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import PairBatch
@@ -82,14 +83,15 @@ def _path_gradients(
     row = torch.arange(len(tokens), device=model.device)[:, None] ^ 1
     with torch.no_grad(), record(model, pattern) as seen:
         model(tokens)
+        embedded, positions = model.embed(tokens)
+        own = model.wte(tokens)
+    away = own[row, place] - own  # of tokens alone: positions stay
     changes = {site: x - x[row, place] for site, x in seen.items()}
-    own = model.wte(tokens).detach()
-    other = own[row, place]
     watched = [*dict.fromkeys(join.linear for join in joins(model)), model.final_resid]
     grads: dict[torch.nn.Module, Tensor] = {}
     for share in midpoints():
-        start = (other + share * (own - other)).requires_grad_()
-        outputs = _outputs(model, watched, start, batch)
+        start = (embedded + (1 - share) * away).requires_grad_()
+        outputs = _outputs(model, watched, start, positions, batch)
         loss = task_loss(calibration(outputs.pop("logits")), correct_of(batch, model.device))
         found = torch.autograd.grad(loss, [outputs[module] for module in watched])
         for module, grad in zip(watched, found, strict=True):
@@ -97,20 +99,27 @@ def _path_gradients(
     return grads, changes
 
 
-def _outputs(model: SparseTransformer, watched: list, embedded: Tensor, batch: PairBatch) -> dict:
-    """Outputs of modules in a pass that begins at given embeddings [2N, T, D], and the candidate logits."""
-    outputs: dict = {}
+def _outputs(
+    model: SparseTransformer,
+    watched: list[torch.nn.Module],
+    start: Float[Tensor, "B T D"],
+    positions: Float[Tensor, "T P"] | None,
+    batch: PairBatch,
+) -> dict[torch.nn.Module | str, Tensor]:
+    """Outputs of modules in a pass of all positions that begins with a given residual stream, and under "logits" the
+    candidate logits."""
+    outputs: dict[torch.nn.Module | str, Tensor] = {}
 
-    def keep(module: torch.nn.Module) -> Callable:
+    def keep(module: torch.nn.Module) -> Callable[..., None]:
         return lambda _module, _inputs, output: outputs.__setitem__(module, output)
 
-    handles = [module.register_forward_hook(keep(module)) for module in watched]
-    handles.append(model.wte.register_forward_hook(lambda _module, _inputs, _output: embedded))
-    try:
-        outputs["logits"] = candidate_logits(model, batch, narrow=False)
-    finally:
-        for handle in handles:
-            handle.remove()
+    tokens, last = (torch.from_numpy(x).to(model.device) for x in (batch.tokens, batch.last))
+    with contextlib.ExitStack() as stack:
+        for module in watched:
+            stack.callback(module.register_forward_hook(keep(module)).remove)
+        hidden = model.final_norm(model.between(start, 0, model.last_boundary, positions))
+        logits = model.unembed(rows_at(hidden, last), rows_at(tokens, last))[:, 0]
+    outputs["logits"] = pick_answers(logits, batch).float()
     return outputs
 
 

@@ -13,6 +13,7 @@ from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edge_records, nodes_of
 from sparsecircuits.circuits.losses import measure
+from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
@@ -75,13 +76,13 @@ def prune(
     if config.prune_edges:
         kept, edges = prune_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
     found = _Found(kept, edges, means)
-    found_by = {
-        "method": f"{config.method} ranking, bisection, leave-one-out with restarts",
-        "version": __version__,
-        "config": dataclasses.asdict(config),
-        "ranked_size": size,
-        "edges_before_edge_pruning": len(everything),
-    }
+    found_by = FoundBy(
+        method=f"{config.method} ranking, bisection, leave-one-out with restarts",
+        version=__version__,
+        config=dataclasses.asdict(config),
+        ranked_size=size,
+        edges_before_edge_pruning=len(everything),
+    )
     circuit = _build(model, task, target_loss, found, tau, evaluate, found_by, began)
     tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
     return circuit
@@ -163,7 +164,7 @@ def _build(
     found: _Found,
     tau: torch.Tensor,
     evaluate: Evaluator,
-    found_by: dict,
+    found_by: FoundBy,
     began: float,
 ) -> Circuit:
     """The circuit of a kept set, with each node's importance, the loss-size curve and the held-out losses."""
@@ -178,9 +179,10 @@ def _build(
         node.model_copy(update={"importance": importance.get(place)})
         for place, node in zip(ids, nodes_of(names, model.config, space.split(found.means)), strict=True)
     ]
-    found_by |= {
+    curve = tuple(size_curve(evaluate, tau, kept, found.edges, removed, importance))
+    measured = {
         "validation_loss": score.loss,
-        "curve": [list(point) for point in size_curve(evaluate, tau, kept, found.edges, removed, importance)],
+        "curve": curve,
         "evaluations": evaluate.calls,
         "glances": evaluate.glance.calls,
         "seconds": round(time.perf_counter() - began, 2),
@@ -191,12 +193,13 @@ def _build(
         model_name=model.name,
         model_id=content_hash(model),
         ablation=evaluate.ablation,
+        loss=task.loss,
         target_loss=target_loss,
         nodes=tuple(nodes),
         edges=tuple(edge_records(found.edges, space)),
         scale=score.calibration.scale,
         shift=score.calibration.shift,
         frozen=encode_frozen(space, evaluate.frozen),
-        found_by=found_by,
+        found_by=found_by.model_copy(update=measured),
     )
     return circuit.model_copy(update={"losses": measure(model, circuit, task)})

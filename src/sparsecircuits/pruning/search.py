@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.schema import SearchRecord
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.files import atomic_path, sweep, write_text
 from sparsecircuits.locks import LOCK_NAME, locked
@@ -24,7 +25,7 @@ from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discovery import prune, require_doable
-from sparsecircuits.pruning.size_curve import pareto_front
+from sparsecircuits.pruning.size_curve import curve_of, pareto_front
 from sparsecircuits.pruning.workers import pool, refuse_in_worker
 from sparsecircuits.tasks import Task
 
@@ -220,8 +221,8 @@ def _record(study: "optuna.Study", trial: "optuna.Trial", text: str | None, fold
     circuit.save(_path(folder, trial.number))
     trial.set_user_attr("n_nodes", len(circuit.nodes))
     trial.set_user_attr("n_edges", len(circuit.edges))
-    trial.set_user_attr("validation_loss", circuit.found_by["validation_loss"])
-    trial.set_user_attr("curve", circuit.found_by["curve"])
+    trial.set_user_attr("validation_loss", circuit.found_by.validation_loss)
+    trial.set_user_attr("curve", curve_of(circuit))
     study.tell(trial, len(circuit.edges) + min(len(circuit.nodes), 999) / 1000)
 
 
@@ -255,9 +256,7 @@ def _best(study: "optuna.Study", folder: Path, task: Task) -> Circuit:
         raise TaskTooHard(f"none of the search's trials found a circuit of {task.name}")
     best = min(done, key=lambda trial: (trial.value, trial.number))
     circuit, summary = Circuit.load(_path(folder, best.number)), search_summary(study)
-    found_by = {
-        **circuit.found_by,
-        "curve": summary["pareto"],
-        "search": {"trials": len(summary["trials"]), "best_trial": best.number},
-    }
+    search = SearchRecord(trials=len(summary["trials"]), best_trial=best.number)
+    curve = tuple(tuple(point) for point in summary["pareto"])
+    found_by = circuit.found_by.model_copy(update={"curve": curve, "search": search})
     return circuit.model_copy(update={"found_by": found_by})

@@ -1,7 +1,6 @@
 """How a circuit's loss depends on its size: sets looser and tighter than the one that was chosen."""
 
 from jaxtyping import Bool, Float
-from pydantic import TypeAdapter, ValidationError
 from torch import Tensor
 
 from sparsecircuits.circuits.schema import CircuitData
@@ -43,10 +42,9 @@ def size_curve(
 
 def curve_of(circuit: CircuitData) -> list[Point]:
     """The curve that a circuit was found with, as pruning wrote it down. Raises UserError where it is not there."""
-    try:
-        return TypeAdapter(list[Point]).validate_python(circuit.found_by.get("curve"))
-    except ValidationError as error:
-        raise UserError(f"the circuit of {circuit.task} does not hold the curve of its pruning: prune again") from error
+    if circuit.found_by.curve is None:
+        raise UserError(f"the circuit of {circuit.task} does not hold the curve of its pruning: prune again")
+    return list(circuit.found_by.curve)
 
 
 def pareto_front(points: list[Point]) -> list[Point]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
-from sparsecircuits.interop.circuit_files import read_circuit
+from sparsecircuits.interop.circuit_files import load_circuit, read_circuit
 from sparsecircuits.interop.pretrained import require_own
 from sparsecircuits.runs import card_path, groups_path, run_of
 from sparsecircuits.viewer.groups import Groups
@@ -160,7 +160,6 @@ class Library:
 
     def _load(self, entry: Entry) -> "LiveCircuit":
         from sparsecircuits.interop.loading import load_model
-        from sparsecircuits.interop.published import load_circuit
         from sparsecircuits.tasks import task_of_circuit
         from sparsecircuits.viewer.live import LiveCircuit
 

@@ -108,7 +108,7 @@ class LiveCircuit:
         ran = partial(
             run_with,
             self.model,
-            self.circuit,
+            self.bound,
             batch,
             scope=request.scope,
             nodes=nodes,
@@ -193,7 +193,7 @@ class LiveCircuit:
             logits, correct = [], []
             for batch in self.loss_batches:
                 outcome = run_with(
-                    self.model, self.circuit, batch, changes, scope=request.scope, nodes=nodes, seed=request.seed
+                    self.model, self.bound, batch, changes, scope=request.scope, nodes=nodes, seed=request.seed
                 )
                 logits.append(calibration(pick_answers(outcome.logits, batch)))
                 correct.append(correct_of(batch, outcome.logits.device))

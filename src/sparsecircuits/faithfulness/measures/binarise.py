@@ -10,9 +10,9 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.descriptions import SHARES, activations
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
-from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
 from sparsecircuits.models.names import split_node
-from sparsecircuits.nodes.task_loss import accuracy, correct_of
+from sparsecircuits.nodes.task_loss import accuracy, correct_of, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 
@@ -84,6 +84,6 @@ def _binary_losses(bound: Bound, batch: PairBatch, steps: dict[str, TwoValued]) 
     def changes(start: int, stop: int, width: int) -> dict[str, Callable[[Tensor], Tensor]]:
         return {site: at(nodes) for site, nodes in by_site.items()}
 
-    logits = answers_of(final_logits(bound.model, batch, bound.alone, changes=changes), batch)
+    logits = pick_answers(final_logits(bound.model, batch, bound.alone, changes=changes), batch)
     logits = bound.circuit.calibration(logits)
     return losses_of(logits, batch), accuracy(logits, correct_of(batch))

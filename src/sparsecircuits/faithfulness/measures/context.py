@@ -9,11 +9,11 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
-from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.task_loss import accuracy, correct_of, in_order
+from sparsecircuits.nodes.task_loss import accuracy, correct_of, in_order, pick_answers
 from sparsecircuits.tasks import SPLITS, Pair, PairBatch, Task
 from sparsecircuits.tasks.brackets import BRACKET_COUNTING, list_of
 from sparsecircuits.tasks.words import context_lines
@@ -39,7 +39,7 @@ class Tried(BaseModel):
 
 def tried(bound: Bound, whole: Calibration, batch: PairBatch, name: str, seed: int = 0) -> Tried:
     """The whole model, with its calibration `whole`, and the circuit alone on any prompts."""
-    raw = [answers_of(final_logits(bound.model, batch, gating), batch) for gating in (None, bound.alone)]
+    raw = [pick_answers(final_logits(bound.model, batch, gating), batch) for gating in (None, bound.alone)]
     full, alone = whole(raw[0]), bound.circuit.calibration(raw[1])
     correct = correct_of(batch)
     return Tried(
@@ -156,5 +156,5 @@ def _loss(
             last = torch.from_numpy(batch.last[start:stop])
             return {site: lambda x: averaged(x, last.to(x.device), channels)}
 
-    logits = answers_of(final_logits(model, batch, gating, changes=changes), batch)
+    logits = pick_answers(final_logits(model, batch, gating, changes=changes), batch)
     return losses_of(calibration(logits), batch).mean().item()

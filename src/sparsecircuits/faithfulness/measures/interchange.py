@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.likeness import correlation
-from sparsecircuits.faithfulness.measures.runs import Changes, answers_of, final_logits, losses_of, mean_of_draws
+from sparsecircuits.faithfulness.measures.runs import Changes, final_logits, losses_of, mean_of_draws
 from sparsecircuits.faithfulness.measures.sufficiency import share
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
@@ -19,7 +19,7 @@ from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Donors, Matched
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.recording import recordings
-from sparsecircuits.nodes.task_loss import correct_of
+from sparsecircuits.nodes.task_loss import correct_of, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 MOST_DONORS = 6
@@ -72,7 +72,7 @@ def interchange(
 
     def answers(patched: list[str], alone: bool) -> Tensor:
         changes = patch_with(dict.fromkeys(patched), lambda name: values[alone][name])
-        logits = answers_of(final_logits(model, batch, gating if alone else None, changes=changes), batch)
+        logits = pick_answers(final_logits(model, batch, gating if alone else None, changes=changes), batch)
         return circuit.calibration(logits) if alone else whole(logits)
 
     before = {alone: answers([], alone) for alone in (True, False)}
@@ -202,11 +202,11 @@ def causal_scrubbing(
             values |= recorded(model, own, group, gating)
         changes = patch_with(values, values.__getitem__)
         logits = circuit.calibration(
-            answers_of(final_logits(model, batch, gating, donors=outside, changes=changes), batch)
+            pick_answers(final_logits(model, batch, gating, donors=outside, changes=changes), batch)
         )
         losses.append(losses_of(logits, batch))
         right.append((_choice(logits) == correct_of(batch)).float())
-        left = answers_of(final_logits(model, batch, bound.nothing, donors=outside), batch)
+        left = pick_answers(final_logits(model, batch, bound.nothing, donors=outside), batch)
         empty.append(losses_of(nothing_fair(left), batch))
     return Scrubbing(
         loss=estimate(mean_of_draws(losses), seed=seed),

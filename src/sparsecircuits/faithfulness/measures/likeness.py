@@ -10,10 +10,10 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate, finite
-from sparsecircuits.faithfulness.measures.runs import answers_of
 from sparsecircuits.models.names import split_node
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.recording import head_pattern, recordings
+from sparsecircuits.nodes.task_loss import pick_answers
 from sparsecircuits.tasks import PairBatch
 
 
@@ -48,8 +48,8 @@ def outputs(
 ) -> Outputs:
     """Compare final logits of the whole model and of the circuit alone (KL: Conmy et al. 2023), each answer with its
     calibration; whole: the model's."""
-    of_model = whole(answers_of(full, batch))
-    of_circuit = circuit.calibration(answers_of(alone, batch))
+    of_model = whole(pick_answers(full, batch))
+    of_circuit = circuit.calibration(pick_answers(alone, batch))
     same = (of_model.argmax(dim=-1) == of_circuit.argmax(dim=-1)).float()
     margins = [x[:, 1] - x[:, 0] for x in (of_model, of_circuit)]
     return Outputs(

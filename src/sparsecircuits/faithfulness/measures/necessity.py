@@ -13,10 +13,10 @@ from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
-from sparsecircuits.faithfulness.measures.runs import answers_of, final_logits, losses_of
+from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
 from sparsecircuits.nodes.calibration import fitted
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.task_loss import correct_of
+from sparsecircuits.nodes.task_loss import correct_of, pick_answers
 from sparsecircuits.tasks import PairBatch
 
 T = TypeVar("T")
@@ -78,7 +78,7 @@ def necessity(
     random = []
     for _ in range(draws):
         gating = bound.without(random_nodes_like(bound, generator))
-        logits = fitted(model, learn, gating)(answers_of(final_logits(model, small, gating), small))
+        logits = fitted(model, learn, gating)(pick_answers(final_logits(model, small, gating), small))
         random.append(losses_of(logits, small).mean().item())
     return Necessity(
         ablated=estimate(ablated, seed=seed),
@@ -150,7 +150,7 @@ def _spread(items: Sequence[T], most: int) -> Sequence[T]:
 
 
 def _circuit_loss(bound: Bound, batch: PairBatch, gating: Gating) -> float:
-    logits = bound.circuit.calibration(answers_of(final_logits(bound.model, batch, gating), batch))
+    logits = bound.circuit.calibration(pick_answers(final_logits(bound.model, batch, gating), batch))
     return losses_of(logits, batch).mean().item()
 
 
@@ -189,8 +189,8 @@ def completeness(bound: Bound, batch: PairBatch, *, subsets: int = 12, seed: int
     for out in [*chosen, names]:
         mask = bound.space.mask(out)
         left = replace(bound.alone, gates=(bound.kept & ~mask).float())
-        inside = answers_of(final_logits(model, batch, left), batch)
-        outside = answers_of(final_logits(model, batch, bound.without(mask)), batch)
+        inside = pick_answers(final_logits(model, batch, left), batch)
+        outside = pick_answers(final_logits(model, batch, bound.without(mask)), batch)
         p, q = (x.softmax(dim=-1).gather(1, correct[:, None])[:, 0] for x in (circuit.calibration(inside), outside))
         found.append(Knockout(nodes=len(out), circuit=p.mean().item(), model=q.mean().item()))
         differences.append((p - q).abs())

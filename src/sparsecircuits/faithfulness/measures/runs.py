@@ -6,8 +6,7 @@ from dataclasses import replace
 
 import numpy as np
 import torch
-import torch.nn.functional as F
-from jaxtyping import Float, Int
+from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.models.hooks import intervene
@@ -16,7 +15,7 @@ from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.donors import Donors
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.narrow import logits_at
-from sparsecircuits.nodes.task_loss import chunks, correct_of, length_order, pick_answers
+from sparsecircuits.nodes.task_loss import chunks, correct_of, length_order, prompt_losses
 from sparsecircuits.tasks import PairBatch
 
 Changes = Callable[[int, int, int], Mapping[str, Callable[[Tensor], Tensor]]]
@@ -66,16 +65,6 @@ def final_logits(
             tokens, last = (torch.from_numpy(x).to(model.device) for x in (chunk.tokens, chunk.last))
             found.append(logits_at(model, tokens, last, narrow=narrow).float().cpu())
     return torch.cat(found)
-
-
-def answers_of(logits: Float[Tensor, "n vocab"], batch: PairBatch) -> Float[Tensor, "n 2"]:
-    """The logits of the two answers."""
-    return pick_answers(logits, batch)
-
-
-def prompt_losses(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Float[Tensor, " n"]:
-    """Cross-entropy in nats per prompt; their mean is the task loss."""
-    return F.cross_entropy(logits.float(), correct, reduction="none")
 
 
 def losses_of(logits: Float[Tensor, "n 2"], batch: PairBatch) -> Float[Tensor, " n"]:

@@ -11,12 +11,12 @@ from torch import Tensor
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
-from sparsecircuits.faithfulness.measures.runs import ablated_as, answers_of, final_logits, losses_of, mean_of_draws
+from sparsecircuits.faithfulness.measures.runs import ablated_as, final_logits, losses_of, mean_of_draws
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration, calibrate
 from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.nodes.gating import Gating
-from sparsecircuits.nodes.task_loss import correct_of, task_loss
+from sparsecircuits.nodes.task_loss import correct_of, pick_answers, task_loss
 from sparsecircuits.tasks import PairBatch
 
 AblationName = Literal["mean", "zero", "resample_pair", "resample_random"]
@@ -59,9 +59,9 @@ def gated_answers(
     """Logits of the answers under a gating with another ablation, not calibrated."""
     if ablation == "resample_random":
         donors = Matched.of(batch).draw(seed)
-        return answers_of(final_logits(model, batch, gating, donors=donors), batch)
+        return pick_answers(final_logits(model, batch, gating, donors=donors), batch)
     kind = "resample" if ablation == "resample_pair" else ablation
-    return answers_of(final_logits(model, batch, ablated_as(gating, kind)), batch)
+    return pick_answers(final_logits(model, batch, ablated_as(gating, kind)), batch)
 
 
 def sufficiency_under(
