@@ -154,6 +154,8 @@ class FoundBy(BaseModel):
     curve: tuple[tuple[Whole, Whole, Real], ...] | None = None
     """Nodes, edges and loss of looser and tighter sets (see `pruning.size_curve`)."""
     evaluations: Whole | None = None
+    """Sets scored on all prompts; `glances` on the first few."""
+    glances: Whole | None = None
     seconds: Real | None = None
     search: SearchRecord | None = None
     # What a published file says of itself.
