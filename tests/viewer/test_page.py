@@ -260,7 +260,7 @@ def test_size_slider_follows_the_curve(visit: Callable[..., Any], viewer: Viewer
 def test_compare_two_circuits(visit: Callable[..., Any], run_dir: Path) -> None:
     first, second = (sc.Circuit.load(path) for path in circuit_files(run_dir)[:2])
     page = visit()
-    page.select_option("#compare", "1")
+    page.select_option("#compare", index=1)
     page.wait_for_selector("#other-picture .vertex", timeout=60_000)
     page.wait_for_selector("#overlap")
     shared = set(first.node_names) & set(second.node_names)
@@ -273,7 +273,7 @@ def test_compare_two_circuits(visit: Callable[..., Any], run_dir: Path) -> None:
     page.click("#end-compare")
     assert page.locator("#other-picture").count() == 0
     page = visit()
-    page.select_option("#compare", "2")
+    page.select_option("#compare", index=2)
     page.wait_for_selector("text=different models")
 
 

@@ -141,6 +141,7 @@ def _quick(
         task=circuit.task,
         model_name=circuit.model_name,
         model_id=circuit.model_id,
+        circuit=circuit.checksum(),
         ablation=circuit.ablation,
         n_nodes=len(circuit.nodes),
         n_edges=len(circuit.edges),

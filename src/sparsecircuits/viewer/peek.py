@@ -2,6 +2,7 @@
 
 from sparsecircuits.circuits.residual import residual_links
 from sparsecircuits.circuits.schema import CircuitData
+from sparsecircuits.viewer.identity import circuit_id
 from sparsecircuits.viewer.schema import Answer, CircuitNode, Edge, ModelFacts, Payload, ResidualLink, Summary
 
 
@@ -10,6 +11,7 @@ def file_payload(circuit: CircuitData) -> Payload:
     losses = circuit.shown_losses
     return Payload(
         schema=1,
+        id=circuit_id(circuit.model_name, circuit.task, circuit.checksum()),
         title=circuit.task,
         task=circuit.task,
         description="",

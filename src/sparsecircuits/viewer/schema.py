@@ -274,7 +274,10 @@ class Payload(Sent):
     prompts: list[Prompt] | Absent = None
     attention: list[HeadPatterns] | Absent = None
     id: str | Absent = None
+    """Run, task and content (see `identity`)."""
     groups: Groups | Absent = None
+    groups_problem: FileText | Absent = None
+    """Why saved names and groups are not shown."""
     card: dict[str, JsonValue] | None = None
     """The faithfulness card (`faithfulness.card.schema.CardData`, which takes torch); null where there is none."""
     card_problem: FileText | Absent = None

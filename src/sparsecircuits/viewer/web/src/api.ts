@@ -2,6 +2,8 @@
 import type { CircuitList, CircuitRecord, Curve, Groups, NodeDetails, Payload, Refusal, RunRequest, RunResult, Saved } from "./types";
 
 export class Refused extends Error {}
+/** What was asked about is not what the server has now. */
+export class Changed extends Refused {}
 
 async function ask<T>(path: string, body?: unknown): Promise<T> {
   let answer: Response;
@@ -14,7 +16,7 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
   if (answer.ok) return JSON.parse(text);
   let words = text.trim();
   try { words = (JSON.parse(text) as Refusal).error ?? words; } catch { /* plain text says it too */ }
-  throw new Refused(words || `The server answered ${answer.status}.`);
+  throw new (answer.status === 409 ? Changed : Refused)(words || `The server answered ${answer.status}.`);
 }
 
 export interface Source {
@@ -44,7 +46,7 @@ export function embedded(payload: Payload): Source {
   const needsModel = (): never => {
     throw new Refused("This is an offline page: it keeps what was recorded. To run the model, open the circuit with “sparsecircuits view”.");
   };
-  const id = payload.id ?? "0";
+  const id = payload.id ?? payload.title;
   return {
     offline: true,
     list: async () => [{

@@ -1,9 +1,9 @@
 // What the page knows and does: state, data, picture; panels read it and call it.
-import { Refused, type Source } from "./api";
+import { Changed, Refused, type Source } from "./api";
 import { byId, isNumber, parseNode } from "./dom";
 import type { Graph } from "./layout/graph";
 import { Stage } from "./stage";
-import { type State, Store, fromHash, toHash } from "./state";
+import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
 
@@ -19,6 +19,12 @@ export class App {
   payload: Payload | null = null;
   other: Payload | null = null;
   trouble: string | null = null;
+  /** The circuit that can be opened in place of the one in trouble. */
+  instead: CircuitRecord | null = null;
+  /** What is to be said above the picture. */
+  notice: string | null = null;
+  /** Set once the server has another content than this page shows: nothing runs any more. */
+  changed: string | null = null;
   curve: Curve | null = null;
   curveTrouble: string | null = null;
   result: RunResult | null = null;
@@ -40,9 +46,11 @@ export class App {
       pick: (id) => this.pick(id),
       moved: (zoom) => this.store.set({ zoom }),
     }, "picture");
-    this.store.listen((state, before) => this.changed(state, before));
+    this.store.listen((state, before) => this.react(state, before));
     addEventListener("hashchange", () => {
-      if (location.hash.slice(1) !== toHash(this.state)) this.store.set(fromHash(location.hash));
+      if (location.hash.slice(1) === toHash(this.state)) return;
+      const wanted = fromHash(location.hash);
+      this.store.set({ ...wanted, circuit: wanted.circuit || this.state.circuit });
     });
   }
 
@@ -59,12 +67,13 @@ export class App {
   async start(): Promise<void> {
     try {
       this.circuits = await this.source.list();
-      const known = this.circuits.some((record) => record.id === this.state.circuit);
-      if (!known) this.store.state = { ...this.state, circuit: (this.circuits.find((record) => !record.problem) ?? this.circuits[0])?.id ?? "" };
+      const first = this.circuits.find((record) => !record.problem) ?? this.circuits[0];
+      if (!this.state.circuit && first) this.store.state = { ...this.state, circuit: first.id };
+      this.writeHash();
       await this.open();
       if (this.state.compare !== null) await this.openOther();
     } catch (error) {
-      this.trouble = String((error as Error).message);
+      this.trouble = this.failed(error);
       this.tell();
     }
   }
@@ -72,20 +81,77 @@ export class App {
   /** Shows the state's circuit: what its file holds at once, and with the model when that is loaded. */
   async open(): Promise<void> {
     const id = this.state.circuit;
-    Object.assign(this, { payload: null, trouble: null, curve: null, curveTrouble: null, result: null, runTrouble: null, hovered: null });
-    this.details.clear();
-    this.stage.clear();
+    this.forget();
     this.tell();
+    if (!id) return;
     try {
+      if (!this.has(id)) this.circuits = await this.source.list();
+      if (!this.has(id)) { this.missing(id); return; }
       await this.take(await this.source.payload(id, true), id);
       if (this.payload?.live === null) await this.take(await this.source.payload(id, false), id);
     } catch (error) {
-      if (id === this.state.circuit) this.trouble = (error as Error).message;
+      if (id === this.state.circuit) this.trouble = this.failed(error);
       this.tell();
       return;
     }
-    if (this.state.touch.length || this.state.prompt !== null || this.state.size !== null) this.run();
+    if (this.needsRun) this.run();
     if (this.state.size !== null) void this.loadCurve();
+  }
+
+  /** Nothing of the circuit before is kept. */
+  private forget(): void {
+    clearTimeout(this.runTimer);
+    this.runNumber++;
+    this.payload = null;
+    this.trouble = this.instead = this.notice = this.changed = null;
+    this.curve = this.curveTrouble = null;
+    this.result = this.runTrouble = null;
+    this.running = false;
+    this.hovered = null;
+    this.details.clear();
+    this.stage.clear();
+  }
+
+  private has(id: string): boolean { return this.circuits.some((record) => record.id === id); }
+
+  /** The circuit of the same run and task, where there is one: its content is another. */
+  private successor(id: string): CircuitRecord | null {
+    const place = (of: string): string => of.replace(/\.[^.]*$/, "");
+    const found = this.circuits.filter((record) => !record.problem && place(record.id) === place(id));
+    return found.length === 1 ? found[0] : null;
+  }
+
+  private missing(id: string): void {
+    this.instead = this.successor(id);
+    this.trouble = this.instead ? "This circuit changed since the address was made. Nothing of the new one is shown under it."
+      : "The address names a circuit that is not here: choose another one.";
+    this.tell();
+  }
+
+  /** Opens the circuit as it is now. */
+  async reload(): Promise<void> {
+    const id = this.state.circuit;
+    try {
+      this.circuits = await this.source.list();
+    } catch (error) {
+      this.notice = this.failed(error);
+      this.tell();
+      return;
+    }
+    const next = this.has(id) ? id : this.successor(id)?.id;
+    if (next === undefined) { this.payload = null; this.stage.clear(); this.missing(id); return; }
+    this.store.set(opening(next));
+    if (next === id) await this.open();
+  }
+
+  /** The words of a failure; after one that says that the circuit is another now, nothing is asked any more. */
+  private failed(error: unknown): string {
+    if (error instanceof Changed) { this.changed = error.message; this.running = false; }
+    return (error as Error).message;
+  }
+
+  private writeHash(): void {
+    try { history.replaceState(null, "", `#${toHash(this.state)}`); } catch { /* a page inside a notebook has no address */ }
   }
 
   private async take(payload: Payload, id: string): Promise<void> {
@@ -94,6 +160,7 @@ export class App {
     this.payload = payload;
     for (const [name, details] of Object.entries(payload.details ?? {})) this.details.set(name, details);
     if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
   }
@@ -113,7 +180,7 @@ export class App {
     } catch (error) {
       this.other = null;
       this.store.set({ compare: null });
-      this.runTrouble = (error as Error).message;
+      this.notice = error instanceof Changed ? "The circuit to compare with is not here, or it changed." : (error as Error).message;
     }
     this.tell();
   }
@@ -198,7 +265,7 @@ export class App {
     if (!this.source.offline && !this.payload?.live) return new Refused(this.payload?.problem ?? "the model is not loaded");
     const asked = this.source.node(this.state.circuit, name);
     this.details.set(name, asked);
-    asked.then((details) => this.details.set(name, details), (error) => this.details.set(name, error as Refused)).then(() => this.tell());
+    asked.then((details) => this.details.set(name, details), (error) => { this.failed(error); this.details.set(name, error as Refused); }).then(() => this.tell());
     return null;
   }
 
@@ -219,7 +286,7 @@ export class App {
   run(): void {
     clearTimeout(this.runTimer);
     this.runNumber++; // an answer on its way is to a question that nobody asks any more
-    if (!this.payload) return;
+    if (!this.payload || this.changed !== null) return;
     if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.tell(); return; }
     this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
   }
@@ -243,10 +310,12 @@ export class App {
         pair, prompt, patch_prompt: patch, scope: size !== null ? "circuit" : scope, size, interventions: touch, watch: this.watched(), heads: head,
       });
       if (number !== this.runNumber) return;
-      Object.assign(this, { result, runTrouble: null });
+      this.result = result;
+      this.runTrouble = null;
     } catch (error) {
       if (number !== this.runNumber) return;
-      Object.assign(this, { result: null, runTrouble: (error as Error).message });
+      this.result = null;
+      this.runTrouble = this.failed(error);
     }
     this.running = false;
     this.tell();
@@ -260,9 +329,10 @@ export class App {
     try {
       const curve = await this.source.curve(id);
       if (id !== this.state.circuit) return;
-      Object.assign(this, { curve, curveTrouble: null });
+      this.curve = curve;
+      this.curveTrouble = null;
     } catch (error) {
-      this.curveTrouble = (error as Error).message;
+      this.curveTrouble = this.failed(error);
     }
     this.mark();
     this.tell();
@@ -270,12 +340,12 @@ export class App {
 
   // ---------------------------------------------------------------- reaction to changes of state
 
-  private changed(state: State, before: State): void {
+  private react(state: State, before: State): void {
     const differs = (...keys: (keyof State)[]): boolean => keys.some((key) => state[key] !== before[key]);
-    try { history.replaceState(null, "", `#${toHash(state)}`); } catch { /* a page inside a notebook has no address */ }
+    this.writeHash();
     if (differs("zoom") && Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])) return;
     hideTip();
-    if (differs("circuit") && before.circuit !== "") { this.store.past = []; this.store.future = []; void this.open(); return; }
+    if (differs("circuit")) { this.store.past = []; this.store.future = []; void this.open(); return; }
     if (differs("compare")) {
       if (state.compare === null) { this.other = null; this.otherStage?.clear(); }
       document.body.classList.toggle("comparing", state.compare !== null);
@@ -297,9 +367,9 @@ export class App {
     const saved = this.payload?.groups;
     if (saved && saved.groups === groups && saved.names === names) return;
     if (JSON.stringify([saved?.groups ?? [], saved?.names ?? {}]) === JSON.stringify([groups, names])) return;
-    const next = { schema_version: 1, groups, names };
+    const next = { schema_version: 1, circuit: null, groups, names };
     if (this.payload) this.payload.groups = next;
-    this.source.saveGroups(this.state.circuit, next).catch((error: Error) => { this.runTrouble = error.message; this.tell(); });
+    this.source.saveGroups(this.state.circuit, next).catch((error) => { this.notice = this.failed(error); this.tell(); });
   }
 }
 

@@ -13,7 +13,7 @@ import { endName } from "./panels/node";
 import { showPrompts, stepPair, toggleOwn } from "./panels/prompts";
 import { showSizes } from "./panels/sizes";
 import { showStrip, targetsOf, touchSelected } from "./panels/touch";
-import type { Drawer } from "./state";
+import { type Drawer, opening } from "./state";
 import { hideTip, showTip } from "./tip";
 
 function showLegend(): void {
@@ -23,21 +23,42 @@ function showLegend(): void {
     entry(line("pos"), "positive weight"), entry(line("neg"), "negative weight"), entry(line("lane"), "residual stream"));
 }
 
-/** In place of the picture: why there is none, or why it shows less than it could. */
+/** Title and words of what stands in place of the picture; none where there is a picture. */
+function noteOf(app: App): [string, string] | null {
+  const { payload } = app;
+  if (app.trouble) return ["This circuit cannot be shown", app.trouble];
+  if (!payload && app.state.circuit) return ["Opening the circuit…", ""];
+  if (!payload) return ["No circuit here", "Start the viewer with a circuit.json, a run directory, or a folder of runs."];
+  if (!payload.nodes.length) {
+    return ["This circuit is empty", `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) `
+      + "is met without any circuit: prune again with a lower one."];
+  }
+  const out = app.leftOut();
+  if (payload.nodes.every((node) => out.has(node.name))) return ["Everything is filtered out", "Lower the importance, or show the hidden nodes again (key /)."];
+  return null;
+}
+
+/** What is said above the picture, and what can be done about it. */
+function bannerOf(app: App): (HTMLElement | string)[] {
+  if (app.changed !== null) {
+    return ["This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
+      html("button", { type: "button", class: "chip-button", id: "reload", onclick: () => void app.reload() }, "Reload")];
+  }
+  if (app.payload?.live === false && !app.source.offline && app.payload.problem) return [`Shown from the file alone: ${app.payload.problem}`];
+  return app.notice === null ? [] : [app.notice];
+}
+
 function showNotes(app: App): void {
   const note = byId("note");
-  const empty = app.payload && !app.payload.nodes.length;
-  const [title, words] = app.trouble ? ["This circuit cannot be shown", app.trouble]
-    : !app.payload && app.state.circuit ? ["Opening the circuit…", ""]
-      : !app.payload ? ["No circuit here", "Start the viewer with a circuit.json, a run directory, or a folder of runs."]
-        : empty ? ["This circuit is empty", `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) is met without any circuit: prune again with a lower one.`]
-          : app.payload.nodes.every((node) => app.leftOut().has(node.name)) ? ["Everything is filtered out", "Lower the importance, or show the hidden nodes again (key /)."] : ["", ""];
-  note.hidden = !title;
-  note.replaceChildren(html("h2", {}, title), html("p", {}, words));
+  const found = noteOf(app);
+  const { instead } = app;
+  note.hidden = found === null;
+  note.replaceChildren(...(found ? [html("h2", {}, found[0]), html("p", {}, found[1])] : []),
+    ...(instead ? [html("button", { type: "button", class: "button", id: "instead", onclick: () => app.store.set(opening(instead.id)) }, `Open ${instead.task} as it is now`)] : []));
   const banner = byId("banner");
-  const problem = app.payload?.live === false && !app.source.offline ? app.payload.problem : null;
-  banner.hidden = !problem;
-  banner.textContent = problem ? `Shown from the file alone: ${problem}` : "";
+  const words = bannerOf(app);
+  banner.hidden = !words.length;
+  banner.replaceChildren(...words);
   for (const id of ["zoom-in", "zoom-out", "zoom-fit", "download"]) byId<HTMLButtonElement>(id).disabled = !app.payload?.nodes.length;
 }
 
@@ -152,7 +173,7 @@ function listen(app: App): void {
       exportAs(app, button.dataset.format as Format).catch((error: Error) => { byId("export-trouble").textContent = error.message; });
     });
   }
-  byId("circuits").addEventListener("change", (event) => app.store.set({ circuit: (event.target as HTMLSelectElement).value, selected: null, compare: null, touch: [], size: null, hidden: [], folded: [], zoom: null, importance: 0, pair: 0, prompt: null, patch: null }));
+  byId("circuits").addEventListener("change", (event) => app.store.set(opening((event.target as HTMLSelectElement).value)));
   byId("compare").addEventListener("change", (event) => app.store.set({ compare: (event.target as HTMLSelectElement).value || null, zoom: null }));
   byId("end-compare").addEventListener("click", () => app.store.set({ compare: null, zoom: null }));
   system.addEventListener("change", () => app.tell());

@@ -30,6 +30,14 @@ export const START: State = {
   circuit: "", compare: null, selected: null, pair: 0, prompt: null, patch: null, scope: "model", size: null, importance: 0,
   hidden: [], folded: [], touch: [], drawer: null, wide: false, theme: null, zoom: null, groups: [], names: {},
 };
+/** What belongs to one circuit: another one starts anew. */
+const OF_CIRCUIT = [
+  "selected", "compare", "touch", "size", "hidden", "folded", "zoom", "importance", "pair", "prompt", "patch", "groups", "names",
+] as const;
+/** The change of state that opens a circuit. */
+export function opening(circuit: string): Partial<State> {
+  return { ...Object.fromEntries(OF_CIRCUIT.map((key) => [key, START[key]])), circuit };
+}
 /** What undo brings back; selection, zoom and drawers are left alone. */
 const UNDONE = ["prompt", "patch", "scope", "size", "importance", "hidden", "folded", "touch", "groups", "names"] as const;
 
@@ -82,7 +90,7 @@ const KINDS: Kind[] = ["mean", "zero", "resample", "scale", "patch"];
 export function toHash(state: State): string {
   const found = new URLSearchParams();
   const put = (key: string, value: unknown): void => { if (value !== null && value !== "" && value !== 0 && value !== false) found.set(key, String(value)); };
-  put("circuit", state.circuit === "0" ? null : state.circuit);
+  put("circuit", state.circuit);
   put("compare", state.compare);
   put("at", state.selected);
   put("pair", state.pair);
@@ -122,7 +130,7 @@ export function fromHash(hash: string): Partial<State> {
   const oneOf = <T extends string>(key: string, allowed: readonly T[]): T | null => allowed.find((value) => value === found.get(key)) ?? null;
   const zoom = (found.get("zoom") ?? "").split(",").map(Number);
   return {
-    circuit: found.get("circuit") ?? "0",
+    circuit: found.get("circuit") ?? "",
     compare: found.get("compare"),
     selected: found.get("at"),
     pair: whole("pair"),

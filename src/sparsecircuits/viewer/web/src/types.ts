@@ -95,6 +95,7 @@ export interface Group {
 /** The sidecar of a circuit. */
 export interface Groups {
   schema_version: number;
+  circuit: string | null;
   groups: Group[];
   names: Record<string, string>;
 }
@@ -171,6 +172,7 @@ export interface Payload {
   attention?: HeadPatterns[];
   id?: string;
   groups?: Groups;
+  groups_problem?: string;
   card?: Record<string, unknown> | null;
   card_problem?: string;
   details?: Record<string, NodeDetails>;

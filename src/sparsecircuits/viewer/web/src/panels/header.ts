@@ -47,7 +47,7 @@ function showStats(app: App, summary: Summary): void {
 
 function showMenu(app: App): void {
   const menu = byId<HTMLSelectElement>("circuits");
-  menu.hidden = app.circuits.length < 2;
+  menu.hidden = app.circuits.length < (app.trouble ? 1 : 2);
   const words = app.circuits.map((record) => `${record.task} · ${record.run}${record.problem ? " (cannot be read)" : ` · ${count(record.n_nodes)} nodes`}`);
   if (menu.dataset.shown !== words.join("\n")) {
     menu.dataset.shown = words.join("\n");
