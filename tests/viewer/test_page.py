@@ -44,7 +44,7 @@ def settled(page: Any) -> None:
     page.wait_for_selector("#loss-line")
 
 
-def api_logits(run_dir: Path, changes: list[dict[str, Any]], scope: str = "model") -> Any:
+def api_logits(run_dir: Path, changes: list[dict[str, Any]], scope: str = "circuit") -> Any:
     model = sc.load_model(run_dir)
     circuit = sc.Circuit.load(circuit_files(run_dir)[0])
     batch = shown_pairs(sc.get_task(circuit.task, model.tokenizer)).rows(0, 2)
@@ -159,9 +159,9 @@ def test_an_edge_a_head_and_the_circuit_alone(visit: Callable[..., Any], run_dir
     settled(page)
     edge = {"kind": "zero", "source": NEURON, "target": WRITE}
     assert logits(page) == pytest.approx(api_logits(run_dir, [edge])[0].tolist(), abs=1e-4)
-    page.click('#strip [data-act="circuit"]')
-    page.wait_for_selector("#loss-line")
-    wanted = api_logits(run_dir, [edge], "circuit")[0].tolist()
+    page.click('#strip [data-act="model"]')
+    page.wait_for_selector("#loss-line >> text=whole model")
+    wanted = api_logits(run_dir, [edge], "model")[0].tolist()
     assert logits(page) == pytest.approx(wanted, abs=1e-4)
     page.click(".head-label")
     page.click('#panel .touch-button[data-kind="mean"]')
@@ -205,7 +205,7 @@ def test_a_prompt_of_ones_own(visit: Callable[..., Any]) -> None:
     page.keyboard.press("Control+Enter")
     page.wait_for_selector(".next")
     page.wait_for_selector("text=next token")
-    first = logits(page, 0, "after")
+    first = logits(page, 0, "circuit")
     assert first[1] > first[0]
     page.keyboard.press("Escape")
     page.locator("#panel").click()
@@ -249,7 +249,7 @@ def test_size_slider_follows_the_curve(visit: Callable[..., Any], viewer: Viewer
     page.keyboard.press("ArrowLeft")
     assert f"{total - 2} of {total} nodes" in page.locator("#sizes").inner_text()
     assert page.locator("#picture .vertex.node.outside").count() == 2
-    assert re.search(r"loss [\d.]+", page.locator(".size-loss").inner_text())
+    assert re.search(r"loss, circuit alone: [\d.]+", page.locator(".size-loss").inner_text())
     settled(page)
     assert f"size={total - 2}" in page.url
 

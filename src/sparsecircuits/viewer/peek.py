@@ -9,6 +9,7 @@ from sparsecircuits.viewer.schema import Answer, CircuitNode, Edge, ModelFacts, 
 def file_payload(circuit: CircuitData) -> Payload:
     """The payload of `render_html` from a circuit alone: no prompts, no activations."""
     losses = circuit.shown_losses
+    measured = _importance_prompts(circuit)
     return Payload(
         schema=1,
         id=circuit_id(circuit.model_name, circuit.task, circuit.checksum()),
@@ -29,9 +30,17 @@ def file_payload(circuit: CircuitData) -> Payload:
             ablation=circuit.ablation,
             split=losses.split and losses.split.replace("_", "-"),
             n_prompts=losses.n_pairs and 2 * losses.n_pairs,
+            **({} if measured is None else {"n_importance": measured}),
         ),
         answers=[Answer(text=text, id=None) for text in circuit.answers],
         nodes=[CircuitNode(**node.model_dump()) for node in circuit.nodes],
         edges=[Edge(**edge.model_dump()) for edge in circuit.edges],
         residual=[ResidualLink(source=a, target=b) for a, b in residual_links(circuit.node_names)],
     )
+
+
+def _importance_prompts(circuit: CircuitData) -> int | None:
+    """How many validation prompts pruning measured on; None for a circuit that was found elsewhere."""
+    config = circuit.found_by.get("config")
+    pairs = config.get("eval_pairs") if isinstance(config, dict) else None
+    return 2 * pairs if isinstance(pairs, int) else None

@@ -95,6 +95,8 @@ class Summary(Sent):
     ablation: Ablation | Absent = None
     split: str | None = None
     n_prompts: int | None = None
+    n_importance: int | Absent = None
+    """Prompts that the importances were measured on."""
 
 
 # ------------------------------------------------------------------ prompts
@@ -137,16 +139,20 @@ class Reading(Sent):
 
 
 class RunPrompt(Sent):
-    """A prompt that was run, without the interventions and with them."""
+    """A prompt that was run: in the whole model or the whole circuit, and with the changes and at the size."""
 
     tokens: list[str]
     answer: int | None
     before: Reading
     after: Reading
+    full: list[float] | Absent = None
+    """Logits of the two answers, nothing changed, in the whole model; of a prompt of one's own, as below."""
+    circuit: list[float] | Absent = None
+    """The same in the circuit alone, calibrated."""
 
 
 class RunLoss(Sent):
-    """Loss over the task in nats, without the interventions and with them."""
+    """Loss over the task in nats, in the whole model or the whole circuit, and with the changes and at the size."""
 
     before: float
     after: float

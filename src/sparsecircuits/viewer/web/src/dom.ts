@@ -47,6 +47,14 @@ export function plain(value: unknown): string {
   return isNumber(value) ? (value < 0 ? "−" : "") + digits(value) : "–";
 }
 
+/** What ran, in the words that the page has for it everywhere. */
+export const SCOPES = { model: "whole model", circuit: "circuit alone" } as const;
+
+/** "48 held-out prompts". */
+export function promptsOf(n: number | null | undefined, split: string | null | undefined): string {
+  return isNumber(n) ? `${count(n)} ${split ?? ""} prompts`.replace("  ", " ") : "";
+}
+
 export function percent(value: number): string {
   return `${(100 * value).toFixed(1)}%`;
 }

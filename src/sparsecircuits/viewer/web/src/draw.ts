@@ -137,7 +137,7 @@ export function vertexWords(vertex: Vertex): string {
   if (vertex.kind === "answer") return `Answer ${visible(vertex.answer!.text)}`;
   if (vertex.kind === "group") return `Group ${vertex.group!.name}, ${plural(vertex.group!.nodes.length, "node")}`;
   const node = vertex.node!;
-  const extra = isNumber(node.importance) ? `, loss ${node.importance < 0 ? "falls" : "rises"} by ${plain(Math.abs(node.importance))} without it` : "";
+  const extra = isNumber(node.importance) ? `, loss of the circuit alone ${node.importance < 0 ? "falls" : "rises"} by ${plain(Math.abs(node.importance))} without it` : "";
   return `${kindOf(node).title} ${node.index}, ${whereOf(node)}${isNumber(node.head) ? `, head ${node.head}` : ""}${extra}`;
 }
 

@@ -33,7 +33,7 @@ export function svgText(app: App): { text: string; width: number; height: number
   const title = payload.description || payload.title;
   const key = svg("g", {});
   let x = -layout.gutter;
-  for (const [stroke, dash, words] of [["--line-pos", null, "positive weight"], ["--line-neg", null, "negative weight"], ["--lane", "5 5", "carried along the residual stream"]] as const) {
+  for (const [stroke, dash, words] of [["--line-pos", null, "adds"], ["--line-neg", null, "subtracts"], ["--lane", "5 5", "carried along the residual stream"]] as const) {
     key.append(svg("path", { d: `M${x} ${layout.height + 46}h28`, stroke: color(stroke), "stroke-width": dash ? 1.5 : 4, "stroke-dasharray": dash }),
       svg("text", { x: x + 36, y: layout.height + 50, "font-family": font, "font-size": 13, fill: color("--muted") }, words));
     x += 36 + words.length * 7 + 22;
@@ -42,7 +42,7 @@ export function svgText(app: App): { text: string; width: number; height: number
     svg("title", {}, payload.title),
     svg("rect", { x: left, y: top, width, height, fill: color("--page") }),
     text(-72, Math.max(11, Math.min(20, (width - 56) / (0.54 * title.length))), color("--ink"), title, 600),
-    text(-46, 14, color("--muted"), `${payload.title} · ${plural(payload.nodes.length, "node")}, ${plural(payload.edges.length, "edge")} · loss ${plain(payload.summary?.loss)} · ${payload.model?.name ?? ""}`),
+    text(-46, 14, color("--muted"), `${payload.title} · ${plural(payload.nodes.length, "node")}, ${plural(payload.edges.length, "edge")} · loss, circuit alone ${plain(payload.summary?.loss)} · ${payload.model?.name ?? ""}`),
     world, key);
   const clean = new XMLSerializer().serializeToString(file).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");
   return { text: clean, width, height };

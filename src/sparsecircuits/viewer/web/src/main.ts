@@ -20,7 +20,7 @@ function showLegend(): void {
   const line = (name: string): SVGSVGElement => svg("svg", { class: "swatch", width: 30, height: 12, "aria-hidden": "true" }, svg("path", { class: `line key-${name}`, d: "M1 6H29" }));
   const entry = (mark: SVGSVGElement, words: string): HTMLElement => html("span", { class: "key" }, mark, words);
   byId("legend").replaceChildren(
-    entry(line("pos"), "positive weight"), entry(line("neg"), "negative weight"), entry(line("lane"), "residual stream"));
+    entry(line("pos"), "adds"), entry(line("neg"), "subtracts"), entry(line("lane"), "residual stream"));
 }
 
 /** Title and words of what stands in place of the picture; none where there is a picture. */

@@ -27,7 +27,7 @@ export type Kind = Intervention["kind"];
 export interface Step { label: string; state: State }
 
 export const START: State = {
-  circuit: "", compare: null, selected: null, pair: 0, prompt: null, patch: null, scope: "model", size: null, importance: 0,
+  circuit: "", compare: null, selected: null, pair: 0, prompt: null, patch: null, scope: "circuit", size: null, importance: 0,
   hidden: [], folded: [], touch: [], drawer: null, wide: false, theme: null, zoom: null, groups: [], names: {},
 };
 /** What belongs to one circuit: another one starts anew. */
@@ -96,7 +96,7 @@ export function toHash(state: State): string {
   put("pair", state.pair);
   put("prompt", state.prompt);
   put("from", state.patch);
-  put("scope", state.scope === "model" ? null : state.scope);
+  put("scope", state.scope === START.scope ? null : state.scope);
   if (state.size !== null) found.set("size", String(state.size));
   put("importance", state.importance);
   for (const key of LIST) if (state[key].length) found.set(key, JSON.stringify(state[key]));
@@ -136,7 +136,7 @@ export function fromHash(hash: string): Partial<State> {
     pair: whole("pair"),
     prompt: found.get("prompt"),
     patch: found.get("from"),
-    scope: oneOf("scope", ["circuit"] as const) ?? "model",
+    scope: oneOf("scope", ["model", "circuit"] as const) ?? START.scope,
     size: found.has("size") ? whole("size") : null,
     importance: Number(found.get("importance")) || 0,
     hidden: texts(parsed(found.get("hidden"))),

@@ -205,7 +205,7 @@ export interface ResidualLink {
   target: string;
 }
 
-/** Loss over the task in nats, without the interventions and with them. */
+/** Loss over the task in nats, in the whole model or the whole circuit, and with the changes and at the size. */
 export interface RunLoss {
   before: number;
   after: number;
@@ -213,12 +213,14 @@ export interface RunLoss {
   split: string;
 }
 
-/** A prompt that was run, without the interventions and with them. */
+/** A prompt that was run: in the whole model or the whole circuit, and with the changes and at the size. */
 export interface RunPrompt {
   tokens: string[];
   answer: number | null;
   before: Reading;
   after: Reading;
+  full?: number[];
+  circuit?: number[];
 }
 
 /** What to run: a shown pair, or a prompt of one's own. */
@@ -264,6 +266,7 @@ export interface Summary {
   ablation?: "mean" | "zero" | "resample";
   split?: string | null;
   n_prompts?: number | null;
+  n_importance?: number;
 }
 
 /** A likely next token and its probability. */

@@ -1,7 +1,8 @@
 // Two circuits side by side: what they share, and what each has alone.
 import type { App } from "../app";
-import { byId, count, html, plain, plural } from "../dom";
+import { byId, count, html, plain, plural, promptsOf } from "../dom";
 import type { Payload } from "../types";
+import { shownLosses } from "./header";
 
 export interface Comparison { shared: string[]; first: string[]; second: string[]; edges: { shared: number; first: number; second: number } }
 
@@ -16,6 +17,8 @@ export function compare(first: Payload, second: Payload): Comparison {
 }
 
 const nameOf = (payload: Payload): string => `${payload.title} · ${payload.model?.name ?? ""}`;
+
+const onPrompts = ({ summary }: Payload): string => promptsOf(summary?.n_prompts, summary?.split) || "not said";
 
 function siteTable(first: Payload, second: Payload): HTMLElement {
   const counts = (payload: Payload): Map<string, number> => {
@@ -33,6 +36,8 @@ export function comparePanel(app: App): (HTMLElement | null)[] {
   if (!payload || !other) return [html("h2", {}, "Compare"), html("p", { class: "foot", "aria-busy": "true" }, "opening the second circuit…")];
   const same = payload.model?.id === other.model?.id;
   const found = compare(payload, other);
+  const [left, right] = [payload, other].map((each) => shownLosses(each.summary ?? {}));
+  const losses = [["loss, circuit alone", "loss"], ["loss, whole model", "full"], ["loss, circuit removed", "ablated"]] as const;
   const row = (words: string, a: string, b: string): HTMLElement => html("tr", {}, html("th", { scope: "row" }, words), html("td", {}, a), html("td", {}, b));
   const list = (title: string, names: string[]): HTMLElement | null => (names.length ? html("details", { class: "weights", "data-title": title }, html("summary", {}, title),
     html("ul", {}, names.map((name) => html("li", {}, html("button", { type: "button", class: "edge-row", "data-to": name, onclick: () => app.follow(name) }, html("span", { class: "edge-end" }, name)))))) : null);
@@ -43,8 +48,8 @@ export function comparePanel(app: App): (HTMLElement | null)[] {
       : html("p", { class: "words", id: "overlap" }, "The circuits belong to different models: a channel of one is no channel of the other, so they are compared by counts."),
     html("table", { class: "table" }, html("thead", {}, html("tr", {}, ["", "left", "right"].map((text) => html("th", { scope: "col" }, text)))), html("tbody", {},
       row("nodes", count(payload.nodes.length), count(other.nodes.length)), row("edges", count(payload.edges.length), count(other.edges.length)),
-      row("loss, circuit alone", plain(payload.summary?.loss), plain(other.summary?.loss)), row("whole model", plain(payload.summary?.loss_full), plain(other.summary?.loss_full)),
-      row("circuit removed", plain(payload.summary?.loss_ablated), plain(other.summary?.loss_ablated)))),
+      ...losses.map(([words, key]) => row(words, plain(left[key]), plain(right[key]))))),
+    html("p", { class: "foot" }, `Losses in nats: left ${onPrompts(payload)}, right ${onPrompts(other)}.`),
     ...(same ? [list("Shared nodes", found.shared), list("Only left", found.first), list("Only right", found.second)] : [siteTable(payload, other)]),
   ];
 }

@@ -1,7 +1,7 @@
 // The details of a node: what it does on the prompts and on text, and every weight.
 import { Refused } from "../api";
 import type { App } from "../app";
-import { html, isNumber, kindOf, percent, plain, plural, signClass, signed, visible, whereOf } from "../dom";
+import { SCOPES, html, isNumber, kindOf, percent, plain, plural, promptsOf, signClass, signed, visible, whereOf } from "../dom";
 import { difference, largest, tokenRow } from "../heat";
 import type { Link } from "../layout/graph";
 import type { CircuitNode, NodeDetails, WeightList } from "../types";
@@ -66,7 +66,7 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
       isNumber(node.head) ? html("div", { class: "fact" }, html("dt", {}, "head"), html("dd", {}, headLink(app, node))) : null,
       fact(ablation === "mean" ? "mean, its value when removed" : "its value when removed", removed),
       ablation === "mean" ? null : fact("mean", signed(mean)),
-      inside ? fact("loss rises without it by", isNumber(node.importance) ? signed(node.importance) : "not measured") : null),
+      inside ? importance(app, node) : null),
     description(app, node.name),
     bothSides(app, node.name),
     linkList(app, "Comes from", incoming, "source"),
@@ -74,6 +74,13 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
     gateNote(app, node),
     ...detailParts(app, node, details),
   ];
+}
+
+/** The loss is of the circuit alone, on the prompts that pruning measured on: not those of the loss line. */
+function importance(app: App, node: CircuitNode): HTMLElement {
+  const on = promptsOf(app.payload?.summary?.n_importance, "validation");
+  return html("div", { class: "fact" }, html("dt", {}, "loss, circuit alone, rises without it by", on ? html("span", { class: "foot" }, ` ${on}`) : null),
+    html("dd", { id: "importance-of" }, isNumber(node.importance) ? signed(node.importance) : "not measured"));
 }
 
 function headLink(app: App, node: CircuitNode): HTMLElement {
@@ -111,7 +118,15 @@ function bothSides(app: App, name: string): HTMLElement | null {
     line("left", shown[0].tokens, rows[0], "left"), line("right", shown[1].tokens, rows[1], "right"),
     line("right − left", shown[1].tokens, difference(rows[0], rows[1]), "difference"),
   ] : [line("here", shown[0].tokens, rows[0], "left")];
-  return html("section", { class: "sides" }, html("h3", {}, app.needsRun && app.result ? "On the prompts, after the changes" : "On the pair, in the circuit alone"), parts);
+  return html("section", { class: "sides" }, html("h3", {}, whereOfRun(app)), parts);
+}
+
+/** On what the activations of the panel are, and of what run. */
+function whereOfRun(app: App): string {
+  const prompts = app.state.prompt === null ? "On the pair" : "On your prompt";
+  const { result } = app;
+  if (!app.needsRun || !result) return `${prompts}, ${SCOPES.circuit}`;
+  return `${prompts}, ${SCOPES[result.scope]}${app.state.touch.length || app.state.size !== null ? ", after the changes" : ""}`;
 }
 
 function gateNote(app: App, node: CircuitNode): HTMLElement | null {

@@ -1,6 +1,6 @@
 // The prompts on show, tinted by what is selected; the answers before and after; a prompt of one's own.
 import type { App } from "../app";
-import { byId, html, isNumber, percent, plain, signed, visible } from "../dom";
+import { SCOPES, byId, html, isNumber, percent, plain, plural, promptsOf, signed, visible } from "../dom";
 import { largest, tokenRow } from "../heat";
 import type { Prompt, RunPrompt, TopToken } from "../types";
 
@@ -69,33 +69,58 @@ function scoreBar(label: string, logits: number[] | undefined, answer: number, s
     html("span", { class: "margin-mark" }, verdict, margin === null ? null : html("span", { class: "unseen" }, margin > 0 ? "right" : "wrong")));
 }
 
+/** Which answer is preferred, and by how much: of a typed prompt nobody knows the right one. */
+function preference(app: App, label: string, logits: number[] | undefined, scale: number, name: string): HTMLElement {
+  const known = logits !== undefined && logits.every(isNumber);
+  const lead = known ? logits[1] - logits[0] : 0;
+  const bar = html("span", { class: "margin-bar" });
+  const part = html("i", { class: lead < 0 ? "first" : "second" });
+  part.style.setProperty("--size", `${Math.min(50, (50 * Math.abs(lead)) / scale)}%`);
+  bar.append(part);
+  const answer = visible(app.payload!.answers[lead < 0 ? 0 : 1]?.text ?? "–");
+  const words = !known ? ["–"] : lead === 0 ? ["prefers neither"] : ["prefers ", html("b", {}, answer), ` by ${plain(Math.abs(lead))}`];
+  return html("div", { class: `margin preference ${name}`, "data-logits": logits ? logits.join(",") : null },
+    html("span", { class: "margin-label" }, label), bar, html("span", { class: "prefers" }, words));
+}
+
+function preferencesOf(app: App, { run }: Shown, widest: number): HTMLElement[] {
+  if (!run) return [];
+  const { result } = app;
+  return [
+    preference(app, SCOPES.model, run.full, widest, "full"),
+    preference(app, SCOPES.circuit, run.circuit, widest, "circuit"),
+    ...(changesAnything(app) ? [preference(app, `${SCOPES[result!.scope]}, after`, run.after.logits, widest, "after")] : []),
+  ];
+}
+
 function scoresOf(app: App, shown: Shown, widest: number): HTMLElement[] {
   const side = shown.answer ?? 0;
   const { run, recorded } = shown;
   if (run && app.needsRun) {
-    const what = app.result!.scope === "model" ? "whole model" : "circuit alone";
+    const what = SCOPES[app.result!.scope];
     return [scoreBar(what, run.before.logits, side, widest, "before"), scoreBar("after", run.after.logits, side, widest, "after")];
   }
-  return [scoreBar("whole model", recorded?.full, side, widest), scoreBar("circuit alone", recorded?.circuit, side, widest)];
+  return [scoreBar(SCOPES.model, recorded?.full, side, widest), scoreBar(SCOPES.circuit, recorded?.circuit, side, widest)];
 }
 
+/** Whether anything is changed: a typed prompt alone changes nothing. */
+const changesAnything = (app: App): boolean => app.state.touch.length > 0 || app.state.size !== null;
+
 function promptBlock(app: App, shown: Shown, i: number, tint: Tint, widest: number): HTMLElement {
-  const answers = app.payload!.answers;
   const own = shown.answer === null;
   const top = (reading: TopToken[]): string => reading.slice(0, 4).map(({ token, p }) => `${visible(token)} ${percent(p)}`).join("   ");
-  return html("div", { class: "prompt", "data-prompt": i },
-    tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention }),
-    html("div", { class: "verdict" },
-      html("div", { class: "answer-right" }, own ? "for, against" : "right answer",
-        html("b", {}, own ? `${visible(answers[0].text)}  ${visible(answers[1].text)}` : visible(answers[shown.answer!]?.text ?? "–"))),
-      html("div", { class: "margins" }, scoresOf(app, shown, widest))),
-    own && shown.run ? html("p", { class: "next" }, `next token: ${top(shown.run.after.top)}`) : null);
+  const right = own ? null : html("div", { class: "answer-right" }, "right answer", html("b", {}, visible(app.payload!.answers[shown.answer!]?.text ?? "–")));
+  const tokens = tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention });
+  const verdict = html("div", { class: "verdict" }, right, html("div", { class: "margins" }, own ? preferencesOf(app, shown, widest) : scoresOf(app, shown, widest)));
+  if (!own) return html("div", { class: "prompt", "data-prompt": i }, tokens, verdict);
+  const next = shown.run ? html("p", { class: "next" }, `next token, ${SCOPES[app.result!.scope]}: ${top(shown.run.after.top)}`) : null;
+  return html("div", { class: "prompt own-prompt", "data-prompt": i }, verdict, next, tokens);
 }
 
 function margins(app: App, shown: Shown[]): number {
   const logits = [
     ...(app.payload?.prompts ?? []).flatMap((p) => [p.full, p.circuit]),
-    ...shown.flatMap(({ run }) => [run?.before.logits, run?.after.logits]),
+    ...shown.flatMap(({ run }) => [run?.before.logits, run?.after.logits, run?.full, run?.circuit]),
   ];
   return Math.max(1e-9, ...logits.filter((pair): pair is number[] => Boolean(pair)).map(([a, b]) => Math.abs(a - b)).filter(isNumber));
 }
@@ -104,10 +129,14 @@ function lossLine(app: App): HTMLElement {
   if (!app.needsRun) return html("p", { class: "foot" }, "Bars: score of the right answer minus the wrong one.");
   if (app.runTrouble) return html("p", { class: "trouble", role: "alert" }, app.runTrouble);
   if (!app.result) return html("p", { class: "foot", "aria-busy": "true" }, "computing…");
-  const { loss, ms } = app.result;
+  if (!changesAnything(app)) return html("p", { class: "foot unseen", role: "status" }, "Nothing is changed.");
+  const { loss, ms, scope, n_kept: kept } = app.result;
+  const number = (value: number): HTMLElement => html("b", { class: value > Math.LN2 * 0.9 ? "broken" : "" }, plain(value));
+  const same = plain(loss.before) === plain(loss.after);
+  const size = app.state.size === null ? "" : ` with ${plural(kept, "node")}`;
   return html("p", { class: "loss-line", id: "loss-line", "data-before": loss.before, "data-after": loss.after },
-    "loss over the task ", html("b", {}, plain(loss.before)), " → ", html("b", { class: loss.after > Math.LN2 * 0.9 ? "broken" : "" }, plain(loss.after)),
-    html("span", { class: "foot", title: `computed in ${ms.toFixed(0)} ms` }, ` ${loss.n_prompts} ${loss.split} prompts`));
+    `loss, ${SCOPES[scope]}: `, ...(same ? [number(loss.after), " as before"] : [number(loss.before), " → ", number(loss.after), size]),
+    html("span", { class: "foot", title: `computed in ${ms.toFixed(0)} ms` }, ` ${promptsOf(loss.n_prompts, loss.split)}`));
 }
 
 function ownForm(app: App): HTMLElement {
@@ -165,7 +194,9 @@ export function showPrompts(app: App): void {
     body.append(html("p", { class: "empty-note" }, app.payload?.live === null ? "The prompts appear when the model is loaded." : "No prompts were saved with this picture."));
   } else {
     const widest = margins(app, shown);
-    body.append(app.needsRun ? lossLine(app) : "", tintLine(tint), ...shown.map((each, i) => promptBlock(app, each, i, tint, widest)), app.needsRun ? "" : lossLine(app));
+    const own = app.state.prompt !== null;
+    body.append(app.needsRun ? lossLine(app) : "", own ? "" : tintLine(tint), ...shown.map((each, i) => promptBlock(app, each, i, tint, widest)), own ? tintLine(tint) : "",
+      app.needsRun ? "" : lossLine(app));
   }
   const form = app.state.prompt === null ? null : typing ? card.querySelector<HTMLElement>("form.own") : ownForm(app);
   if (typing && form) { // the text that is being typed stays where it is

@@ -52,16 +52,21 @@ export function touchButtons(app: App, id: string): HTMLElement | null {
   });
   const output = html("output", { class: "factor-value" });
   output.value = `×${factor}`;
+  const frozen = runScope(app) === "circuit" && targets.every(({ target, source }) => !app.node(source ?? target));
   return html("div", { class: "touch", role: "group", "aria-label": "Change it" },
+    frozen ? html("p", { class: "foot" }, "In the circuit alone it is frozen: choose “Whole model” to change it.") : null,
     html("div", { class: "touch-row" }, (["mean", "zero", "resample", "patch"] as const).map(button)),
     html("div", { class: "touch-row scale" }, html("span", {}, "scale"), slider, output,
       active ? html("button", { type: "button", class: "link-button", onclick: () => app.untouch(keys, `release ${keys[0]}`) }, "release") : null));
 }
 
+/** What runs: a part of the circuit is a circuit alone. */
+const runScope = (app: App): "model" | "circuit" => (app.state.size !== null ? "circuit" : app.state.scope);
+
 /** The strip above the picture: what is changed now, in which scope, and ways back. */
 export function showStrip(app: App): void {
   const strip = byId("strip");
-  const { touch, scope, size } = app.state;
+  const { touch, size } = app.state;
   const live = app.payload?.live === true;
   strip.hidden = !live || !app.payload?.nodes.length;
   if (strip.hidden) return;
@@ -70,8 +75,8 @@ export function showStrip(app: App): void {
     html("button", { type: "button", class: "chip-button", "data-act": name, disabled: !enabled, title, onclick: run }, words);
   const sole = size !== null;
   const scopes = html("div", { class: "segments", role: "radiogroup", "aria-label": "What runs" },
-    (["model", "circuit"] as const).map((each) => html("button", {
-      type: "button", role: "radio", "data-act": each, "aria-checked": (sole ? "circuit" : scope) === each, disabled: sole && each === "model",
+    (["circuit", "model"] as const).map((each) => html("button", {
+      type: "button", role: "radio", "data-act": each, "aria-checked": runScope(app) === each, disabled: sole && each === "model",
       title: each === "model" ? "Changes are made in the whole model" : "Changes are made with everything outside the circuit frozen",
       onclick: () => app.store.do(`in the ${each === "model" ? "whole model" : "circuit alone"}`, { scope: each }),
     }, each === "model" ? "Whole model" : "Circuit alone")));
