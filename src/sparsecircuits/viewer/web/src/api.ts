@@ -1,5 +1,5 @@
 // Where data comes from: the server that sent the page, or the page itself when it is an offline file.
-import type { CircuitList, CircuitRecord, Curve, Groups, NodeDetails, Payload, Refusal, RunRequest, RunResult, Saved } from "./types";
+import type { CircuitList, CircuitRecord, Curve, Groups, NodeDetails, Payload, Refusal, RunRequest, RunResult, Saved, Words } from "./types";
 
 export class Refused extends Error {}
 /** What was asked about is not what the server has now. */
@@ -25,6 +25,7 @@ export interface Source {
   payload(id: string, quick: boolean): Promise<Payload>;
   node(id: string, name: string): Promise<NodeDetails>;
   curve(id: string): Promise<Curve>;
+  words(id: string): Promise<Words>;
   run(id: string, request: RunRequest): Promise<RunResult>;
   saveGroups(id: string, groups: Groups): Promise<void>;
 }
@@ -36,6 +37,7 @@ export const server: Source = {
   list: async () => (await ask<CircuitList>("api/circuits")).circuits,
   payload: (id, quick) => ask(`${at(id)}${quick ? "?quick=1" : ""}`),
   node: (id, name) => ask(`${at(id)}/nodes/${encodeURIComponent(name)}`),
+  words: (id) => ask(`${at(id)}/words`),
   curve: (id) => ask(`${at(id)}/curve`),
   run: (id, request) => ask(`${at(id)}/run`, request),
   saveGroups: async (id, groups) => { await ask<Saved>(`${at(id)}/groups`, groups); },
@@ -55,6 +57,7 @@ export function embedded(payload: Payload): Source {
     }],
     payload: async () => ({ ...payload, id, live: false }),
     node: async (_id, name) => payload.details?.[name] ?? needsModel(),
+    words: async () => ({ nodes: payload.words ?? [] }),
     curve: async () => payload.curve ?? needsModel(),
     run: async () => needsModel(),
     saveGroups: async () => { /* kept in this page alone */ },

@@ -1,10 +1,12 @@
 // What the page knows and does: state, data, picture; panels read it and call it.
 import { Changed, Refused, type Source } from "./api";
 import { byId, isNumber, parseNode } from "./dom";
-import type { Graph } from "./layout/graph";
-import { Stage } from "./stage";
+import type { Graph, Link } from "./layout/graph";
+import { type Which, nodeOf, sameModel, sideFor } from "./sides";
+import { type Marks, type Place, Stage } from "./stage";
 import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
+import { captionsOf } from "./words";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
 
 const RUN_WAIT = 25; // ms; so that a slider's many values become few runs
@@ -31,6 +33,8 @@ export class App {
   runTrouble: string | null = null;
   running = false;
   hovered: string | null = null;
+  /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
+  picked: Which = "left";
   found = new Set<string>();
   readonly stage: Stage;
   private otherStage: Stage | null = null;
@@ -42,8 +46,8 @@ export class App {
   constructor(readonly source: Source) {
     this.store = new Store(fromHash(location.hash));
     this.stage = new Stage(byId("canvas"), {
-      hover: (id, event) => this.hover(id, event),
-      pick: (id) => this.pick(id),
+      hover: (id, event) => this.hover(id, event, "left"),
+      pick: (id) => this.pick(id, "left"),
       moved: (zoom) => this.store.set({ zoom }),
     }, "picture");
     this.store.listen((state, before) => this.react(state, before));
@@ -96,6 +100,21 @@ export class App {
     }
     if (this.needsRun) this.run();
     if (this.state.size !== null) void this.loadCurve();
+    if (this.payload?.live && !this.payload.words) void this.loadWords(id);
+  }
+
+  /** What the nodes fire on, where no card said it: measured while the picture can be used already. */
+  private async loadWords(id: string): Promise<void> {
+    try {
+      const { nodes } = await this.source.words(id);
+      if (id === this.state.circuit && this.payload) this.payload = { ...this.payload, words: nodes };
+      else if (id === this.state.compare && this.other) this.other = { ...this.other, words: nodes };
+      else return;
+      await this.draw(() => this.stage.view?.chosen ?? null);
+    } catch (error) {
+      this.failed(error); // the picture does without
+    }
+    this.tell();
   }
 
   /** Nothing of the circuit before is kept. */
@@ -158,7 +177,6 @@ export class App {
     if (id !== this.state.circuit) return;
     const first = this.payload === null;
     this.payload = payload;
-    for (const [name, details] of Object.entries(payload.details ?? {})) this.details.set(name, details);
     if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
     if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
@@ -172,11 +190,11 @@ export class App {
       const other = await this.source.payload(id, false);
       if (id !== this.state.compare) return;
       this.other = other;
-      const stage = (this.otherStage ??= new Stage(byId("other-canvas"), {
-        hover: (at, event) => this.hover(at, event), pick: (at) => this.pick(at), moved: () => {},
-      }, "other-picture"));
-      await stage.show(other.title, graphOf(other, []));
+      this.otherStage ??= new Stage(byId("other-canvas"), {
+        hover: (at, event) => this.hover(at, event, "right"), pick: (at) => this.pick(at, "right"), moved: () => {},
+      }, "other-picture");
       await this.draw();
+      if (other.live && !other.words) void this.loadWords(id);
     } catch (error) {
       this.other = null;
       this.store.set({ compare: null });
@@ -201,17 +219,38 @@ export class App {
     return new Set(size !== null && this.curve ? this.curve.order.slice(size) : []);
   }
 
-  private async draw(zoom?: () => [number, number, number] | null): Promise<void> {
-    const { payload } = this;
+  private async draw(zoom?: () => Place | null): Promise<void> {
+    const { payload, other, otherStage } = this;
     if (!payload?.nodes.length) { this.stage.clear(); this.tell(); return; }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
     const graph = graphOf(payload, folded, this.leftOut(), this.state.names);
-    if (await this.stage.show(payload.title, graph, zoom)) this.mark();
+    const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
+    const drawn = await this.stage.show(payload.title, graph, zoom, beside);
+    if (drawn && beside && otherStage && await otherStage.show(other!.title, beside, undefined, graph)) this.level();
+    if (drawn) this.mark();
+  }
+
+  /** Both pictures of a comparison at one scale, so that their layers are level. */
+  private level(): void {
+    const views = this.stages.map((stage) => stage.view!);
+    const scale = Math.min(...views.map((view) => view.beginning));
+    for (const view of views) { view.cap = scale; view.begin(); }
+  }
+
+  /** The pictures on show. */
+  get stages(): Stage[] { return [this.stage, this.otherStage].filter((stage): stage is Stage => Boolean(stage?.drawing)); }
+
+  /** The picture that has a vertex: the left one, if both have. */
+  stageFor(id: string): Stage | null { return this.stages.find((stage) => stage.layout?.vertices.has(id)) ?? null; }
+
+  linkOf(id: string): Link | null {
+    for (const stage of this.stages) { const found = stage.linkOf(id); if (found) return found; }
+    return null;
   }
 
   shared(): Set<string> | undefined {
     if (!this.other || !this.payload || this.state.compare === null) return undefined;
-    if (this.other.model?.id !== this.payload.model?.id) return undefined;
+    if (!sameModel(this)) return undefined;
     const names = new Set(this.other.nodes.map((node) => node.name));
     return new Set(this.payload.nodes.map((node) => node.name).filter((name) => names.has(name)));
   }
@@ -219,38 +258,40 @@ export class App {
   mark(): void {
     const touched = new Map(this.state.touch.map((change) => [keyOf(change), change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]]));
     const marks = { selected: this.state.selected, lit: this.state.selected ? null : this.hovered, touched, outside: this.outside(), shared: this.shared(), found: this.found };
-    this.stage.mark(marks);
-    if (this.state.compare !== null) this.otherStage?.mark({ ...marks, outside: new Set() });
+    if (this.state.compare === null || !this.other) { this.stage.mark(marks); return; }
+    // A name in the other model is another node: only where it was pointed at.
+    const of = (which: Which): Marks => (sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null });
+    this.stage.mark(of("left"));
+    this.otherStage?.mark({ ...of("right"), outside: new Set() });
   }
 
   // ---------------------------------------------------------------- what is selected
 
   current(): string | null { return this.state.selected ?? this.hovered; }
 
-  private hover(id: string | null, event: PointerEvent | FocusEvent): void {
+  private hover(id: string | null, event: PointerEvent | FocusEvent, which: Which): void {
     this.onHover(id, event);
-    if (id === this.hovered) return;
+    if (id === this.hovered && (id === null || which === this.picked || this.state.selected !== null)) return;
     this.hovered = id;
+    if (this.state.selected === null) this.picked = which;
     if (this.state.selected === null) { this.mark(); this.tell(); }
   }
 
-  pick(id: string | null): void {
-    const selected = id === this.state.selected || id?.startsWith("link:") ? null : id;
+  pick(id: string | null, which: Which = "left"): void {
+    const selected = id === this.state.selected && which === this.picked ? null : id;
     if (selected === null) this.hovered = null;
+    this.picked = which;
     this.store.set({ selected });
   }
 
   /** Selects, brings into view, and moves the keyboard's focus to the panel's title. */
   follow(id: string): void {
     this.store.set({ selected: id });
-    const element = this.stage.elementOf(id);
-    if (element) this.stage.view?.reveal(element);
+    for (const stage of this.stages) { const element = stage.elementOf(id); if (element) stage.view?.reveal(element); }
     byId("panel-title")?.focus();
   }
 
-  node(name: string): CircuitNode | null {
-    return this.payload?.nodes.find((node) => node.name === name) ?? this.other?.nodes.find((node) => node.name === name) ?? null;
-  }
+  node(name: string): CircuitNode | null { return nodeOf(this, name); }
 
   /** A node of the circuit, or any other node of the model. */
   anyNode(name: string): CircuitNode | null {
@@ -258,14 +299,20 @@ export class App {
   }
 
   detailsOf(name: string): NodeDetails | Refused | null {
-    const known = this.details.get(name);
+    const side = sideFor(this, name);
+    if (!side) return null;
+    const { payload, which } = side;
+    const embedded = payload.details?.[name];
+    if (embedded) return embedded;
+    const key = `${which} ${name}`;
+    const known = this.details.get(key);
     if (known instanceof Promise) return null;
     if (known) return known;
-    if (this.payload?.live === null) return null;
-    if (!this.source.offline && !this.payload?.live) return new Refused(this.payload?.problem ?? "the model is not loaded");
-    const asked = this.source.node(this.state.circuit, name);
-    this.details.set(name, asked);
-    asked.then((details) => this.details.set(name, details), (error) => { this.failed(error); this.details.set(name, error as Refused); }).then(() => this.tell());
+    if (payload.live === null) return null;
+    if (!this.source.offline && !payload.live) return new Refused(payload.problem ?? "the model is not loaded");
+    const asked = this.source.node(which === "left" ? this.state.circuit : this.state.compare!, name);
+    this.details.set(key, asked);
+    asked.then((details) => this.details.set(key, details), (error) => { this.failed(error); this.details.set(key, error as Refused); }).then(() => this.tell());
     return null;
   }
 
@@ -295,7 +342,8 @@ export class App {
   private watched(): string[] {
     const { selected } = this.state;
     if (!selected || this.payload?.live !== true) return [];
-    const node = this.node(selected);
+    const node = this.payload.nodes.find(({ name }) => name === selected) ?? null;
+    if (this.state.compare !== null && !node) return []; // the right circuit's, or the other model's
     return !selected.includes(":") && (!node || !node.activations?.length) && parseNode(selected) ? [selected] : [];
   }
 
@@ -347,7 +395,9 @@ export class App {
     hideTip();
     if (differs("circuit")) { this.store.past = []; this.store.future = []; void this.open(); return; }
     if (differs("compare")) {
-      if (state.compare === null) { this.other = null; this.otherStage?.clear(); }
+      this.other = null;
+      this.otherStage?.clear();
+      for (const key of [...this.details.keys()]) if (key.startsWith("right ")) this.details.delete(key);
       document.body.classList.toggle("comparing", state.compare !== null);
       if (state.compare !== null) void this.openOther();
       else void this.draw();
@@ -385,5 +435,6 @@ export function graphOf(payload: Payload, groups: Group[], out = new Set<string>
     answers: payload.answers,
     groups,
     names,
+    captions: captionsOf(payload, names),
   };
 }

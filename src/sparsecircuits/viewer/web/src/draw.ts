@@ -71,7 +71,7 @@ function drawBlocks(layout: Layout): SVGGElement {
     blocks.set(band.block, block);
     block.top = Math.min(block.top, band.top);
     block.bottom = Math.max(block.bottom, band.bottom);
-    if (!band.row) continue;
+    if (!band.row || !layout.rowWords) continue;
     group.append(svg("text", { class: "row-label", x: -16, y: (band.top + band.bottom) / 2 + layout.label * 0.34, "text-anchor": "end", "font-size": layout.label }, band.row));
   }
   for (const { title, top, bottom } of blocks.values()) {
@@ -150,10 +150,12 @@ function drawVertex(vertex: Vertex, share: number): SVGGElement {
   });
   if (vertex.kind === "group") element.append(svg("rect", { class: "behind", x: -w / 2 + 4, y: -h / 2 - 4, width: w, height: h, rx: round }));
   element.append(svg("rect", { class: "shape", x: -w / 2, y: -h / 2, width: w, height: h, rx: round }));
-  const label = svg("text", { class: "name", y: vertex.kind === "answer" ? 7 : vertex.kind === "token" ? 5 : 4, "text-anchor": "middle" });
+  const captioned = vertex.caption !== "";
+  const label = svg("text", { class: "name", y: captioned ? -6 : vertex.kind === "answer" ? 7 : vertex.kind === "token" ? 5 : 4, "text-anchor": "middle" });
   if (vertex.letter) label.append(svg("tspan", { class: "letter" }, vertex.letter), svg("tspan", { dx: 4 }, vertex.label));
   else label.append(vertex.label);
   element.append(label);
+  if (captioned) element.append(svg("text", { class: "caption", y: 9, "text-anchor": "middle" }, vertex.caption));
   if (share > 0.01) {
     const length = Math.max(3, share * (w - 24));
     element.append(svg("rect", { class: "importance", x: -length / 2, y: h / 2 - 6.5, width: length, height: 3, rx: 1.5 }));

@@ -13,8 +13,11 @@ import { endName } from "./panels/node";
 import { showPrompts, stepPair, toggleOwn } from "./panels/prompts";
 import { showSizes } from "./panels/sizes";
 import { showStrip, targetsOf, touchSelected } from "./panels/touch";
+import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
+import { wordsOf } from "./sides";
 import { hideTip, showTip } from "./tip";
+import { captionOf } from "./words";
 
 function showLegend(): void {
   const line = (name: string): SVGSVGElement => svg("svg", { class: "swatch", width: 30, height: 12, "aria-hidden": "true" }, svg("path", { class: `line key-${name}`, d: "M1 6H29" }));
@@ -59,7 +62,7 @@ function showNotes(app: App): void {
   const words = bannerOf(app);
   banner.hidden = !words.length;
   banner.replaceChildren(...words);
-  for (const id of ["zoom-in", "zoom-out", "zoom-fit", "download"]) byId<HTMLButtonElement>(id).disabled = !app.payload?.nodes.length;
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-zoom], #download")) button.disabled = !app.payload?.nodes.length;
 }
 
 function render(app: App): void {
@@ -79,15 +82,17 @@ function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent):
   for (const element of document.querySelectorAll(".link.under")) element.classList.remove("under");
   if (!id || !(event instanceof PointerEvent)) { hideTip(); return; }
   if (/^(edge|link):/.test(id)) {
-    const link = app.stage.linkOf(id);
+    const link = app.linkOf(id);
     if (!link) return;
-    app.stage.drawing?.links.get(link)?.classList.add("under");
+    app.stages.map((stage) => stage.drawing?.links.get(link)).forEach((element) => element?.classList.add("under"));
     const words = link.kind === "residual" ? "carried along the residual stream" : signed(link.weight);
     showTip(event, [`${endName(app, link.source)} → ${endName(app, link.target)}`, words]);
     return;
   }
   const name = app.state.names[id];
-  if (name) showTip(event, [id, name]);
+  const words = wordsOf(app, id);
+  const caption = words && captionOf(words);
+  if (name ?? caption) showTip(event, [id, (name ?? caption)!]);
   else hideTip();
 }
 
@@ -99,8 +104,7 @@ const isDark = (app: App): boolean => (app.state.theme ?? (system.matches ? "dar
 function showTheme(app: App): void {
   if (app.state.theme) document.documentElement.dataset.theme = app.state.theme;
   else delete document.documentElement.dataset.theme;
-  const words = isDark(app) ? "Light mode" : "Dark mode";
-  byId("theme").textContent = words;
+  byId("theme").setAttribute("aria-label", isDark(app) ? "Light mode" : "Dark mode");
 }
 
 // ------------------------------------------------------------------ keys and buttons
@@ -129,9 +133,17 @@ function hide(app: App): void {
   if (selected && app.node(selected)) app.store.do(`hide ${selected}`, { hidden: [...hidden, selected], selected: null });
 }
 
+type Zoom = "in" | "out" | "fit";
+function zoom(stages: Stage[], how: Zoom): void {
+  for (const { view } of stages) {
+    if (how === "fit") view?.fit();
+    else view?.zoom(how === "in" ? 1.25 : 0.8);
+  }
+}
+
 function keysOf(app: App): Record<string, () => void> {
   return {
-    "+": () => app.stage.view?.zoom(1.25), "=": () => app.stage.view?.zoom(1.25), "-": () => app.stage.view?.zoom(0.8), "0": () => app.stage.view?.fit(),
+    "+": () => zoom(app.stages, "in"), "=": () => zoom(app.stages, "in"), "-": () => zoom(app.stages, "out"), "0": () => zoom(app.stages, "fit"),
     n: () => stepPair(app, 1), p: () => stepPair(app, -1), t: () => toggleOwn(app),
     1: () => touchSelected(app, "mean"), 2: () => touchSelected(app, "zero"), 3: () => touchSelected(app, "resample"), 4: () => touchSelected(app, "patch"),
     "[": () => scaleBy(app, -0.5), "]": () => scaleBy(app, 0.5),
@@ -161,9 +173,10 @@ function listen(app: App): void {
     act();
   });
   const click = (id: string, act: () => void): void => byId(id).addEventListener("click", act);
-  click("zoom-in", () => app.stage.view?.zoom(1.25));
-  click("zoom-out", () => app.stage.view?.zoom(0.8));
-  click("zoom-fit", () => app.stage.view?.fit());
+  for (const button of document.querySelectorAll<HTMLElement>("[data-zoom]")) {
+    const box = button.closest(".stage-box")!;
+    button.addEventListener("click", () => zoom(app.stages.filter((stage) => box.contains(stage.box)), button.dataset.zoom as Zoom));
+  }
   click("theme", () => app.store.set({ theme: isDark(app) ? "light" : "dark" }));
   for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]")) button.addEventListener("click", () => toggle(app, button.dataset.drawer as Drawer));
   for (const button of document.querySelectorAll<HTMLElement>("[data-format]")) {

@@ -15,10 +15,12 @@ export interface Marks {
   shared?: Set<string>;
   found?: Set<string>;
 }
+/** Where a picture stands: x, y and scale. */
+export type Place = [number, number, number];
 export interface StageEvents {
   hover(id: string | null, event: PointerEvent | FocusEvent): void;
   pick(id: string | null): void;
-  moved(at: [number, number, number]): void;
+  moved(at: Place): void;
 }
 
 /** What an element of the picture stands for, in the words of the state's `selected`. */
@@ -76,12 +78,12 @@ export class Stage {
 
   /**
    * Replaces the picture, placed where `zoom` says once the new one is laid out: the user may have moved the old one
-   * until then. Fits it without. Resolves to false if a later one overtook it.
+   * until then. Without, it begins where it can be read. Resolves to false if a later one overtook it.
    */
-  async show(title: string, graph: Graph, zoom: () => [number, number, number] | null = () => null): Promise<boolean> {
+  async show(title: string, graph: Graph, zoom: () => Place | null = () => null, beside: Graph | null = null): Promise<boolean> {
     const turn = ++this.turn;
     const { width, height } = this.box.getBoundingClientRect();
-    const layout = await placeAside(graph, { width: Math.max(320, width - 28), height: Math.max(240, height - 42) });
+    const layout = await placeAside(graph, { width: Math.max(320, width - 46), height: Math.max(240, height - 42) }, beside);
     if (turn !== this.turn) return false;
     const at = zoom();
     this.view?.close();
@@ -94,7 +96,7 @@ export class Stage {
     this.layer.replaceChildren(this.drawing.picture);
     this.view = new View(this.box, this.layer, this.drawing.picture, layout, (at) => this.events.moved(at));
     if (at) this.view.place(at);
-    else this.view.fit();
+    else this.view.begin();
     this.firstStop()?.setAttribute("tabindex", "0");
     return true;
   }

@@ -144,6 +144,18 @@ export interface NodeDetails {
   text_problem?: string;
 }
 
+/** What a node fires on over the task's prompts (see `circuits.descriptions`). */
+export interface NodeWords {
+  name: string;
+  words: string;
+  above: boolean;
+  tokens: string[];
+  place: "difference" | "onwards" | "last" | null;
+  answer: string | null;
+  precision: number | null;
+  recall: number | null;
+}
+
 /** What a node does on pretraining text. */
 export interface OnText {
   n_tokens: number;
@@ -173,6 +185,7 @@ export interface Payload {
   id?: string;
   groups?: Groups;
   groups_problem?: string;
+  words?: NodeWords[];
   card?: Record<string, unknown> | null;
   card_problem?: string;
   details?: Record<string, NodeDetails>;
@@ -288,4 +301,9 @@ export interface WeightRow {
   name: string;
   token?: string;
   weight: number;
+}
+
+/** What the nodes of a circuit fire on. */
+export interface Words {
+  nodes: NodeWords[];
 }

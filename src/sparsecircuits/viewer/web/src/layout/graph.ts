@@ -10,6 +10,8 @@ export interface TokenGroup { id: string; text: string; size: number; entries: E
 
 export interface Vertex {
   id: string; kind: VertexKind; bandKey: string; label: string; letter: string;
+  /** A second line, of what it fires on. */
+  caption: string;
   node?: CircuitNode; answer?: { text: string }; text?: string; entries?: EmbeddingWeight[]; more?: TokenGroup[]; group?: Group;
   importance: number;
   w: number; h: number; dx: number; dy: number; y: number; item: Item;
@@ -22,6 +24,8 @@ export interface Item {
 }
 export interface Band {
   key: string; block: string; title: string[]; row: string; items: Item[]; height: number; rows: number;
+  /** Height of what stands in it. */
+  unit: number;
   index: number; top: number; bottom: number;
 }
 export interface End { item: Item; vertex: Vertex | null }
@@ -31,6 +35,10 @@ export interface Link {
 }
 export interface Layout {
   vertices: Map<string, Vertex>; bands: Band[]; links: Link[]; width: number; height: number; gutter: number; label: number;
+  /** The smallest scale at which its words can be read; 0 for a circuit that is too large for that. */
+  least: number;
+  /** Whether the margin has room for what each row holds. */
+  rowWords: boolean;
 }
 /** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
 export interface Graph {
@@ -42,6 +50,8 @@ export interface Graph {
   answers: Answer[];
   groups: Group[];
   names: Record<string, string>;
+  /** What nodes fire on. */
+  captions: Record<string, string>;
 }
 
 const TOKENS_SHOWN = 18;
@@ -52,7 +62,7 @@ function bandKeyOf(node: CircuitNode): string {
 }
 
 function vertex(part: Partial<Vertex> & Pick<Vertex, "id" | "kind" | "bandKey" | "label">): Vertex {
-  return { letter: "", importance: 0, w: 0, h: 0, dx: 0, dy: 0, y: 0, item: null as unknown as Item, ...part };
+  return { letter: "", caption: "", importance: 0, w: 0, h: 0, dx: 0, dy: 0, y: 0, item: null as unknown as Item, ...part };
 }
 
 /** Vertices by id, and which vertex each node is drawn as. A group stands where its first node would. */
@@ -75,7 +85,7 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
     drawnAs.set(node.name, node.name);
     const letter = /^attn\.[qkv]$/.test(node.site) ? node.site.slice(-1) : "";
     const label = graph.names[node.name] ? shorten(graph.names[node.name], 18) : String(node.index);
-    vertices.set(node.name, vertex({ id: node.name, kind: "node", node, bandKey: bandKeyOf(node), letter, label, importance: node.importance ?? 0 }));
+    vertices.set(node.name, vertex({ id: node.name, kind: "node", node, bandKey: bandKeyOf(node), letter, label, caption: graph.captions[node.name] ?? "", importance: node.importance ?? 0 }));
   }
   graph.answers.forEach((answer, i) => {
     const id = `answer:${i}`;

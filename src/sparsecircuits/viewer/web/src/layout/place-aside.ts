@@ -1,6 +1,6 @@
 // Runs the layout in a worker; small circuits, and pages that may not start one, are placed at once.
 import type { Graph, Layout } from "./graph";
-import { layoutGraph } from "./index";
+import { type Window, layoutGraph } from "./index";
 import LayoutWorker from "./worker?worker&inline";
 
 const SMALL = 150; // nodes that are placed in less time than a worker needs to start
@@ -18,12 +18,12 @@ function start(): Worker | null {
   return worker;
 }
 
-export async function placeAside(graph: Graph, window: { width: number; height: number }): Promise<Layout> {
+export async function placeAside(graph: Graph, window: Window, beside: Graph | null): Promise<Layout> {
   const aside = graph.nodes.length > SMALL ? start() : null;
-  if (!aside) return layoutGraph(graph, window);
+  if (!aside) return layoutGraph(graph, window, beside);
   const number = ++last;
   return new Promise((resolve) => {
-    const here = (): void => { done(); resolve(layoutGraph(graph, window)); };
+    const here = (): void => { done(); resolve(layoutGraph(graph, window, beside)); };
     const answer = (event: MessageEvent): void => {
       if (event.data.number !== number) return;
       if (event.data.error) { here(); return; }
@@ -33,6 +33,6 @@ export async function placeAside(graph: Graph, window: { width: number; height: 
     const done = (): void => { aside.removeEventListener("message", answer); aside.removeEventListener("error", here); };
     aside.addEventListener("message", answer);
     aside.addEventListener("error", here);
-    aside.postMessage({ number, graph, window });
+    aside.postMessage({ number, graph, window, beside });
   });
 }

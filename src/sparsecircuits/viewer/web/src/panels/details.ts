@@ -2,10 +2,10 @@
 import type { App } from "../app";
 import { byId, html, kindOf, plural, signClass, signed, visible } from "../dom";
 import { patternMap } from "../heat";
-import type { Vertex } from "../layout/graph";
+import type { LinkKind, Vertex } from "../layout/graph";
+import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
-import { fact, linkList, nodePanel, titleOf } from "./node";
-import { patternsOf, shownPrompts } from "./prompts";
+import { endName, fact, linkList, nodePanel, titleOf } from "./node";
 import { touchButtons } from "./touch";
 
 type Parts = (HTMLElement | null)[];
@@ -15,38 +15,61 @@ function nodeRows(app: App, names: string[]): HTMLElement {
     html("span", { class: "edge-end" }, app.state.names[name] ?? name), html("span", { class: "edge-note" }, kindOf(app.anyNode(name) ?? { site: "" }).title.toLowerCase())))));
 }
 
-function headPanel(app: App, id: string): Parts {
-  const [layer, head] = id.slice(5).split(".").map(Number);
-  const channels = (app.payload?.nodes ?? []).filter((node) => node.layer === layer && node.head === head);
-  const scored = channels.some((node) => node.site !== "attn.v");
-  const patterns = patternsOf(app, id);
-  const shown = shownPrompts(app);
+function headMaps(app: App, id: string, side: Side): HTMLElement[] {
+  const title = side.compared ? [html("h3", {}, titleOfSide(side))] : [];
+  const patterns = patternsOf(app, id, side);
+  if (!patterns) return [...title, html("p", { class: "foot" }, app.running ? "computing…" : "No pattern was recorded here.")];
+  const shown = shownPrompts(app, side);
+  const caption = (rows: unknown[], i: number): string => (rows.length === 2 ? ["upper prompt", "lower prompt"][i] : "your prompt");
   const maps = (rows: number[][][], words: string, key: string): HTMLElement => html("section", { class: `patterns ${key}` }, html("h3", {}, words),
     html("div", { class: "pattern-row" }, rows.map((pattern, i) => html("figure", {},
-      patternMap(pattern, shown[i]?.tokens ?? [], `Attention pattern, ${words}, prompt ${i + 1}`), html("figcaption", {}, rows.length === 2 ? (i ? "lower prompt" : "upper prompt") : "your prompt")))));
-  const ran = app.needsRun && app.result;
+      patternMap(pattern, shown[i]?.tokens ?? [], `Attention pattern, ${words}, prompt ${i + 1}`), html("figcaption", {}, caption(rows, i))))));
+  const ran = side.runs && app.needsRun && app.result;
+  return [...title, html("p", { class: "foot" }, "A row per token, the last at the bottom."),
+    maps(patterns.shown, ran ? "After the changes" : "Kept channels only", "kept"),
+    ...(patterns.full ? [maps(patterns.full, "All channels, whole model", "full")] : [])];
+}
+
+function headPanel(app: App, id: string): Parts {
+  const [layer, head] = id.slice(5).split(".").map(Number);
+  const channelsOf = (side: Side): string[] => side.payload.nodes.filter((node) => node.layer === layer && node.head === head).map((node) => node.name);
+  const sides = sidesOf(app).filter((side) => channelsOf(side).length && (!side.compared || sameModel(app) || side.which === app.picked));
+  const channels = [...new Set(sides.flatMap(channelsOf))];
+  const scored = channels.some((name) => !name.includes(".attn.v."));
   return [
     ...titleOf(app, `Attention head ${head}, layer ${layer}`, null,
       scored ? "Its queries and keys meet to make a pattern: which earlier tokens to look at. The values of those tokens pass through."
         : "None of its queries and keys is in the circuit, so its pattern hardly depends on the prompt. The values pass through it."),
     app.state.selected === id ? touchButtons(app, id) : null,
-    html("section", { class: "edges" }, html("h3", {}, "Channels in the circuit"), nodeRows(app, channels.map((node) => node.name))),
-    patterns ? html("p", { class: "foot" }, "A row per token, the last at the bottom.") : html("p", { class: "foot" }, app.running ? "computing…" : "No pattern was recorded here."),
-    patterns ? maps(patterns.shown, ran ? "After the changes" : "Kept channels only", "kept") : null,
-    patterns?.full ? maps(patterns.full, "All channels, whole model", "full") : null,
+    html("section", { class: "edges" }, html("h3", {}, "Channels in the circuit"), nodeRows(app, channels)),
+    ...sides.flatMap((side) => headMaps(app, id, side)),
   ];
 }
 
+const LINKS: Record<LinkKind, [string, string]> = {
+  edge: ["Edge", "One weight: what the lower node has, times the weight, is added to what the upper node is computed from."],
+  residual: ["Residual stream", "No weight: the channel that the lower node writes is the one that the upper node reads."],
+  embedding: ["Embedding", "What the embedding of this token writes into the channel that the node reads."],
+  logit: ["Unembedding", "What the channel is multiplied by to add to the score of this answer."],
+};
+
 function edgePanel(app: App, id: string): Parts {
-  const link = app.stage.linkOf(id);
+  const link = app.linkOf(id);
   if (!link) return restPanel();
+  const many = link.members.length > 1;
+  const [title, words] = LINKS[link.kind];
   return [
-    ...titleOf(app, link.members.length > 1 ? plural(link.members.length, "edge") : "Edge", link.name, "One weight: what the lower node has, times the weight, is added to what the upper node is computed from."),
+    ...titleOf(app, many ? `${title}: ${link.members.length} lines` : title, link.name, words),
     app.state.selected === id ? touchButtons(app, id) : null,
-    html("dl", { class: "facts" }, fact(link.members.length > 1 ? "largest weight" : "weight", signed(link.weight))),
-    html("section", { class: "edges" }, html("h3", {}, "Ends"), nodeRows(app, [link.source, link.target])),
-    link.members.length > 1 ? html("ul", { class: "more" }, link.members.map((name) => html("li", {}, name))) : null,
+    link.kind === "residual" ? null : html("dl", { class: "facts" }, fact(many ? "largest weight" : "weight", signed(link.weight))),
+    html("section", { class: "edges" }, html("h3", {}, "Ends"), endRows(app, [link.source, link.target])),
+    many ? html("ul", { class: "more" }, link.members.map((name) => html("li", {}, name))) : null,
   ];
+}
+
+function endRows(app: App, ids: string[]): HTMLElement {
+  return html("ul", {}, ids.map((id) => html("li", {}, html("button", { type: "button", class: "edge-row", "data-to": id, onclick: () => app.follow(id) },
+    html("span", { class: "edge-end" }, endName(app, id))))));
 }
 
 function groupPanel(app: App, id: string): Parts {
@@ -121,7 +144,7 @@ function contentOf(app: App, id: string | null): Parts {
   if (id.startsWith("head:")) return headPanel(app, id);
   if (/^(edge|link):/.test(id)) return edgePanel(app, id);
   if (id.startsWith("group:")) return groupPanel(app, id);
-  const vertex = app.stage.layout?.vertices.get(id);
+  const vertex = app.stageFor(id)?.layout?.vertices.get(id);
   if (vertex && vertex.kind !== "node") return endPanel(app, vertex);
   const node = app.anyNode(id);
   return node ? nodePanel(app, node) : restPanel();

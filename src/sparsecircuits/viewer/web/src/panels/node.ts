@@ -4,9 +4,10 @@ import type { App } from "../app";
 import { SCOPES, html, isNumber, kindOf, percent, plain, plural, promptsOf, signClass, signed, visible, whereOf } from "../dom";
 import { difference, largest, tokenRow } from "../heat";
 import type { Link } from "../layout/graph";
+import { type Side, activationsOf, shownPrompts, sideFor, sidesOf, sidesWith, titleOfSide, wordsOf } from "../sides";
 import type { CircuitNode, NodeDetails, WeightList } from "../types";
+import { captionOf } from "../words";
 import { histogram } from "./histogram";
-import { activationsOf, shownPrompts } from "./prompts";
 import { touchButtons } from "./touch";
 
 export const fact = (name: string, value: string): HTMLElement => html("div", { class: "fact" }, html("dt", {}, name), html("dd", {}, value));
@@ -30,7 +31,7 @@ export function wideButton(app: App): HTMLElement {
 }
 
 export function endName(app: App, id: string): string {
-  const vertex = app.stage.layout?.vertices.get(id);
+  const vertex = app.stageFor(id)?.layout?.vertices.get(id);
   if (vertex?.kind === "token") return vertex.more ? vertex.label : `token ${visible(vertex.text)}`;
   if (vertex?.kind === "answer") return `answer ${visible(vertex.answer!.text)}`;
   if (vertex?.kind === "group") return vertex.group!.name;
@@ -52,9 +53,10 @@ export function linkList(app: App, title: string, links: Link[], side: "source" 
 
 export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
   const kind = kindOf(node);
-  const ablation = app.payload?.summary?.ablation ?? "mean";
+  const payload = sideFor(app, node.name)?.payload;
+  const ablation = payload?.summary?.ablation ?? "mean";
   const inside = app.node(node.name) !== null;
-  const { incoming, outgoing } = app.stage.layout?.vertices.has(node.name) ? app.stage.neighbours(node.name) : { incoming: [], outgoing: [] };
+  const { incoming, outgoing } = app.stageFor(node.name)?.neighbours(node.name) ?? { incoming: [], outgoing: [] };
   const details = app.state.selected === node.name || app.source.offline ? app.detailsOf(node.name) : null;
   const mean = node.mean ?? (details && !(details instanceof Refused) ? details.mean : null);
   const removed = { mean: signed(mean), zero: "0", resample: "its value on another prompt" }[ablation];
@@ -68,7 +70,7 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
       ablation === "mean" ? null : fact("mean", signed(mean)),
       inside ? importance(app, node) : null),
     description(app, node.name),
-    bothSides(app, node.name),
+    ...onPrompts(app, node.name),
     linkList(app, "Comes from", incoming, "source"),
     linkList(app, "Goes to", outgoing, "target"),
     gateNote(app, node),
@@ -78,7 +80,7 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
 
 /** The loss is of the circuit alone, on the prompts that pruning measured on: not those of the loss line. */
 function importance(app: App, node: CircuitNode): HTMLElement {
-  const on = promptsOf(app.payload?.summary?.n_importance, "validation");
+  const on = promptsOf(sideFor(app, node.name)?.payload.summary?.n_importance, "validation");
   return html("div", { class: "fact" }, html("dt", {}, "loss, circuit alone, rises without it by", on ? html("span", { class: "foot" }, ` ${on}`) : null),
     html("dd", { id: "importance-of" }, isNumber(node.importance) ? signed(node.importance) : "not measured"));
 }
@@ -98,19 +100,19 @@ function tools(app: App, name: string): HTMLElement {
     html("button", { type: "button", class: "chip-button", title: "Put it in a group (g)", onclick: () => app.store.set({ drawer: "find" }) }, "Group…"));
 }
 
-/** What the faithfulness card says in words of when a node fires; precision and recall on held-out prompts are among them. */
+/** The rule of when a node fires, with its precision and recall. */
 function description(app: App, name: string): HTMLElement | null {
-  const all = app.payload?.card?.descriptions;
-  const entries: { name?: unknown; words?: unknown }[] = Array.isArray(all) ? all : [];
-  const words = entries.find((entry) => entry?.name === name)?.words;
-  return typeof words === "string" ? html("p", { class: "card-words" }, words) : null;
+  const found = wordsOf(app, name);
+  if (!found) return null;
+  const caption = captionOf(found);
+  return html("div", { class: "card-words" }, caption === null ? null : html("b", { class: "caption-full" }, caption),
+    html("p", {}, found.words), html("p", { class: "foot" }, "in the whole model, over the task's prompts"));
 }
 
-function bothSides(app: App, name: string): HTMLElement | null {
-  const rows = activationsOf(app, name);
-  if (!rows || app.state.selected !== name) return null;
-  const shown = shownPrompts(app);
-  if (!shown.length) return null;
+function bothPrompts(app: App, name: string, side: Side): HTMLElement | null {
+  const rows = activationsOf(app, name, side);
+  const shown = shownPrompts(app, side);
+  if (!rows || !shown.length) return null;
   const scale = largest(rows);
   const line = (label: string, tokens: string[], values: (number | null)[], key: string): HTMLElement => html("div", { class: `side-row ${key}` },
     html("span", { class: "side-label" }, label), tokenRow({ tokens, values, scale, label }));
@@ -118,20 +120,26 @@ function bothSides(app: App, name: string): HTMLElement | null {
     line("left", shown[0].tokens, rows[0], "left"), line("right", shown[1].tokens, rows[1], "right"),
     line("right − left", shown[1].tokens, difference(rows[0], rows[1]), "difference"),
   ] : [line("here", shown[0].tokens, rows[0], "left")];
-  return html("section", { class: "sides" }, html("h3", {}, whereOfRun(app)), parts);
+  return html("section", { class: "sides", "data-side": side.which }, html("h3", {}, `${side.compared ? `${titleOfSide(side)}. ` : ""}${whereOfRun(app, side)}`), parts);
+}
+
+function onPrompts(app: App, name: string): (HTMLElement | null)[] {
+  if (app.state.selected !== name) return [];
+  const sides = sidesWith(app, name);
+  return (sides.length ? sides : sidesOf(app).slice(0, 1)).map((side) => bothPrompts(app, name, side));
 }
 
 /** On what the activations of the panel are, and of what run. */
-function whereOfRun(app: App): string {
-  const prompts = app.state.prompt === null ? "On the pair" : "On your prompt";
+function whereOfRun(app: App, side: Side): string {
+  const prompts = app.state.prompt === null || !side.runs ? "On the pair" : "On your prompt";
   const { result } = app;
-  if (!app.needsRun || !result) return `${prompts}, ${SCOPES.circuit}`;
+  if (!side.runs || !app.needsRun || !result) return `${prompts}, ${SCOPES.circuit}`;
   return `${prompts}, ${SCOPES[result.scope]}${app.state.touch.length || app.state.size !== null ? ", after the changes" : ""}`;
 }
 
 function gateNote(app: App, node: CircuitNode): HTMLElement | null {
   if (!/^attn\.[qk]$/.test(node.site)) return null;
-  const values = (app.payload?.nodes ?? []).filter((other) => other.layer === node.layer && other.head === node.head && other.site === "attn.v");
+  const values = (sideFor(app, node.name)?.payload.nodes ?? []).filter((other) => other.layer === node.layer && other.head === node.head && other.site === "attn.v");
   if (!values.length) return null;
   return html("section", { class: "edges" }, html("h3", {}, "Decides which tokens these values come from"),
     html("ul", {}, values.map((v) => html("li", {}, html("button", { type: "button", class: "edge-row", onclick: () => app.follow(v.name) },
@@ -142,11 +150,11 @@ function detailParts(app: App, node: CircuitNode, details: NodeDetails | Refused
   if (app.state.selected !== node.name) return [];
   if (details instanceof Refused) return [html("p", { class: "foot" }, app.source.offline || !app.payload?.live ? "Its other weights and its examples need the model." : details.message)];
   if (!details) return [html("p", { class: "foot", "aria-busy": "true" }, app.payload?.live === null ? "loading the model…" : "reading pretraining text…")];
-  return [...details.weights.map((list) => weightList(app, list)), textPart(details)];
+  return [...details.weights.map((list) => weightList(app, node.name, list)), textPart(details)];
 }
 
-function weightList(app: App, list: WeightList): HTMLElement {
-  const inside = new Set(app.payload!.nodes.map((node) => node.name));
+function weightList(app: App, name: string, list: WeightList): HTMLElement {
+  const inside = new Set((sideFor(app, name)?.payload.nodes ?? []).map((node) => node.name));
   const rows = list.rows.map((row) => {
     const kept = inside.has(row.name);
     const label = row.token !== undefined ? visible(row.token) : row.name.replace(/^token:/, "token ");

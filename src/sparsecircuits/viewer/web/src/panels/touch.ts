@@ -1,6 +1,7 @@
 // Ablate, scale, patch: the buttons of what is selected, and the list of what is changed.
 import { type App, SIGNS, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { sameModel } from "../sides";
 import type { Kind } from "../state";
 import type { Intervention } from "../types";
 
@@ -36,6 +37,7 @@ export function touchSelected(app: App, kind: Kind, factor = 0): void {
 
 export function touchButtons(app: App, id: string): HTMLElement | null {
   if (!app.payload?.live) return null;
+  if (app.state.compare !== null && !sameModel(app) && app.picked === "right") return null; // only the left one runs
   const targets = targetsOf(app, id);
   if (!targets.length) return null;
   const keys = targets.map((target) => keyOf({ kind: "zero", ...target }));
@@ -84,7 +86,7 @@ export function showStrip(app: App): void {
     type: "button", class: "change", title: `${WORDS[change.kind][1]}. Click to release ${keyOf(change)}`, onclick: () => app.untouch([keyOf(change)], `release ${keyOf(change)}`),
   }, html("i", {}, change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]), keyOf(change), html("span", { class: "unseen" }, " release")));
   strip.replaceChildren(scopes,
-    html("div", { class: "changes" }, touch.length ? chips : html("span", { class: "foot" }, "Select a node, an edge or a head, then change it."),
+    html("div", { class: "changes" }, touch.length ? chips : html("span", { class: "foot" }, app.state.compare === null ? "Select a node, an edge or a head, then change it." : "Changes are made on the left."),
       touch.length > 4 ? html("span", { class: "foot" }, `and ${plural(touch.length - 4, "more", "more")}`) : null),
     html("div", { class: "row" },
       act("undo", "Undo", app.store.past.length > 0, "Undo (Ctrl+Z)", () => app.store.undo()),
