@@ -33,7 +33,9 @@ def run(run_dir: Path, tmp_path: Path) -> Path:
     """A run of its own, with one circuit."""
     copy = tmp_path / "handmade"
     shutil.copytree(run_dir, copy, ignore=shutil.ignore_patterns("circuits"))
-    shutil.copytree(run_dir / "circuits" / "first", copy / "circuits" / "first")
+    shutil.copytree(
+        run_dir / "circuits" / "first", copy / "circuits" / "first", ignore=shutil.ignore_patterns("*.groups.json")
+    )
     return copy
 
 

@@ -1,6 +1,5 @@
 """The circuits that `view` is given: found on disk once, loaded when they are asked for."""
 
-import itertools
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -9,8 +8,8 @@ from typing import TYPE_CHECKING
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.circuit_files import read_circuit
-from sparsecircuits.interop.pretrained import require_own
-from sparsecircuits.runs import card_path, groups_path, run_of
+from sparsecircuits.runs import run_of
+from sparsecircuits.viewer.beside import card_beside, save_groups, with_card, with_groups
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.identity import circuit_id, content_of_file, copy_id
 from sparsecircuits.viewer.peek import file_payload
@@ -102,8 +101,8 @@ class Library:
         """What the page draws: with the model's activations; or what the file holds, with the reason in
         "problem" why not more. quick: what the file holds, without waiting for the model ("live" is None)."""
         if quick:
-            payload = self._of_file(identifier).extended(live=None)
-            return self._with_groups(identifier, payload)
+            payload = self._of_file(identifier).extended(live=None, id=identifier)
+            return with_groups(payload, self.entry(identifier).path, self._circuit(identifier))
         try:
             payload = self.live(identifier).payload().extended(live=True)
         except UserError as error:
@@ -111,85 +110,35 @@ class Library:
         return self._with_files_beside(identifier, payload)
 
     def offline(self, identifier: str) -> Payload:
-        """The payload of the one-file page: with every node's weights and examples, and the curve."""
+        """The payload of the one-file page: with all that can be shown without the model."""
+        from sparsecircuits.viewer.offline import recorded
+
         try:
-            live = self.live(identifier)
-            payload = live.payload()
+            payload = recorded(self.live(identifier))
         except UserError:
             payload = self._of_file(identifier)
-        else:
-            payload = payload.extended(details=live.details(), curve=live.curve(), words=live.words)
         return self._with_files_beside(identifier, payload)
 
     def _of_file(self, identifier: str) -> Payload:
-        circuit = self.entry(identifier).circuit
-        assert circuit is not None
-        return file_payload(circuit)
+        return file_payload(self._circuit(identifier))
 
-    def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
-        """With the groups and the faithfulness card, or with the reason why the card is not shown."""
-        from sparsecircuits.viewer.words import node_words
-
-        payload = self._with_groups(identifier, payload)
-        try:
-            card = self.card(identifier)
-        except UserError as error:
-            return payload.extended(card=None, card_problem=str(error))
-        if card is None:
-            return payload.extended(card=None)
-        if card.descriptions:
-            payload = payload.extended(words=node_words(card.descriptions))
-        return payload.extended(card=card.model_dump(mode="json"))
-
-    def _with_groups(self, identifier: str, payload: Payload) -> Payload:
-        """With what a person named, or with the reason why that is not shown."""
-        payload = payload.extended(id=identifier)
-        try:
-            return payload.extended(groups=self.groups(identifier))
-        except UserError as error:
-            return payload.extended(
-                groups=Groups(), groups_problem=f"{error}. It is kept under another name when you save."
-            )
-
-    def card(self, identifier: str) -> "CardData | None":
-        """The faithfulness card beside the circuit; None where none was saved. Raises UserError where it is damaged, or
-        another circuit's."""
-        from sparsecircuits.faithfulness.card.schema import CardData
-
+    def _circuit(self, identifier: str) -> CircuitData:
         entry = self.entry(identifier)
         circuit = entry.live.circuit if entry.live else entry.circuit  # a published one says more with its model
         assert circuit is not None
-        path = card_path(entry.path)
-        if not path.is_file():
-            return None
-        card = CardData.load(path)
-        card.check_circuit(circuit)
-        return card
+        return circuit
 
-    def groups(self, identifier: str) -> Groups:
-        """Saved names and groups; empty where there are none. Raises UserError where they are damaged, or another
-        circuit's."""
-        entry = self.entry(identifier)
-        path = groups_path(entry.path)
-        if not path.exists():
-            return Groups()
-        assert entry.circuit is not None
-        groups = Groups.load(path)
-        groups.check_circuit(entry.circuit, path)
-        return groups
+    def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
+        path, circuit = self.entry(identifier).path, self._circuit(identifier)
+        return with_card(with_groups(payload.extended(id=identifier), path, circuit), path, circuit)
+
+    def card(self, identifier: str) -> "CardData | None":
+        """The faithfulness card beside the circuit (see `card_beside`)."""
+        return card_beside(self.entry(identifier).path, self._circuit(identifier))
 
     def save_groups(self, identifier: str, groups: Groups) -> Path:
-        """Write the sidecar file beside the circuit; one that is not this circuit's is kept under another name. Raises
-        UserError for a circuit that ships with the package."""
-        entry = self.entry(identifier)
-        path = groups_path(entry.path)
-        require_own(path)
-        assert entry.circuit is not None
-        try:
-            self.groups(identifier)
-        except UserError:
-            path.rename(next(free for n in itertools.count(1) if not (free := path.with_suffix(f".{n}.json")).exists()))
-        return groups.model_copy(update={"circuit": entry.circuit.checksum()}).save(path)
+        """Write the names and groups beside the circuit (see `beside.save_groups`)."""
+        return save_groups(self.entry(identifier).path, self._circuit(identifier), groups)
 
     def _load(self, entry: Entry) -> "LiveCircuit":
         from sparsecircuits.interop.loading import load_model

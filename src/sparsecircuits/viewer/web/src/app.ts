@@ -227,8 +227,12 @@ export class App {
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
     const drawn = await this.stage.show(payload.title, graph, zoom, beside);
     if (drawn && beside && otherStage && await otherStage.show(other!.title, beside, undefined, graph)) this.level();
-    if (drawn) this.mark();
+    if (!drawn) return;
+    if (this.hovered !== null && !this.hasPart(this.hovered)) this.hovered = null; // it is no longer drawn
+    this.mark();
   }
+
+  private hasPart(id: string): boolean { return Boolean(this.stageFor(id) ?? this.linkOf(id)) || id.startsWith("head:"); }
 
   /** Both pictures of a comparison at one scale, so that their layers are level. */
   private level(): void {

@@ -47,7 +47,7 @@ function bannerOf(app: App): (HTMLElement | string)[] {
     return ["This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
       html("button", { type: "button", class: "chip-button", id: "reload", onclick: () => void app.reload() }, "Reload")];
   }
-  if (app.payload?.live === false && !app.source.offline && app.payload.problem) return [`Shown from the file alone: ${app.payload.problem}`];
+  if (app.payload?.live === false && app.payload.problem) return [`Shown from the file alone: ${app.payload.problem}`];
   return app.notice === null ? [] : [app.notice];
 }
 
@@ -118,10 +118,11 @@ function scaleBy(app: App, step: number): void {
 }
 
 function escape(app: App): void {
+  app.hovered = null;
+  app.mark();
   if (app.state.drawer) { const was = document.querySelector<HTMLElement>(`[data-drawer="${app.state.drawer}"]`); app.store.set({ drawer: null }); forgetSearch(app); was?.focus(); return; }
   if (app.state.wide) { app.store.set({ wide: false }); return; }
   byId<HTMLDetailsElement>("export").open = false;
-  app.hovered = null;
   const selected = app.state.selected;
   app.store.set({ selected: null });
   const element = selected ? app.stage.elementOf(selected) : null;

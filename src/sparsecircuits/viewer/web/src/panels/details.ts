@@ -55,7 +55,7 @@ const LINKS: Record<LinkKind, [string, string]> = {
 
 function edgePanel(app: App, id: string): Parts {
   const link = app.linkOf(id);
-  if (!link) return restPanel();
+  if (!link) return restPanel(app);
   const many = link.members.length > 1;
   const [title, words] = LINKS[link.kind];
   return [
@@ -74,7 +74,7 @@ function endRows(app: App, ids: string[]): HTMLElement {
 
 function groupPanel(app: App, id: string): Parts {
   const group = app.state.groups.find((each) => each.name === id.slice(6));
-  if (!group) return restPanel();
+  if (!group) return restPanel(app);
   const folded = app.state.folded.includes(group.name);
   return [
     ...titleOf(app, `Group ${group.name}`, null, plural(group.nodes.length, "node")),
@@ -104,13 +104,13 @@ function endPanel(app: App, vertex: Vertex): Parts {
   return [...titleOf(app, `Token ${visible(vertex.text)}`, null, "What its embedding writes into the channels that the circuit reads."), linkList(app, "Writes to", outgoing, "target")];
 }
 
-function restPanel(): Parts {
+function restPanel(app: App): Parts {
   const line = (keys: string, words: string): HTMLElement => html("li", {}, html("kbd", {}, keys), html("span", {}, words));
   return [
     html("h2", {}, "Details"),
     html("p", { class: "words" }, "Point at a node, a line or a head to see what it is and what it does on the prompts above. Click to keep it here."),
     html("ul", { class: "keys" }, line("Tab, arrows", "go from node to node"), line("Enter / Esc", "pin, let go"),
-      line("1 2 3 4", "mean, zero, resample, patch it"), line("/", "find a node"), line("?", "all keys")),
+      app.payload?.live ? line("1 2 3 4", "mean, zero, resample, patch it") : null, line("/", "find a node"), line("?", "all keys")),
   ];
 }
 
@@ -140,12 +140,12 @@ function restoreFocus(panel: HTMLElement, was: { id: string; kind?: string; to?:
 
 function contentOf(app: App, id: string | null): Parts {
   if (app.state.compare !== null && !id) return comparePanel(app);
-  if (!id || !app.payload) return restPanel();
+  if (!id || !app.payload) return restPanel(app);
   if (id.startsWith("head:")) return headPanel(app, id);
   if (/^(edge|link):/.test(id)) return edgePanel(app, id);
   if (id.startsWith("group:")) return groupPanel(app, id);
   const vertex = app.stageFor(id)?.layout?.vertices.get(id);
   if (vertex && vertex.kind !== "node") return endPanel(app, vertex);
   const node = app.anyNode(id);
-  return node ? nodePanel(app, node) : restPanel();
+  return node ? nodePanel(app, node) : restPanel(app);
 }

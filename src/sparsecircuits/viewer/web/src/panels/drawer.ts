@@ -116,14 +116,17 @@ function historyPanel(app: App): HTMLElement[] {
   ];
 }
 
-const KEYS: [string, string][] = [
+/** Keys and what they do; the last part is set where that needs the model. */
+const KEYS: [string, string, true?][] = [
   ["Tab", "into the picture, then to the panes"], ["← ↑ → ↓", "from node to node"], ["Enter", "pin what has the focus"], ["Esc", "close, let go"],
-  ["1", "freeze it at its mean"], ["2", "set it to zero"], ["3", "resample it"], ["4", "patch it from the pair"], ["[ ]", "scale it down, up"],
-  ["u  Shift+U", "undo, redo (also Ctrl+Z, Ctrl+Shift+Z)"], ["r", "release everything"], ["s", "whole model or circuit alone"], ["x", "leave the node out of the picture"],
-  ["+ − 0", "zoom in, out, fit"], ["n p", "next, previous pair"], ["t", "type a prompt"], ["/", "find, filter, group"], ["c", "faithfulness card"], ["h", "history"],
+  ["1", "freeze it at its mean", true], ["2", "set it to zero", true], ["3", "resample it", true], ["4", "patch it from the pair", true],
+  ["[ ]", "scale it down, up", true], ["u  Shift+U", "undo, redo (also Ctrl+Z, Ctrl+Shift+Z)"], ["r", "release everything", true],
+  ["s", "whole model or circuit alone", true], ["x", "leave the node out of the picture"], ["+ − 0", "zoom in, out, show everything"],
+  ["n p", "next, previous pair"], ["t", "type a prompt", true], ["/", "find, filter, group"], ["c", "faithfulness card"], ["h", "history"],
   ["m", "larger pane"], ["d", "dark or light"], ["?", "these keys"],
 ];
 
-function helpPanel(): HTMLElement[] {
-  return [html("ul", { class: "keys" }, KEYS.map(([keys, words]) => html("li", {}, html("kbd", {}, keys), html("span", {}, words))))];
+function helpPanel(app: App): HTMLElement[] {
+  const keys = KEYS.filter(([, , needsModel]) => !needsModel || app.payload?.live);
+  return [html("ul", { class: "keys" }, keys.map(([key, words]) => html("li", {}, html("kbd", {}, key), html("span", {}, words))))];
 }

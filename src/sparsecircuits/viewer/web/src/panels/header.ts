@@ -82,6 +82,7 @@ export function aboutText(app: App): HTMLElement[] {
     "Square boxes are channels of the residual stream or of a head, round ones are MLP neurons; the bar inside says how much the loss of the circuit alone rises without it.",
     "A line is one weight: blue adds, orange subtracts, thicker is larger. Dashed grey lines only carry a channel from where it is written to where it is read.",
     `Loss is how surprised the model is by the right answer of the two: 0 is certain and right, ${plain(Math.LN2)} a coin flip.${isNumber(summary.n_prompts) ? ` Those in the header are measured on ${promptsOf(summary.n_prompts, summary.split)}.` : ""}`,
-    "Click a node and change it: set it to its average or to zero, scale it, or give it the value of the paired prompt, and watch the answer.",
+    app.payload?.live ? "Click a node and change it: set it to its average or to zero, scale it, or give it the value of the paired prompt, and watch the answer."
+      : "To run the model and change nodes, open the circuit with “sparsecircuits view”.",
   ].map((line) => html("p", {}, line));
 }

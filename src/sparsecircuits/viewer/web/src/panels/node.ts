@@ -1,7 +1,7 @@
 // The details of a node: what it does on the prompts and on text, and every weight.
 import { Refused } from "../api";
 import type { App } from "../app";
-import { SCOPES, html, isNumber, kindOf, percent, plain, plural, promptsOf, signClass, signed, visible, whereOf } from "../dom";
+import { SCOPES, byId, html, isNumber, kindOf, percent, plain, plural, promptsOf, signClass, signed, visible, whereOf } from "../dom";
 import { difference, largest, tokenRow } from "../heat";
 import type { Link } from "../layout/graph";
 import { type Side, activationsOf, shownPrompts, sideFor, sidesOf, sidesWith, titleOfSide, wordsOf } from "../sides";
@@ -94,6 +94,11 @@ function tools(app: App, name: string): HTMLElement {
   field.addEventListener("change", () => {
     const { [name]: _old, ...rest } = app.state.names;
     app.store.do(`name ${name}`, { names: field.value.trim() ? { ...rest, [name]: field.value.trim() } : rest });
+  });
+  field.addEventListener("keydown", (event) => { // its keys are done with: the next ones are shortcuts
+    if (event.key !== "Enter") return;
+    field.blur();
+    byId("panel-title").focus();
   });
   return html("div", { class: "row tools-row" }, field,
     html("button", { type: "button", class: "chip-button", title: "Leave it out of the picture (x)", onclick: () => app.store.do(`hide ${name}`, { hidden: [...app.state.hidden, name], selected: null }) }, "Hide"),
