@@ -233,7 +233,7 @@ def test_the_card_of_another_circuit_is_told(run_dir: Path, tmp_path: Path) -> N
     (tmp_path / "circuit.json").write_text(second.read_text())
     (tmp_path / "report.json").write_text(first.with_name("report.json").read_text())
     assert "another circuit" in payload_of(tmp_path / "circuit.json").card_problem
-    assert payload_of(first).card["n_nodes"] == 7
+    assert payload_of(first).card is not None
 
 
 @pytest.mark.parametrize("text", [*DEEP.values(), "[]", '{"names": {"a": 1e999}}', '{"names": 5}'])

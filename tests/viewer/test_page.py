@@ -328,10 +328,18 @@ def test_card_beside_the_picture(visit: Callable[..., Any], run_dir: Path) -> No
     page.keyboard.press("c")
     text = page.locator("#drawer").inner_text()
     assert "Faithfulness card" in text
-    shown = [float(number) for number in re.findall(r"\d+\.\d+(?:e-?\d+)?", text)]
-    for wanted in (card["losses"]["ablated"], card["losses"]["circuit"], card["random_ablated"]):
-        assert any(number == pytest.approx(wanted, rel=0.03) for number in shown), wanted
-    assert "sufficiency" in text
+    assert card["verdict"] in text.lower()
+    assert card["reasons"][0] in text
+    shown = [float(number) for number in page.locator("#drawer .bar-row b").all_inner_texts()]
+    wanted = [card["losses"]["circuit"], card["losses"]["ablated_calibrated"], card["random_ablated"]]
+    assert shown == [pytest.approx(value, rel=0.03, abs=6e-4) for value in wanted]
+    drawer = page.locator("#drawer")
+    assert drawer.evaluate("e => e.scrollHeight <= e.clientHeight")  # one screen
+    assert drawer.locator("details[open]").count() == 0
+    assert drawer.locator(".warning-chip").count() == len(card["warnings"])
+    page.click("#measures > summary")
+    page.click("#measures .card-part summary")
+    assert "sufficiency" in page.locator("#drawer").inner_text()
     page.keyboard.press("Escape")
     assert page.locator("#drawer").is_hidden()
 

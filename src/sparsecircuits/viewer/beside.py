@@ -8,6 +8,7 @@ from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.pretrained import require_own
 from sparsecircuits.runs import card_path, groups_path
+from sparsecircuits.viewer.card import shown_card
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.schema import Payload
 
@@ -73,4 +74,4 @@ def with_card(payload: Payload, path: Path, circuit: CircuitData) -> Payload:
         return payload.extended(card=None)
     if card.descriptions:
         payload = payload.extended(words=node_words(card.descriptions))
-    return payload.extended(card=card.model_dump(mode="json"))
+    return payload.extended(card=shown_card(card))

@@ -3,11 +3,12 @@ page's types. Free of torch, so that a picture can stand before the model is loa
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from sparsecircuits.circuits.intervention import Scope
 from sparsecircuits.circuits.rules import Place
 from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.viewer.card import CardShown
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.sent import Absent, FileText, Sent
 
@@ -307,8 +308,8 @@ class Payload(Sent):
     """Why saved names and groups are not shown."""
     words: list[NodeWords] | Absent = None
     """Of the card, or measured when asked for; those of a large circuit are not all there."""
-    card: dict[str, JsonValue] | None = None
-    """The faithfulness card (`faithfulness.card.schema.CardData`, which takes torch); null where there is none."""
+    card: CardShown | None = None
+    """The faithfulness card; null where there is none."""
     card_problem: FileText | Absent = None
     details: dict[str, NodeDetails] | Absent = None
     curve: Curve | Absent = None

@@ -19,6 +19,37 @@ export interface Band {
   items: Example[];
 }
 
+/** A loss in nats and what it is of. */
+export interface CardBar {
+  name: string;
+  loss: number;
+  note: string;
+}
+
+/** Some of the card under a title: paragraphs, then tables. */
+export interface CardPart {
+  title: string;
+  paragraphs: string[];
+  tables: CardTable[];
+}
+
+/** A faithfulness card (`faithfulness.card.schema.CardData`, which takes torch). */
+export interface CardShown {
+  verdict: string;
+  tone: "good" | "bad" | "open";
+  why: string;
+  measured_on: string;
+  bars: CardBar[];
+  target_loss: number;
+  warnings: string[];
+  parts: CardPart[];
+}
+
+/** Rows of one length; the first is the head. */
+export interface CardTable {
+  rows: string[][];
+}
+
 /** All circuits that the server has. */
 export interface CircuitList {
   circuits: CircuitRecord[];
@@ -186,7 +217,7 @@ export interface Payload {
   groups?: Groups;
   groups_problem?: string;
   words?: NodeWords[];
-  card?: Record<string, unknown> | null;
+  card?: CardShown | null;
   card_problem?: string;
   details?: Record<string, NodeDetails>;
   curve?: Curve;

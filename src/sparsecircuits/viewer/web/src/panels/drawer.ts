@@ -1,7 +1,8 @@
 // The drawer over the side: the faithfulness card, history, keys, and what one looks at.
 import { type App, keyOf } from "../app";
-import { byId, html, isNumber, plain, plural } from "../dom";
+import { byId, html, plural } from "../dom";
 import type { Drawer } from "../state";
+import { cardPanel } from "./card";
 import { findPanel } from "./find";
 import { aboutText } from "./header";
 
@@ -33,71 +34,6 @@ function refreshFind(app: App): void {
   const list = byId("find-results");
   const next = findPanel(app).flatMap((part) => [...part.querySelectorAll<HTMLElement>("#find-results"), ...(part.id === "find-results" ? [part] : [])])[0];
   if (list && next) list.replaceWith(next);
-}
-
-// ------------------------------------------------------------------ the card
-
-const LOSS_ROWS: [string, string, string][] = [
-  ["circuit", "circuit alone", "sufficiency: everything outside frozen"], ["full", "whole model", "nothing changed"],
-  ["empty", "empty circuit", "every node frozen"], ["ablated", "circuit removed", "necessity: only the circuit frozen"],
-];
-/** What the losses of those rows are calibrated, raw, and how many pairs are in order; a card has all of them. */
-const LOSS_FIELDS: Record<string, [string, string, string]> = {
-  circuit: ["circuit", "circuit_raw", "order"], full: ["full_calibrated", "full", "order_full"],
-  empty: ["empty_calibrated", "empty", "order_empty"], ablated: ["ablated_calibrated", "ablated", "order_ablated"],
-};
-const HEADED = new Set(["losses", "warnings", "random_ablated", "schema_version", "task", "model_name", "model_id", "descriptions"]);
-
-function bars(rows: [string, string, number][]): HTMLElement {
-  const most = Math.max(Math.LN2, ...rows.map(([, , value]) => value));
-  return html("div", { class: "bars" }, rows.map(([name, note, value]) => {
-    const bar = html("i", {});
-    bar.style.setProperty("--size", `${(100 * value) / most}%`);
-    return html("div", { class: "bar-row" }, html("span", { class: "bar-name" }, name), html("span", { class: "bar-track" }, bar), html("b", {}, plain(value)), html("span", { class: "foot" }, note));
-  }));
-}
-
-function valueOf(value: unknown): HTMLElement | string {
-  if (value === null || value === undefined) return "–";
-  if (typeof value === "boolean") return value ? "yes" : "no";
-  if (typeof value === "number") return Number.isInteger(value) ? value.toLocaleString("en-US") : plain(value);
-  if (typeof value === "string") return value;
-  if (Array.isArray(value)) {
-    if (value.every(isNumber)) return value.length > 12 ? `${value.length} values, ${plain(Math.min(...value))} to ${plain(Math.max(...value))}` : value.map((n) => valueOf(n)).join(", ");
-    return value.length > 60 ? `${value.length} entries` : html("ul", { class: "nested" }, value.map((item) => html("li", {}, valueOf(item))));
-  }
-  return table(Object.entries(value as object));
-}
-
-function table(entries: [string, unknown][]): HTMLElement {
-  return html("table", { class: "table card-table" }, html("tbody", {}, entries.slice(0, 200).map(([name, value]) => html("tr", {}, html("th", { scope: "row" }, name.replaceAll("_", " ")), html("td", {}, valueOf(value))))));
-}
-
-/** Everything that the saved card holds: the losses as bars, warnings first, the rest as it stands. */
-function cardPanel(app: App): HTMLElement[] {
-  const card = app.payload?.card;
-  if (!card && app.payload?.live === null) return [html("p", { class: "words" }, "The card comes with the model.")];
-  if (!card && app.payload?.card_problem) return [html("p", { class: "warning", role: "note" }, app.payload.card_problem)];
-  if (!card) {
-    return [html("p", { class: "words" }, "No card was saved beside this circuit. Make one with:"), html("pre", { tabindex: 0, role: "region", "aria-label": "Command" }, "sparsecircuits report circuit.json"),
-      html("p", { class: "words" }, "A small circuit proves little by itself: pruning finds small “circuits” for nonsense too. The card says how sufficient and how necessary this one is.")];
-  }
-  const losses = (card.losses ?? {}) as Record<string, unknown>;
-  const rows = LOSS_ROWS.filter(([key]) => isNumber(losses[key])).map(([key, name, note]): [string, string, number] => {
-    const [fair, raw, order] = LOSS_FIELDS[key].map((field) => losses[field]);
-    if (!isNumber(fair) || !isNumber(raw) || !isNumber(order)) return [name, note, losses[key] as number];
-    return [name, `${note}; raw ${plain(raw)}; ${Math.round(100 * order)}% of pairs in order`, fair];
-  });
-  if (isNumber(card.random_ablated)) rows.push(["random nodes removed", "as many, of the same sites", card.random_ablated]);
-  rows.push(["coin flip", "chance, ln 2", Math.LN2]);
-  const warnings = Array.isArray(card.warnings) ? card.warnings.filter((text): text is string => typeof text === "string") : [];
-  const rest = Object.entries(card).filter(([key]) => !HEADED.has(key));
-  const extra = Object.entries(losses).filter(([key]) => !Object.values(LOSS_FIELDS).flat().includes(key));
-  return [
-    ...warnings.map((text) => html("p", { class: "warning", role: "note" }, text)),
-    html("h3", {}, "Loss on held-out prompts, calibrated, in nats"), bars(rows),
-    html("h3", {}, "Measures"), table([...rest, ...extra]),
-  ];
 }
 
 // ------------------------------------------------------------------ history and keys
