@@ -11,9 +11,17 @@ import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetail
 
 const RUN_WAIT = 25; // ms; so that a slider's many values become few runs
 
-export const SIGNS: Record<Intervention["kind"], string> = { mean: "μ", zero: "0", resample: "?", scale: "×", patch: "⇄" };
+export const SIGNS: Record<Intervention["kind"], string> = {
+  mean: "μ",
+  zero: "0",
+  resample: "?",
+  scale: "×",
+  patch: "⇄",
+};
 
-export function keyOf(change: Intervention): string { return change.source ? `${change.source} → ${change.target}` : change.target; }
+export function keyOf(change: Intervention): string {
+  return change.source ? `${change.source} → ${change.target}` : change.target;
+}
 
 export class App {
   readonly store: Store;
@@ -35,6 +43,8 @@ export class App {
   hovered: string | null = null;
   /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
   picked: Which = "left";
+  /** What is searched for, and the nodes that it means. */
+  query = "";
   found = new Set<string>();
   readonly stage: Stage;
   private otherStage: Stage | null = null;
@@ -45,11 +55,15 @@ export class App {
 
   constructor(readonly source: Source) {
     this.store = new Store(fromHash(location.hash));
-    this.stage = new Stage(byId("canvas"), {
-      hover: (id, event) => this.hover(id, event, "left"),
-      pick: (id) => this.pick(id, "left"),
-      moved: (zoom) => this.store.set({ zoom }),
-    }, "picture");
+    this.stage = new Stage(
+      byId("canvas"),
+      {
+        hover: (id, event) => this.hover(id, event, "left"),
+        pick: (id) => this.pick(id, "left"),
+        moved: (zoom) => this.store.set({ zoom }),
+      },
+      "picture",
+    );
     this.store.listen((state, before) => this.react(state, before));
     addEventListener("hashchange", () => {
       if (location.hash.slice(1) === toHash(this.state)) return;
@@ -58,11 +72,17 @@ export class App {
     });
   }
 
-  get state(): State { return this.store.state; }
+  get state(): State {
+    return this.store.state;
+  }
 
-  listen(listener: () => void): void { this.listeners.push(listener); }
+  listen(listener: () => void): void {
+    this.listeners.push(listener);
+  }
 
-  tell(): void { for (const listener of this.listeners) listener(); }
+  tell(): void {
+    for (const listener of this.listeners) listener();
+  }
 
   onHover: (id: string | null, event: PointerEvent | FocusEvent) => void = () => {};
 
@@ -90,7 +110,10 @@ export class App {
     if (!id) return;
     try {
       if (!this.has(id)) this.circuits = await this.source.list();
-      if (!this.has(id)) { this.missing(id); return; }
+      if (!this.has(id)) {
+        this.missing(id);
+        return;
+      }
       await this.take(await this.source.payload(id, true), id);
       if (this.payload?.live === null) await this.take(await this.source.payload(id, false), id);
     } catch (error) {
@@ -131,7 +154,9 @@ export class App {
     this.stage.clear();
   }
 
-  private has(id: string): boolean { return this.circuits.some((record) => record.id === id); }
+  private has(id: string): boolean {
+    return this.circuits.some((record) => record.id === id);
+  }
 
   /** The circuit of the same run and task, where there is one: its content is another. */
   private successor(id: string): CircuitRecord | null {
@@ -142,7 +167,8 @@ export class App {
 
   private missing(id: string): void {
     this.instead = this.successor(id);
-    this.trouble = this.instead ? "This circuit changed since the address was made. Nothing of the new one is shown under it."
+    this.trouble = this.instead
+      ? "This circuit changed since the address was made. Nothing of the new one is shown under it."
       : "The address names a circuit that is not here: choose another one.";
     this.tell();
   }
@@ -158,26 +184,39 @@ export class App {
       return;
     }
     const next = this.has(id) ? id : this.successor(id)?.id;
-    if (next === undefined) { this.payload = null; this.stage.clear(); this.missing(id); return; }
+    if (next === undefined) {
+      this.payload = null;
+      this.stage.clear();
+      this.missing(id);
+      return;
+    }
     this.store.set(opening(next));
     if (next === id) await this.open();
   }
 
   /** The words of a failure; after one that says that the circuit is another now, nothing is asked any more. */
   private failed(error: unknown): string {
-    if (error instanceof Changed) { this.changed = error.message; this.running = false; }
+    if (error instanceof Changed) {
+      this.changed = error.message;
+      this.running = false;
+    }
     return (error as Error).message;
   }
 
   private writeHash(): void {
-    try { history.replaceState(null, "", `#${toHash(this.state)}`); } catch { /* a page inside a notebook has no address */ }
+    try {
+      history.replaceState(null, "", `#${toHash(this.state)}`);
+    } catch {
+      /* a page inside a notebook has no address */
+    }
   }
 
   private async take(payload: Payload, id: string): Promise<void> {
     if (id !== this.state.circuit) return;
     const first = this.payload === null;
     this.payload = payload;
-    if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (first)
+      this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
     if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
@@ -190,15 +229,22 @@ export class App {
       const other = await this.source.payload(id, false);
       if (id !== this.state.compare) return;
       this.other = other;
-      this.otherStage ??= new Stage(byId("other-canvas"), {
-        hover: (at, event) => this.hover(at, event, "right"), pick: (at) => this.pick(at, "right"), moved: () => {},
-      }, "other-picture");
+      this.otherStage ??= new Stage(
+        byId("other-canvas"),
+        {
+          hover: (at, event) => this.hover(at, event, "right"),
+          pick: (at) => this.pick(at, "right"),
+          moved: () => {},
+        },
+        "other-picture",
+      );
       await this.draw();
       if (other.live && !other.words) void this.loadWords(id);
     } catch (error) {
       this.other = null;
       this.store.set({ compare: null });
-      this.notice = error instanceof Changed ? "The circuit to compare with is not here, or it changed." : (error as Error).message;
+      this.notice =
+        error instanceof Changed ? "The circuit to compare with is not here, or it changed." : (error as Error).message;
     }
     this.tell();
   }
@@ -209,7 +255,8 @@ export class App {
   leftOut(): Set<string> {
     const { hidden, importance } = this.state;
     const out = new Set(hidden);
-    if (importance > 0) for (const node of this.payload?.nodes ?? []) if ((node.importance ?? 0) < importance) out.add(node.name);
+    if (importance > 0)
+      for (const node of this.payload?.nodes ?? []) if ((node.importance ?? 0) < importance) out.add(node.name);
     return out;
   }
 
@@ -221,34 +268,50 @@ export class App {
 
   private async draw(zoom?: () => Place | null): Promise<void> {
     const { payload, other, otherStage } = this;
-    if (!payload?.nodes.length) { this.stage.clear(); this.tell(); return; }
+    if (!payload?.nodes.length) {
+      this.stage.clear();
+      this.tell();
+      return;
+    }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
     const graph = graphOf(payload, folded, this.leftOut(), this.state.names);
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
     const drawn = await this.stage.show(payload.title, graph, zoom, beside);
-    if (drawn && beside && otherStage && await otherStage.show(other!.title, beside, undefined, graph)) this.level();
+    if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, undefined, graph))) this.level();
     if (!drawn) return;
     if (this.hovered !== null && !this.hasPart(this.hovered)) this.hovered = null; // it is no longer drawn
     this.mark();
   }
 
-  private hasPart(id: string): boolean { return Boolean(this.stageFor(id) ?? this.linkOf(id)) || id.startsWith("head:"); }
+  private hasPart(id: string): boolean {
+    return Boolean(this.stageFor(id) ?? this.linkOf(id)) || id.startsWith("head:");
+  }
 
   /** Both pictures of a comparison at one scale, so that their layers are level. */
   private level(): void {
     const views = this.stages.map((stage) => stage.view!);
     const scale = Math.min(...views.map((view) => view.beginning));
-    for (const view of views) { view.cap = scale; view.begin(); }
+    for (const view of views) {
+      view.cap = scale;
+      view.begin();
+    }
   }
 
   /** The pictures on show. */
-  get stages(): Stage[] { return [this.stage, this.otherStage].filter((stage): stage is Stage => Boolean(stage?.drawing)); }
+  get stages(): Stage[] {
+    return [this.stage, this.otherStage].filter((stage): stage is Stage => Boolean(stage?.drawing));
+  }
 
   /** The picture that has a vertex: the left one, if both have. */
-  stageFor(id: string): Stage | null { return this.stages.find((stage) => stage.layout?.vertices.has(id)) ?? null; }
+  stageFor(id: string): Stage | null {
+    return this.stages.find((stage) => stage.layout?.vertices.has(id)) ?? null;
+  }
 
   linkOf(id: string): Link | null {
-    for (const stage of this.stages) { const found = stage.linkOf(id); if (found) return found; }
+    for (const stage of this.stages) {
+      const found = stage.linkOf(id);
+      if (found) return found;
+    }
     return null;
   }
 
@@ -260,25 +323,46 @@ export class App {
   }
 
   mark(): void {
-    const touched = new Map(this.state.touch.map((change) => [keyOf(change), change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]]));
-    const marks = { selected: this.state.selected, lit: this.state.selected ? null : this.hovered, touched, outside: this.outside(), shared: this.shared(), found: this.found };
-    if (this.state.compare === null || !this.other) { this.stage.mark(marks); return; }
+    const touched = new Map(
+      this.state.touch.map((change) => [
+        keyOf(change),
+        change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind],
+      ]),
+    );
+    const marks = {
+      selected: this.state.selected,
+      lit: this.state.selected ? null : this.hovered,
+      touched,
+      outside: this.outside(),
+      shared: this.shared(),
+      found: this.found,
+    };
+    if (this.state.compare === null || !this.other) {
+      this.stage.mark(marks);
+      return;
+    }
     // A name in the other model is another node: only where it was pointed at.
-    const of = (which: Which): Marks => (sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null });
+    const of = (which: Which): Marks =>
+      sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null };
     this.stage.mark(of("left"));
     this.otherStage?.mark({ ...of("right"), outside: new Set() });
   }
 
   // ---------------------------------------------------------------- what is selected
 
-  current(): string | null { return this.state.selected ?? this.hovered; }
+  current(): string | null {
+    return this.state.selected ?? this.hovered;
+  }
 
   private hover(id: string | null, event: PointerEvent | FocusEvent, which: Which): void {
     this.onHover(id, event);
     if (id === this.hovered && (id === null || which === this.picked || this.state.selected !== null)) return;
     this.hovered = id;
     if (this.state.selected === null) this.picked = which;
-    if (this.state.selected === null) { this.mark(); this.tell(); }
+    if (this.state.selected === null) {
+      this.mark();
+      this.tell();
+    }
   }
 
   pick(id: string | null, which: Which = "left"): void {
@@ -291,11 +375,16 @@ export class App {
   /** Selects, brings into view, and moves the keyboard's focus to the panel's title. */
   follow(id: string): void {
     this.store.set({ selected: id });
-    for (const stage of this.stages) { const element = stage.elementOf(id); if (element) stage.view?.reveal(element); }
+    for (const stage of this.stages) {
+      const element = stage.elementOf(id);
+      if (element) stage.view?.reveal(element);
+    }
     byId("panel-title")?.focus();
   }
 
-  node(name: string): CircuitNode | null { return nodeOf(this, name); }
+  node(name: string): CircuitNode | null {
+    return nodeOf(this, name);
+  }
 
   /** A node of the circuit, or any other node of the model. */
   anyNode(name: string): CircuitNode | null {
@@ -316,13 +405,23 @@ export class App {
     if (!this.source.offline && !payload.live) return new Refused(payload.problem ?? "the model is not loaded");
     const asked = this.source.node(which === "left" ? this.state.circuit : this.state.compare!, name);
     this.details.set(key, asked);
-    asked.then((details) => this.details.set(key, details), (error) => { this.failed(error); this.details.set(key, error as Refused); }).then(() => this.tell());
+    asked
+      .then(
+        (details) => this.details.set(key, details),
+        (error) => {
+          this.failed(error);
+          this.details.set(key, error as Refused);
+        },
+      )
+      .then(() => this.tell());
     return null;
   }
 
   // ---------------------------------------------------------------- touch
 
-  get needsRun(): boolean { return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null; }
+  get needsRun(): boolean {
+    return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null;
+  }
 
   /** Replaces or adds interventions, one undoable step. */
   touch(changes: Intervention[], label: string): void {
@@ -338,7 +437,13 @@ export class App {
     clearTimeout(this.runTimer);
     this.runNumber++; // an answer on its way is to a question that nobody asks any more
     if (!this.payload || this.changed !== null) return;
-    if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.tell(); return; }
+    if (!this.needsRun && !this.watched().length) {
+      this.result = null;
+      this.runTrouble = null;
+      this.running = false;
+      this.tell();
+      return;
+    }
     this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
   }
 
@@ -359,7 +464,14 @@ export class App {
     const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number) as [number, number]] : [];
     try {
       const result = await this.source.run(this.state.circuit, {
-        pair, prompt, patch_prompt: patch, scope: size !== null ? "circuit" : scope, size, interventions: touch, watch: this.watched(), heads: head,
+        pair,
+        prompt,
+        patch_prompt: patch,
+        scope: size !== null ? "circuit" : scope,
+        size,
+        interventions: touch,
+        watch: this.watched(),
+        heads: head,
       });
       if (number !== this.runNumber) return;
       this.result = result;
@@ -395,9 +507,18 @@ export class App {
   private react(state: State, before: State): void {
     const differs = (...keys: (keyof State)[]): boolean => keys.some((key) => state[key] !== before[key]);
     this.writeHash();
-    if (differs("zoom") && Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])) return;
+    if (
+      differs("zoom") &&
+      Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])
+    )
+      return;
     hideTip();
-    if (differs("circuit")) { this.store.past = []; this.store.future = []; void this.open(); return; }
+    if (differs("circuit")) {
+      this.store.past = [];
+      this.store.future = [];
+      void this.open();
+      return;
+    }
     if (differs("compare")) {
       this.other = null;
       this.otherStage?.clear();
@@ -409,8 +530,15 @@ export class App {
     if (!this.payload) return;
     if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw();
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
-    if (differs("touch", "prompt", "patch", "scope", "size", "pair")) { this.result = null; this.run(); }
-    else if (differs("selected") && (this.watched().length || state.selected?.startsWith("head:")) && (this.needsRun || this.watched().length)) this.run();
+    if (differs("touch", "prompt", "patch", "scope", "size", "pair")) {
+      this.result = null;
+      this.run();
+    } else if (
+      differs("selected") &&
+      (this.watched().length || state.selected?.startsWith("head:")) &&
+      (this.needsRun || this.watched().length)
+    )
+      this.run();
     if (differs("size") && state.size !== null) void this.loadCurve();
     this.mark();
     this.tell();
@@ -423,12 +551,20 @@ export class App {
     if (JSON.stringify([saved?.groups ?? [], saved?.names ?? {}]) === JSON.stringify([groups, names])) return;
     const next = { schema_version: 1, circuit: null, groups, names };
     if (this.payload) this.payload.groups = next;
-    this.source.saveGroups(this.state.circuit, next).catch((error) => { this.notice = this.failed(error); this.tell(); });
+    this.source.saveGroups(this.state.circuit, next).catch((error) => {
+      this.notice = this.failed(error);
+      this.tell();
+    });
   }
 }
 
 /** What of a payload the layout needs, without what is left out. */
-export function graphOf(payload: Payload, groups: Group[], out = new Set<string>(), names: Record<string, string> = {}): Graph {
+export function graphOf(
+  payload: Payload,
+  groups: Group[],
+  out = new Set<string>(),
+  names: Record<string, string> = {},
+): Graph {
   const kept = (name: string): boolean => !out.has(name);
   return {
     nodes: payload.nodes.filter((node) => kept(node.name)).map(({ activations: _unused, ...node }) => node),

@@ -20,10 +20,18 @@ import { hideTip, showTip } from "./tip";
 import { captionOf } from "./words";
 
 function showLegend(): void {
-  const line = (name: string): SVGSVGElement => svg("svg", { class: "swatch", width: 30, height: 12, "aria-hidden": "true" }, svg("path", { class: `line key-${name}`, d: "M1 6H29" }));
+  const line = (name: string): SVGSVGElement =>
+    svg(
+      "svg",
+      { class: "swatch", width: 30, height: 12, "aria-hidden": "true" },
+      svg("path", { class: `line key-${name}`, d: "M1 6H29" }),
+    );
   const entry = (mark: SVGSVGElement, words: string): HTMLElement => html("span", { class: "key" }, mark, words);
   byId("legend").replaceChildren(
-    entry(line("pos"), "adds"), entry(line("neg"), "subtracts"), entry(line("lane"), "residual stream"));
+    entry(line("pos"), "adds"),
+    entry(line("neg"), "subtracts"),
+    entry(line("lane"), "residual stream"),
+  );
 }
 
 /** Title and words of what stands in place of the picture; none where there is a picture. */
@@ -31,21 +39,32 @@ function noteOf(app: App): [string, string] | null {
   const { payload } = app;
   if (app.trouble) return ["This circuit cannot be shown", app.trouble];
   if (!payload && app.state.circuit) return ["Opening the circuit…", ""];
-  if (!payload) return ["No circuit here", "Start the viewer with a circuit.json, a run directory, or a folder of runs."];
+  if (!payload)
+    return ["No circuit here", "Start the viewer with a circuit.json, a run directory, or a folder of runs."];
   if (!payload.nodes.length) {
-    return ["This circuit is empty", `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) `
-      + "is met without any circuit: prune again with a lower one."];
+    return [
+      "This circuit is empty",
+      `No node was kept, so there is nothing to draw. A target loss at or above a coin flip (${plain(Math.LN2)}) ` +
+        "is met without any circuit: prune again with a lower one.",
+    ];
   }
   const out = app.leftOut();
-  if (payload.nodes.every((node) => out.has(node.name))) return ["Everything is filtered out", "Lower the importance, or show the hidden nodes again (key /)."];
+  if (payload.nodes.every((node) => out.has(node.name)))
+    return ["Everything is filtered out", "Lower the importance, or show the hidden nodes again (key /)."];
   return null;
 }
 
 /** What is said above the picture, and what can be done about it. */
 function bannerOf(app: App): (HTMLElement | string)[] {
   if (app.changed !== null) {
-    return ["This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
-      html("button", { type: "button", class: "chip-button", id: "reload", onclick: () => void app.reload() }, "Reload")];
+    return [
+      "This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
+      html(
+        "button",
+        { type: "button", class: "chip-button", id: "reload", onclick: () => void app.reload() },
+        "Reload",
+      ),
+    ];
   }
   if (app.payload?.live === false && app.payload.problem) return [`Shown from the file alone: ${app.payload.problem}`];
   return app.notice === null ? [] : [app.notice];
@@ -56,13 +75,24 @@ function showNotes(app: App): void {
   const found = noteOf(app);
   const { instead } = app;
   note.hidden = found === null;
-  note.replaceChildren(...(found ? [html("h2", {}, found[0]), html("p", {}, found[1])] : []),
-    ...(instead ? [html("button", { type: "button", class: "button", id: "instead", onclick: () => app.store.set(opening(instead.id)) }, `Open ${instead.task} as it is now`)] : []));
+  note.replaceChildren(
+    ...(found ? [html("h2", {}, found[0]), html("p", {}, found[1])] : []),
+    ...(instead
+      ? [
+          html(
+            "button",
+            { type: "button", class: "button", id: "instead", onclick: () => app.store.set(opening(instead.id)) },
+            `Open ${instead.task} as it is now`,
+          ),
+        ]
+      : []),
+  );
   const banner = byId("banner");
   const words = bannerOf(app);
   banner.hidden = !words.length;
   banner.replaceChildren(...words);
-  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-zoom], #download")) button.disabled = !app.payload?.nodes.length;
+  for (const button of document.querySelectorAll<HTMLButtonElement>("[data-zoom], #download"))
+    button.disabled = !app.payload?.nodes.length;
 }
 
 function render(app: App): void {
@@ -80,7 +110,10 @@ function render(app: App): void {
 
 function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent): void {
   for (const element of document.querySelectorAll(".link.under")) element.classList.remove("under");
-  if (!id || !(event instanceof PointerEvent)) { hideTip(); return; }
+  if (!id || !(event instanceof PointerEvent)) {
+    hideTip();
+    return;
+  }
   if (/^(edge|link):/.test(id)) {
     const link = app.linkOf(id);
     if (!link) return;
@@ -109,10 +142,16 @@ function showTheme(app: App): void {
 
 // ------------------------------------------------------------------ keys and buttons
 
-function toggle(app: App, drawer: Drawer): void { app.store.set({ drawer: app.state.drawer === drawer ? null : drawer }); }
+function toggle(app: App, drawer: Drawer): void {
+  app.store.set({ drawer: app.state.drawer === drawer ? null : drawer });
+}
 
 function scaleBy(app: App, step: number): void {
-  const known = targetsOf(app, app.state.selected).map((target) => app.state.touch.find((change) => change.target === target.target && change.source === target.source && change.kind === "scale"));
+  const known = targetsOf(app, app.state.selected).map((target) =>
+    app.state.touch.find(
+      (change) => change.target === target.target && change.source === target.source && change.kind === "scale",
+    ),
+  );
   const now = known.find((change) => change)?.factor ?? 1;
   touchSelected(app, "scale", Math.round(10 * (now + step)) / 10);
 }
@@ -120,8 +159,17 @@ function scaleBy(app: App, step: number): void {
 function escape(app: App): void {
   app.hovered = null;
   app.mark();
-  if (app.state.drawer) { const was = document.querySelector<HTMLElement>(`[data-drawer="${app.state.drawer}"]`); app.store.set({ drawer: null }); forgetSearch(app); was?.focus(); return; }
-  if (app.state.wide) { app.store.set({ wide: false }); return; }
+  if (app.state.drawer) {
+    const was = document.querySelector<HTMLElement>(`[data-drawer="${app.state.drawer}"]`);
+    app.store.set({ drawer: null });
+    forgetSearch(app);
+    was?.focus();
+    return;
+  }
+  if (app.state.wide) {
+    app.store.set({ wide: false });
+    return;
+  }
   byId<HTMLDetailsElement>("export").open = false;
   const selected = app.state.selected;
   app.store.set({ selected: null });
@@ -131,7 +179,8 @@ function escape(app: App): void {
 
 function hide(app: App): void {
   const { selected, hidden } = app.state;
-  if (selected && app.node(selected)) app.store.do(`hide ${selected}`, { hidden: [...hidden, selected], selected: null });
+  if (selected && app.node(selected))
+    app.store.do(`hide ${selected}`, { hidden: [...hidden, selected], selected: null });
 }
 
 type Zoom = "in" | "out" | "fit";
@@ -144,14 +193,38 @@ function zoom(stages: Stage[], how: Zoom): void {
 
 function keysOf(app: App): Record<string, () => void> {
   return {
-    "+": () => zoom(app.stages, "in"), "=": () => zoom(app.stages, "in"), "-": () => zoom(app.stages, "out"), "0": () => zoom(app.stages, "fit"),
-    n: () => stepPair(app, 1), p: () => stepPair(app, -1), t: () => toggleOwn(app),
-    1: () => touchSelected(app, "mean"), 2: () => touchSelected(app, "zero"), 3: () => touchSelected(app, "resample"), 4: () => touchSelected(app, "patch"),
-    "[": () => scaleBy(app, -0.5), "]": () => scaleBy(app, 0.5),
-    u: () => app.store.undo(), U: () => app.store.redo(), r: () => { if (app.state.touch.length) app.store.do("reset", { touch: [] }); },
-    s: () => { if (app.payload?.live) app.store.do(app.state.scope === "model" ? "in the circuit alone" : "in the whole model", { scope: app.state.scope === "model" ? "circuit" : "model" }); },
-    x: () => hide(app), g: () => toggle(app, "find"), "/": () => toggle(app, "find"), c: () => toggle(app, "card"), h: () => toggle(app, "history"), "?": () => toggle(app, "help"),
-    m: () => app.store.set({ wide: !app.state.wide }), d: () => app.store.set({ theme: isDark(app) ? "light" : "dark" }),
+    "+": () => zoom(app.stages, "in"),
+    "=": () => zoom(app.stages, "in"),
+    "-": () => zoom(app.stages, "out"),
+    "0": () => zoom(app.stages, "fit"),
+    n: () => stepPair(app, 1),
+    p: () => stepPair(app, -1),
+    t: () => toggleOwn(app),
+    1: () => touchSelected(app, "mean"),
+    2: () => touchSelected(app, "zero"),
+    3: () => touchSelected(app, "resample"),
+    4: () => touchSelected(app, "patch"),
+    "[": () => scaleBy(app, -0.5),
+    "]": () => scaleBy(app, 0.5),
+    u: () => app.store.undo(),
+    U: () => app.store.redo(),
+    r: () => {
+      if (app.state.touch.length) app.store.do("reset", { touch: [] });
+    },
+    s: () => {
+      if (app.payload?.live)
+        app.store.do(app.state.scope === "model" ? "in the circuit alone" : "in the whole model", {
+          scope: app.state.scope === "model" ? "circuit" : "model",
+        });
+    },
+    x: () => hide(app),
+    g: () => toggle(app, "find"),
+    "/": () => toggle(app, "find"),
+    c: () => toggle(app, "card"),
+    h: () => toggle(app, "history"),
+    "?": () => toggle(app, "help"),
+    m: () => app.store.set({ wide: !app.state.wide }),
+    d: () => app.store.set({ theme: isDark(app) ? "light" : "dark" }),
   };
 }
 
@@ -159,7 +232,11 @@ function listen(app: App): void {
   const keys = keysOf(app);
   addEventListener("keydown", (event) => {
     const typing = (event.target as Element).matches?.("textarea, input:not([type=range]), select");
-    if (event.key === "Escape") { if (typing) (event.target as HTMLElement).blur(); escape(app); return; }
+    if (event.key === "Escape") {
+      if (typing) (event.target as HTMLElement).blur();
+      escape(app);
+      return;
+    }
     if (typing || event.altKey) return;
     if (event.ctrlKey || event.metaKey) {
       if (event.key.toLowerCase() !== "z") return;
@@ -176,19 +253,31 @@ function listen(app: App): void {
   const click = (id: string, act: () => void): void => byId(id).addEventListener("click", act);
   for (const button of document.querySelectorAll<HTMLElement>("[data-zoom]")) {
     const box = button.closest(".stage-box")!;
-    button.addEventListener("click", () => zoom(app.stages.filter((stage) => box.contains(stage.box)), button.dataset.zoom as Zoom));
+    button.addEventListener("click", () =>
+      zoom(
+        app.stages.filter((stage) => box.contains(stage.box)),
+        button.dataset.zoom as Zoom,
+      ),
+    );
   }
   click("theme", () => app.store.set({ theme: isDark(app) ? "light" : "dark" }));
-  for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]")) button.addEventListener("click", () => toggle(app, button.dataset.drawer as Drawer));
+  for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]"))
+    button.addEventListener("click", () => toggle(app, button.dataset.drawer as Drawer));
   for (const button of document.querySelectorAll<HTMLElement>("[data-format]")) {
     button.addEventListener("click", () => {
       byId<HTMLDetailsElement>("export").open = false;
       byId("export-trouble").textContent = "";
-      exportAs(app, button.dataset.format as Format).catch((error: Error) => { byId("export-trouble").textContent = error.message; });
+      exportAs(app, button.dataset.format as Format).catch((error: Error) => {
+        byId("export-trouble").textContent = error.message;
+      });
     });
   }
-  byId("circuits").addEventListener("change", (event) => app.store.set(opening((event.target as HTMLSelectElement).value)));
-  byId("compare").addEventListener("change", (event) => app.store.set({ compare: (event.target as HTMLSelectElement).value || null, zoom: null }));
+  byId("circuits").addEventListener("change", (event) =>
+    app.store.set(opening((event.target as HTMLSelectElement).value)),
+  );
+  byId("compare").addEventListener("change", (event) =>
+    app.store.set({ compare: (event.target as HTMLSelectElement).value || null, zoom: null }),
+  );
   byId("end-compare").addEventListener("click", () => app.store.set({ compare: null, zoom: null }));
   system.addEventListener("change", () => app.tell());
 }

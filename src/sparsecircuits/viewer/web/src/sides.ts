@@ -4,10 +4,20 @@ import type { CircuitNode, HeadPatterns, NodeWords, Payload, Prompt, RunPrompt }
 
 export type Which = "left" | "right";
 /** One circuit of those on show; only the left one is run. */
-export interface Side { which: Which; payload: Payload; runs: boolean; compared: boolean }
+export interface Side {
+  which: Which;
+  payload: Payload;
+  runs: boolean;
+  compared: boolean;
+}
 
 /** A prompt on show: as it was recorded, and as it ran last. */
-export interface Shown { tokens: string[]; answer: number | null; recorded: Prompt | null; run: RunPrompt | null }
+export interface Shown {
+  tokens: string[];
+  answer: number | null;
+  recorded: Prompt | null;
+  run: RunPrompt | null;
+}
 
 export function sidesOf(app: App): Side[] {
   const { payload, other } = app;
@@ -19,7 +29,8 @@ export function sidesOf(app: App): Side[] {
 
 export const sameModel = (app: App): boolean => app.other !== null && app.other.model?.id === app.payload?.model?.id;
 
-const nodeIn = (payload: Payload, name: string): CircuitNode | null => payload.nodes.find((node) => node.name === name) ?? null;
+const nodeIn = (payload: Payload, name: string): CircuitNode | null =>
+  payload.nodes.find((node) => node.name === name) ?? null;
 
 /** Whether what is selected by that id can be a part of a side: of another model only that where it was picked. */
 const mayShow = (app: App, side: Side): boolean => !side.compared || sameModel(app) || side.which === app.picked;
@@ -53,8 +64,14 @@ function pairOf<T>(app: App, side: Side, all: T[]): T[] {
 
 export function shownPrompts(app: App, side: Side): Shown[] {
   const result = side.runs ? app.result : null;
-  if (side.runs && app.state.prompt !== null) return (result?.prompts ?? []).map((run) => ({ tokens: run.tokens, answer: null, recorded: null, run }));
-  return pairOf(app, side, side.payload.prompts ?? []).map((each, i) => ({ tokens: each.tokens, answer: each.answer, recorded: each, run: result?.prompts[i] ?? null }));
+  if (side.runs && app.state.prompt !== null)
+    return (result?.prompts ?? []).map((run) => ({ tokens: run.tokens, answer: null, recorded: null, run }));
+  return pairOf(app, side, side.payload.prompts ?? []).map((each, i) => ({
+    tokens: each.tokens,
+    answer: each.answer,
+    recorded: each,
+    run: result?.prompts[i] ?? null,
+  }));
 }
 
 /** Activations of a node on a side's prompts: of the last run where there is one, else as recorded. */
@@ -70,15 +87,24 @@ export function activationsOf(app: App, name: string, side: Side): number[][] | 
 /** All that was recorded of a node on a side: what its colours are scaled by. */
 export const recordedOf = (side: Side, name: string): number[][] => nodeIn(side.payload, name)?.activations ?? [];
 
-export function patternsOf(app: App, id: string, side: Side): { shown: number[][][]; full: number[][][] | null } | null {
+export function patternsOf(
+  app: App,
+  id: string,
+  side: Side,
+): { shown: number[][][]; full: number[][][] | null } | null {
   if (!mayShow(app, side)) return null;
   const [layer, head] = id.slice(5).split(".").map(Number);
-  const of = (all: HeadPatterns[] | undefined): HeadPatterns | undefined => all?.find((each) => each.layer === layer && each.head === head);
+  const of = (all: HeadPatterns[] | undefined): HeadPatterns | undefined =>
+    all?.find((each) => each.layer === layer && each.head === head);
   const run = side.runs && app.needsRun ? of(app.result?.attention) : undefined;
   if (run) return { shown: run.patterns, full: null };
   const recorded = of(side.payload.attention);
   if (!recorded || (side.runs && app.state.prompt !== null)) return null;
-  return { shown: pairOf(app, side, recorded.patterns), full: recorded.patterns_full ? pairOf(app, side, recorded.patterns_full) : null };
+  return {
+    shown: pairOf(app, side, recorded.patterns),
+    full: recorded.patterns_full ? pairOf(app, side, recorded.patterns_full) : null,
+  };
 }
 
-export const titleOfSide = ({ payload, which }: Side): string => `${which === "left" ? "Left" : "Right"}: ${payload.title}`;
+export const titleOfSide = ({ payload, which }: Side): string =>
+  `${which === "left" ? "Left" : "Right"}: ${payload.title}`;

@@ -12,7 +12,9 @@ export class View {
   private readonly behaviour: ZoomBehavior<HTMLElement, unknown>;
   private drawnAt = 1;
   private resting = 0;
-  private readonly watcher = new ResizeObserver(() => { if (!this.touched) this.begin(); });
+  private readonly watcher = new ResizeObserver(() => {
+    if (!this.touched) this.begin();
+  });
   /** The largest scale to begin at: pictures side by side begin at the same. */
   cap = 1.6;
   touched = false;
@@ -25,20 +27,37 @@ export class View {
     private readonly moved: (at: [number, number, number]) => void,
   ) {
     const { width, height, gutter } = layout;
-    picture.setAttribute("viewBox", [-gutter - MARGIN, -MARGIN, width + gutter + 2 * MARGIN, height + 2 * MARGIN].join(" "));
-    this.behaviour = zoom<HTMLElement, unknown>().scaleExtent([0.02, 8]).clickDistance(4)
-      .filter((event) => !event.button && !(event.target as Element).closest("button, input, select") && !this.scrolls(event))
-      .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => { if (event.sourceEvent) this.touched = true; this.apply(); });
+    picture.setAttribute(
+      "viewBox",
+      [-gutter - MARGIN, -MARGIN, width + gutter + 2 * MARGIN, height + 2 * MARGIN].join(" "),
+    );
+    this.behaviour = zoom<HTMLElement, unknown>()
+      .scaleExtent([0.02, 8])
+      .clickDistance(4)
+      .filter(
+        (event) => !event.button && !(event.target as Element).closest("button, input, select") && !this.scrolls(event),
+      )
+      .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => {
+        if (event.sourceEvent) this.touched = true;
+        this.apply();
+      });
     select(box).call(this.behaviour).on("dblclick.zoom", null);
     box.addEventListener("wheel", this.onWheel, { passive: false });
     box.addEventListener("scroll", () => box.scrollTo(0, 0)); // focus must not scroll what zoom places
     this.watcher.observe(box);
   }
 
-  private get now(): { x: number; y: number; k: number } { return zoomTransform(this.box); }
+  private get now(): { x: number; y: number; k: number } {
+    return zoomTransform(this.box);
+  }
 
   /** Stops listening, so that another picture can take this one's place. */
-  close(): void { select(this.box).on(".zoom", null); this.box.removeEventListener("wheel", this.onWheel); clearTimeout(this.resting); this.watcher.disconnect(); }
+  close(): void {
+    select(this.box).on(".zoom", null);
+    this.box.removeEventListener("wheel", this.onWheel);
+    clearTimeout(this.resting);
+    this.watcher.disconnect();
+  }
 
   /** Where the user has moved the picture to; null while it is fitted. */
   get chosen(): [number, number, number] | null {
@@ -56,7 +75,7 @@ export class View {
   private rest(): void {
     const { x, y, k } = this.now;
     this.draw(k);
-    this.layer.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px) scale(1)`; // whole pixels: sharp text
+    this.layer.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px) scale(1)`; // whole pixels
     if (this.touched) this.moved([x, y, k]);
   }
 
@@ -95,11 +114,17 @@ export class View {
   }
 
   /** The scale to begin at: everything, but no smaller than can be read. */
-  get beginning(): number { return Math.min(this.cap, Math.max(this.whole, this.layout.least)); }
+  get beginning(): number {
+    return Math.min(this.cap, Math.max(this.whole, this.layout.least));
+  }
 
-  begin(): void { this.centre(this.beginning); }
+  begin(): void {
+    this.centre(this.beginning);
+  }
 
-  fit(): void { this.centre(this.whole); }
+  fit(): void {
+    this.centre(this.whole);
+  }
 
   /** In the middle; what does not fit begins at its top, and at its left if the answers are in sight there. */
   private centre(k: number): void {
@@ -129,7 +154,8 @@ export class View {
   reveal(element: Element): void {
     const box = this.box.getBoundingClientRect();
     const own = element.getBoundingClientRect();
-    const over = (low: number, high: number, from: number, to: number): number => (low < from + 8 ? from + 8 - low : high > to - 8 ? to - 8 - high : 0);
+    const over = (low: number, high: number, from: number, to: number): number =>
+      low < from + 8 ? from + 8 - low : high > to - 8 ? to - 8 - high : 0;
     const [dx, dy] = [over(own.left, own.right, box.left, box.right), over(own.top, own.bottom, box.top, box.bottom)];
     if (!dx && !dy) return;
     const { k } = this.now;

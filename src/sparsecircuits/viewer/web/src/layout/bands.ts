@@ -9,8 +9,12 @@ const ROW_GAP = 8;
 const HEAD_TOP = 63; // room in a head's box for its label, its pattern and its gate
 const HEAD_PAD = 9;
 const ROWS: Record<string, string> = {
-  "attn.act_in": "reads", heads: "heads", "attn.resid_delta": "writes",
-  "mlp.act_in": "reads", "mlp.post_act": "neurons", "mlp.resid_delta": "writes",
+  "attn.act_in": "reads",
+  heads: "heads",
+  "attn.resid_delta": "writes",
+  "mlp.act_in": "reads",
+  "mlp.post_act": "neurons",
+  "mlp.resid_delta": "writes",
 };
 
 /** Heights of bands, and of what stands in them, by key. */
@@ -19,12 +23,19 @@ type Spot = Pick<Band, "key" | "block" | "title" | "row">;
 
 function bandOrder(graph: Graph, beside: Heights): Spot[] {
   const others = [...beside.keys()].map((key) => Number.parseInt(key, 10));
-  const layers = [...new Set([...graph.nodes.map((node) => node.layer), ...others].filter(isNumber))].sort((a, b) => a - b);
+  const layers = [...new Set([...graph.nodes.map((node) => node.layer), ...others].filter(isNumber))].sort(
+    (a, b) => a - b,
+  );
   const spots: Spot[] = [{ key: "tokens", block: "tokens", title: ["Tokens"], row: "" }];
   for (const layer of layers) {
     for (const [site, row] of Object.entries(ROWS)) {
       const part = site.startsWith("mlp") ? "mlp" : "attn";
-      spots.push({ key: `${layer}.${site}`, block: `${layer}.${part}`, title: [`Layer ${layer}`, part === "mlp" ? "MLP" : "attention"], row });
+      spots.push({
+        key: `${layer}.${site}`,
+        block: `${layer}.${part}`,
+        title: [`Layer ${layer}`, part === "mlp" ? "MLP" : "attention"],
+        row,
+      });
     }
   }
   spots.push({ key: "final", block: "final", title: ["Final read"], row: "" });
@@ -46,12 +57,24 @@ function widthOf(vertex: Vertex, nodeWidth: number): number {
  */
 export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: number | null, beside: Heights): Band[] {
   const nodeWidth = graph.nodes.length > 60 ? 52 : 60;
-  const bands: Band[] = bandOrder(graph, beside).map((spot) => ({ ...spot, items: [], height: NODE_H, unit: NODE_H, rows: 1, index: 0, top: 0, bottom: 0 }));
+  const bands: Band[] = bandOrder(graph, beside).map((spot) => ({
+    ...spot,
+    items: [],
+    height: NODE_H,
+    unit: NODE_H,
+    rows: 1,
+    index: 0,
+    top: 0,
+    bottom: 0,
+  }));
   const byKey = new Map(bands.map((band) => [band.key, band]));
   const heads = new Map<string, Item>();
   for (const vertex of vertices.values()) {
     const band = byKey.get(vertex.bandKey);
-    if (!band) { vertices.delete(vertex.id); continue; }
+    if (!band) {
+      vertices.delete(vertex.id);
+      continue;
+    }
     vertex.w = widthOf(vertex, nodeWidth);
     vertex.h = vertex.kind === "answer" ? ANSWER_H : vertex.caption ? CAPTIONED_H : NODE_H;
     if (!band.key.endsWith(".heads") || vertex.kind === "group") {
@@ -78,7 +101,9 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
     band.height = band.unit;
   }
   for (const head of heads.values()) arrangeHead(head, () => 0);
-  kept.forEach((band, i) => { band.index = i; });
+  kept.forEach((band, i) => {
+    band.index = i;
+  });
   for (const band of kept) {
     if (band.key.endsWith(".heads")) band.height = Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H));
   }
@@ -108,7 +133,8 @@ function wrapWideBands(bands: Band[], room: number): void {
 /** Long rows become several, so that the whole keeps about the shape of a screen. */
 function wrapLongBands(bands: Band[]): void {
   const longest = (most: number): number => {
-    for (const band of bands.filter(stacks)) setRows(band, band.items.length > 14 ? Math.max(2, Math.ceil(band.items.length / most)) : 1);
+    for (const band of bands.filter(stacks))
+      setRows(band, band.items.length > 14 ? Math.max(2, Math.ceil(band.items.length / most)) : 1);
     return bands.reduce((sum, band) => sum + band.height + 40, 0);
   };
   for (let most = 14; most < 400; most += 4) {
@@ -118,8 +144,10 @@ function wrapLongBands(bands: Band[]): void {
 
 /** q and k on the left, v on the right, in rows of a few; `wish` orders the channels inside each group. */
 export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void {
-  const group = (letters: string): Vertex[] => head.vertices.filter((v) => letters.includes(v.letter))
-    .sort((a, b) => letters.indexOf(a.letter) - letters.indexOf(b.letter) || wish(a) - wish(b));
+  const group = (letters: string): Vertex[] =>
+    head.vertices
+      .filter((v) => letters.includes(v.letter))
+      .sort((a, b) => letters.indexOf(a.letter) - letters.indexOf(b.letter) || wish(a) - wish(b));
   const { unit } = head.band;
   let x = 12;
   let deepest = 1;
@@ -131,7 +159,10 @@ export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void 
       const row = Math.floor(i / columns);
       deepest = Math.max(deepest, row + 1);
       if (list.length > 6) vertex.dx = from + (i % columns) * step + step / 2 - 4;
-      else { vertex.dx = x + vertex.w / 2; x += vertex.w + 8; }
+      else {
+        vertex.dx = x + vertex.w / 2;
+        x += vertex.w + 8;
+      }
       vertex.dy = row * (unit + ROW_GAP);
     });
     if (list.length > 6) x = from + columns * step;
@@ -142,7 +173,10 @@ export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void 
   if (left.length) {
     const [from, to] = put(left);
     head.glyph = (from + to) / 2;
-    if (to - from < 56) { x = from + 64; head.glyph = Math.max(head.glyph, from + 20); }
+    if (to - from < 56) {
+      x = from + 64;
+      head.glyph = Math.max(head.glyph, from + 20);
+    }
   } else x += 64;
   x += 8;
   head.gate = right.length ? put(right) : null;
@@ -162,12 +196,16 @@ export function placeY(bands: Band[], gap: number): number {
     band.bottom = y;
   });
   for (const band of bands) {
-    band.items.filter((item) => !item.lane).forEach((item, i) => {
-      for (const vertex of item.vertices) {
-        vertex.y = item.head !== undefined ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
-          : band.bottom - (i % band.rows) * (band.unit + ROW_GAP) - vertex.h / 2;
-      }
-    });
+    band.items
+      .filter((item) => !item.lane)
+      .forEach((item, i) => {
+        for (const vertex of item.vertices) {
+          vertex.y =
+            item.head !== undefined
+              ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
+              : band.bottom - (i % band.rows) * (band.unit + ROW_GAP) - vertex.h / 2;
+        }
+      });
   }
   return y;
 }

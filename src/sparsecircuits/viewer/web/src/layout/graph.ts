@@ -6,35 +6,93 @@ import type { Answer, AnswerWeight, CircuitNode, Edge, EmbeddingWeight, Group, R
 
 export type VertexKind = "node" | "token" | "answer" | "group";
 export type LinkKind = "edge" | "residual" | "embedding" | "logit";
-export interface TokenGroup { id: string; text: string; size: number; entries: EmbeddingWeight[] }
+export interface TokenGroup {
+  id: string;
+  text: string;
+  size: number;
+  entries: EmbeddingWeight[];
+}
 
 export interface Vertex {
-  id: string; kind: VertexKind; bandKey: string; label: string; letter: string;
+  id: string;
+  kind: VertexKind;
+  bandKey: string;
+  label: string;
+  letter: string;
   /** A second line, of what it fires on. */
   caption: string;
-  node?: CircuitNode; answer?: { text: string }; text?: string; entries?: EmbeddingWeight[]; more?: TokenGroup[]; group?: Group;
+  node?: CircuitNode;
+  answer?: { text: string };
+  text?: string;
+  entries?: EmbeddingWeight[];
+  more?: TokenGroup[];
+  group?: Group;
   importance: number;
-  w: number; h: number; dx: number; dy: number; y: number; item: Item;
+  w: number;
+  h: number;
+  dx: number;
+  dy: number;
+  y: number;
+  item: Item;
 }
-export interface Joint { own: End; other: End; weight: number }
+export interface Joint {
+  own: End;
+  other: End;
+  weight: number;
+}
 export interface Item {
-  id: string; band: Band; w: number; x: number; vertices: Vertex[]; lane?: boolean; run?: string;
-  head?: number; layer?: number; h?: number; glyph?: number; gate?: number[] | null;
-  up: Joint[]; down: Joint[];
+  id: string;
+  band: Band;
+  w: number;
+  x: number;
+  vertices: Vertex[];
+  lane?: boolean;
+  run?: string;
+  head?: number;
+  layer?: number;
+  h?: number;
+  glyph?: number;
+  gate?: number[] | null;
+  up: Joint[];
+  down: Joint[];
 }
 export interface Band {
-  key: string; block: string; title: string[]; row: string; items: Item[]; height: number; rows: number;
+  key: string;
+  block: string;
+  title: string[];
+  row: string;
+  items: Item[];
+  height: number;
+  rows: number;
   /** Height of what stands in it. */
   unit: number;
-  index: number; top: number; bottom: number;
+  index: number;
+  top: number;
+  bottom: number;
 }
-export interface End { item: Item; vertex: Vertex | null }
+export interface End {
+  item: Item;
+  vertex: Vertex | null;
+}
 export interface Link {
-  kind: LinkKind; source: string; target: string; weight: number | null; name: string; members: string[];
-  chain: End[]; out: number; in: number;
+  kind: LinkKind;
+  source: string;
+  target: string;
+  weight: number | null;
+  name: string;
+  members: string[];
+  chain: End[];
+  out: number;
+  in: number;
 }
 export interface Layout {
-  vertices: Map<string, Vertex>; bands: Band[]; links: Link[]; width: number; height: number; gutter: number; label: number;
+  vertices: Map<string, Vertex>;
+  bands: Band[];
+  links: Link[];
+  width: number;
+  height: number;
+  gutter: number;
+  label: number;
   /** The smallest scale at which its words can be read; 0 for a circuit that is too large for that. */
   least: number;
   /** Whether the margin has room for what each row holds. */
@@ -62,7 +120,18 @@ function bandKeyOf(node: CircuitNode): string {
 }
 
 function vertex(part: Partial<Vertex> & Pick<Vertex, "id" | "kind" | "bandKey" | "label">): Vertex {
-  return { letter: "", caption: "", importance: 0, w: 0, h: 0, dx: 0, dy: 0, y: 0, item: null as unknown as Item, ...part };
+  return {
+    letter: "",
+    caption: "",
+    importance: 0,
+    w: 0,
+    h: 0,
+    dx: 0,
+    dy: 0,
+    y: 0,
+    item: null as unknown as Item,
+    ...part,
+  };
 }
 
 /** Vertices by id, and which vertex each node is drawn as. A group stands where its first node would. */
@@ -78,18 +147,43 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
       const known = vertices.get(id);
       if (known) known.importance += node.importance ?? 0;
       else {
-        vertices.set(id, vertex({ id, kind: "group", group, bandKey: bandKeyOf(node), label: shorten(group.name, 24), importance: node.importance ?? 0 }));
+        vertices.set(
+          id,
+          vertex({
+            id,
+            kind: "group",
+            group,
+            bandKey: bandKeyOf(node),
+            label: shorten(group.name, 24),
+            importance: node.importance ?? 0,
+          }),
+        );
       }
       continue;
     }
     drawnAs.set(node.name, node.name);
     const letter = /^attn\.[qkv]$/.test(node.site) ? node.site.slice(-1) : "";
     const label = graph.names[node.name] ? shorten(graph.names[node.name], 18) : String(node.index);
-    vertices.set(node.name, vertex({ id: node.name, kind: "node", node, bandKey: bandKeyOf(node), letter, label, caption: graph.captions[node.name] ?? "", importance: node.importance ?? 0 }));
+    vertices.set(
+      node.name,
+      vertex({
+        id: node.name,
+        kind: "node",
+        node,
+        bandKey: bandKeyOf(node),
+        letter,
+        label,
+        caption: graph.captions[node.name] ?? "",
+        importance: node.importance ?? 0,
+      }),
+    );
   }
   graph.answers.forEach((answer, i) => {
     const id = `answer:${i}`;
-    vertices.set(id, vertex({ id, kind: "answer", answer, bandKey: "answers", label: shorten(visible(answer.text), 14) }));
+    vertices.set(
+      id,
+      vertex({ id, kind: "answer", answer, bandKey: "answers", label: shorten(visible(answer.text), 14) }),
+    );
   });
   addTokens(graph, vertices, drawnAs);
   return { vertices, drawnAs };
@@ -109,10 +203,31 @@ function addTokens(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<str
   const ranked = [...tokens.values()].sort((a, b) => b.size - a.size);
   const room = ranked.length > TOKENS_SHOWN ? TOKENS_SHOWN - 1 : ranked.length;
   for (const token of ranked.slice(0, room)) {
-    vertices.set(token.id, vertex({ id: token.id, kind: "token", bandKey: "tokens", label: shorten(visible(token.text), 12), text: token.text, entries: token.entries }));
+    vertices.set(
+      token.id,
+      vertex({
+        id: token.id,
+        kind: "token",
+        bandKey: "tokens",
+        label: shorten(visible(token.text), 12),
+        text: token.text,
+        entries: token.entries,
+      }),
+    );
   }
   const rest = ranked.slice(room);
-  if (rest.length) vertices.set("token:more", vertex({ id: "token:more", kind: "token", bandKey: "tokens", label: `+${rest.length} more`, more: rest, entries: [] }));
+  if (rest.length)
+    vertices.set(
+      "token:more",
+      vertex({
+        id: "token:more",
+        kind: "token",
+        bandKey: "tokens",
+        label: `+${rest.length} more`,
+        more: rest,
+        entries: [],
+      }),
+    );
 }
 
 /** Lines between what is drawn; lines that a group gathers become one, of the largest weight among them. */
@@ -126,7 +241,17 @@ export function makeLinks(graph: Graph, vertices: Map<string, Vertex>, drawnAs: 
     const key = `${kind} ${source} ${target}${merged ? "" : ` ${links.size}`}`;
     const known = links.get(key);
     if (!known) {
-      links.set(key, { kind, source, target, weight, name: `${source} → ${target}`, members: [`${from} → ${to}`], chain: [], out: 0, in: 0 });
+      links.set(key, {
+        kind,
+        source,
+        target,
+        weight,
+        name: `${source} → ${target}`,
+        members: [`${from} → ${to}`],
+        chain: [],
+        out: 0,
+        in: 0,
+      });
       return;
     }
     known.members.push(`${from} → ${to}`);

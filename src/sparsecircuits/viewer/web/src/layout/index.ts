@@ -13,9 +13,16 @@ const GAP = 22;
 const LABEL = 14.5; // margin words, of a picture that is never shown smaller than `LEGIBLE`
 const GUTTER = { alone: 10.2, beside: 6.2 }; // of margin words' size; side by side there is room for layers alone
 
-export interface Window { width: number; height: number }
+export interface Window {
+  width: number;
+  height: number;
+}
 
-interface Stood { vertices: Map<string, Vertex>; drawnAs: Map<string, string>; bands: Band[] }
+interface Stood {
+  vertices: Map<string, Vertex>;
+  drawnAs: Map<string, string>;
+  bands: Band[];
+}
 
 const isLegible = (graph: Graph): boolean => graph.nodes.length <= MOST_LEGIBLE;
 
@@ -33,7 +40,14 @@ function gapBetweenBands(bands: Band[], width: number, window: Window, legible: 
   const solid = bands.reduce((sum, band) => sum + band.height, 0) + 16 * (blocks - 1);
   const share = (height: number): number => (height - solid) / Math.max(1, bands.length - 1);
   if (legible) return Math.min(70, Math.max(21, share(window.height / 1.1)));
-  return Math.min(70, Math.max(24, Math.min(80, width / 30), share(Math.max(window.height / 1.1, ((width + 150) * window.height) / window.width))));
+  return Math.min(
+    70,
+    Math.max(
+      24,
+      Math.min(80, width / 30),
+      share(Math.max(window.height / 1.1, ((width + 150) * window.height) / window.width)),
+    ),
+  );
 }
 
 /** Places everything for a window of that many pixels; beside: another circuit whose layers are to be level. */
@@ -61,5 +75,15 @@ export function layoutGraph(graph: Graph, window: Window, beside: Graph | null =
   const room = (0.86 * window.width) / shown - gutter;
   if (width < room) width = placeX(bands, Math.min(72, (GAP * room) / width));
   spreadPorts(links);
-  return { vertices, bands, links, width, height, gutter, label, least: legible ? LEGIBLE : 0, rowWords: !(legible && beside) };
+  return {
+    vertices,
+    bands,
+    links,
+    width,
+    height,
+    gutter,
+    label,
+    least: legible ? LEGIBLE : 0,
+    rowWords: !(legible && beside),
+  };
 }

@@ -36,7 +36,10 @@ export function connect(links: Link[]): void {
     for (let i = 0; i + 1 < chain.length; i++) {
       const [low, high] = [chain[i], chain[i + 1]];
       if (low.item.band.index >= high.item.band.index) continue;
-      const key = low.item.lane || high.item.lane ? `${(low.vertex ?? low.item).id}|${(high.vertex ?? high.item).id}` : name + kind;
+      const key =
+        low.item.lane || high.item.lane
+          ? `${(low.vertex ?? low.item).id}|${(high.vertex ?? high.item).id}`
+          : name + kind;
       if (seen.has(key)) continue;
       seen.add(key);
       const weight = low.item.lane && high.item.lane ? 6 : kind === "residual" ? 1 : 2;
@@ -112,5 +115,8 @@ export function orderBands(bands: Band[], gap: number): void {
     idle = score < best.score ? 0 : idle + 1;
     if (score < best.score) best = { score, orders: bands.map((band) => [...band.items]) };
   }
-  bands.forEach((band, i) => { band.items = best.orders[i]; pack(band, gap); });
+  bands.forEach((band, i) => {
+    band.items = best.orders[i];
+    pack(band, gap);
+  });
 }

@@ -11,7 +11,9 @@ function start(): Worker | null {
   if (worker !== undefined) return worker;
   try {
     worker = new LayoutWorker();
-    worker.addEventListener("error", () => { worker = null; });
+    worker.addEventListener("error", () => {
+      worker = null;
+    });
   } catch {
     worker = null;
   }
@@ -23,14 +25,23 @@ export async function placeAside(graph: Graph, window: Window, beside: Graph | n
   if (!aside) return layoutGraph(graph, window, beside);
   const number = ++last;
   return new Promise((resolve) => {
-    const here = (): void => { done(); resolve(layoutGraph(graph, window, beside)); };
+    const here = (): void => {
+      done();
+      resolve(layoutGraph(graph, window, beside));
+    };
     const answer = (event: MessageEvent): void => {
       if (event.data.number !== number) return;
-      if (event.data.error) { here(); return; }
+      if (event.data.error) {
+        here();
+        return;
+      }
       done();
       resolve(event.data.layout);
     };
-    const done = (): void => { aside.removeEventListener("message", answer); aside.removeEventListener("error", here); };
+    const done = (): void => {
+      aside.removeEventListener("message", answer);
+      aside.removeEventListener("error", here);
+    };
     aside.addEventListener("message", answer);
     aside.addEventListener("error", here);
     aside.postMessage({ number, graph, window, beside });

@@ -6,33 +6,70 @@ import { cardPanel } from "./card";
 import { findPanel } from "./find";
 import { aboutText } from "./header";
 
-const TITLES: Record<NonNullable<Drawer>, string> = { card: "Faithfulness card", history: "History", help: "Keys", about: "What am I looking at?", find: "Find, filter, group" };
+const TITLES: Record<NonNullable<Drawer>, string> = {
+  card: "Faithfulness card",
+  history: "History",
+  help: "Keys",
+  about: "What am I looking at?",
+  find: "Find, filter, group",
+};
 
 export function showDrawer(app: App): void {
   const drawer = byId("drawer");
   const { drawer: which } = app.state;
   drawer.hidden = which === null;
-  for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]")) button.setAttribute("aria-expanded", String(button.dataset.drawer === which));
-  if (which === null) { drawer.replaceChildren(); delete drawer.dataset.which; return; }
+  for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]"))
+    button.setAttribute("aria-expanded", String(button.dataset.drawer === which));
+  if (which === null) {
+    drawer.replaceChildren();
+    delete drawer.dataset.which;
+    return;
+  }
   const opened = drawer.dataset.which !== which;
-  const typing = document.activeElement instanceof HTMLInputElement && drawer.contains(document.activeElement) ? document.activeElement : null;
-  if (!opened && typing) { // what is being typed stays
+  const typing =
+    document.activeElement instanceof HTMLInputElement && drawer.contains(document.activeElement)
+      ? document.activeElement
+      : null;
+  if (!opened && typing) {
+    // what is being typed stays
     if (typing.id === "find") refreshFind(app);
     return;
   }
   const scrolled = drawer.scrollTop;
   drawer.dataset.which = which;
   drawer.setAttribute("aria-label", TITLES[which]);
-  const content = { card: cardPanel, history: historyPanel, help: helpPanel, about: aboutText, find: findPanel }[which](app);
-  drawer.replaceChildren(html("div", { class: "card-head" }, html("h2", { id: "drawer-title", tabindex: -1 }, TITLES[which]),
-    html("button", { type: "button", class: "icon", "aria-label": "Close", title: "Close (Esc)", onclick: () => app.store.set({ drawer: null }) }, "✕")), ...content);
+  const content = { card: cardPanel, history: historyPanel, help: helpPanel, about: aboutText, find: findPanel }[which](
+    app,
+  );
+  drawer.replaceChildren(
+    html(
+      "div",
+      { class: "card-head" },
+      html("h2", { id: "drawer-title", tabindex: -1 }, TITLES[which]),
+      html(
+        "button",
+        {
+          type: "button",
+          class: "icon",
+          "aria-label": "Close",
+          title: "Close (Esc)",
+          onclick: () => app.store.set({ drawer: null }),
+        },
+        "✕",
+      ),
+    ),
+    ...content,
+  );
   drawer.scrollTop = opened ? 0 : scrolled;
   if (opened) (drawer.querySelector<HTMLElement>("input[type=search]") ?? byId("drawer-title")).focus();
 }
 
 function refreshFind(app: App): void {
   const list = byId("find-results");
-  const next = findPanel(app).flatMap((part) => [...part.querySelectorAll<HTMLElement>("#find-results"), ...(part.id === "find-results" ? [part] : [])])[0];
+  const next = findPanel(app).flatMap((part) => [
+    ...part.querySelectorAll<HTMLElement>("#find-results"),
+    ...(part.id === "find-results" ? [part] : []),
+  ])[0];
   if (list && next) list.replaceWith(next);
 }
 
@@ -40,29 +77,76 @@ function refreshFind(app: App): void {
 
 function historyPanel(app: App): HTMLElement[] {
   const { past, future } = app.store;
-  const row = (label: string, state: string, act: (() => void) | null): HTMLElement => html("li", { class: state },
-    html("button", { type: "button", class: "edge-row", disabled: act === null, onclick: act ?? undefined }, html("span", {}, label), html("span", { class: "edge-note" }, state === "now" ? "now" : state === "ahead" ? "undone" : "")));
-  const steps = past.map((step, i) => row(i === 0 ? "Start" : past[i - 1].label, "", () => { app.store.backTo(i); void step; }));
+  const row = (label: string, state: string, act: (() => void) | null): HTMLElement =>
+    html(
+      "li",
+      { class: state },
+      html(
+        "button",
+        { type: "button", class: "edge-row", disabled: act === null, onclick: act ?? undefined },
+        html("span", {}, label),
+        html("span", { class: "edge-note" }, state === "now" ? "now" : state === "ahead" ? "undone" : ""),
+      ),
+    );
+  const steps = past.map((step, i) =>
+    row(i === 0 ? "Start" : past[i - 1].label, "", () => {
+      app.store.backTo(i);
+      void step;
+    }),
+  );
   const now = row(past.length ? past.at(-1)!.label : "Start", "now", null);
-  const ahead = [...future].reverse().map((step, i) => row(step.label, "ahead", () => { for (let n = 0; n <= i; n++) app.store.redo(); }));
+  const ahead = [...future].reverse().map((step, i) =>
+    row(step.label, "ahead", () => {
+      for (let n = 0; n <= i; n++) app.store.redo();
+    }),
+  );
   const changes = app.state.touch;
   return [
-    html("p", { class: "words" }, changes.length ? `${plural(changes.length, "change")} in force: ${changes.map(keyOf).slice(0, 8).join(", ")}${changes.length > 8 ? "…" : ""}.` : "Nothing is changed now."),
+    html(
+      "p",
+      { class: "words" },
+      changes.length
+        ? `${plural(changes.length, "change")} in force: ` +
+            `${changes.map(keyOf).slice(0, 8).join(", ")}${changes.length > 8 ? "…" : ""}.`
+        : "Nothing is changed now.",
+    ),
     html("ol", { class: "history" }, ...steps, now, ...ahead),
   ];
 }
 
 /** Keys and what they do; the last part is set where that needs the model. */
 const KEYS: [string, string, true?][] = [
-  ["Tab", "into the picture, then to the panes"], ["← ↑ → ↓", "from node to node"], ["Enter", "pin what has the focus"], ["Esc", "close, let go"],
-  ["1", "freeze it at its mean", true], ["2", "set it to zero", true], ["3", "resample it", true], ["4", "patch it from the pair", true],
-  ["[ ]", "scale it down, up", true], ["u  Shift+U", "undo, redo (also Ctrl+Z, Ctrl+Shift+Z)"], ["r", "release everything", true],
-  ["s", "whole model or circuit alone", true], ["x", "leave the node out of the picture"], ["+ − 0", "zoom in, out, show everything"],
-  ["n p", "next, previous pair"], ["t", "type a prompt", true], ["/", "find, filter, group"], ["c", "faithfulness card"], ["h", "history"],
-  ["m", "larger pane"], ["d", "dark or light"], ["?", "these keys"],
+  ["Tab", "into the picture, then to the panes"],
+  ["← ↑ → ↓", "from node to node"],
+  ["Enter", "pin what has the focus"],
+  ["Esc", "close, let go"],
+  ["1", "freeze it at its mean", true],
+  ["2", "set it to zero", true],
+  ["3", "resample it", true],
+  ["4", "patch it from the pair", true],
+  ["[ ]", "scale it down, up", true],
+  ["u  Shift+U", "undo, redo (also Ctrl+Z, Ctrl+Shift+Z)"],
+  ["r", "release everything", true],
+  ["s", "whole model or circuit alone", true],
+  ["x", "leave the node out of the picture"],
+  ["+ − 0", "zoom in, out, show everything"],
+  ["n p", "next, previous pair"],
+  ["t", "type a prompt", true],
+  ["/", "find, filter, group"],
+  ["c", "faithfulness card"],
+  ["h", "history"],
+  ["m", "larger pane"],
+  ["d", "dark or light"],
+  ["?", "these keys"],
 ];
 
 function helpPanel(app: App): HTMLElement[] {
   const keys = KEYS.filter(([, , needsModel]) => !needsModel || app.payload?.live);
-  return [html("ul", { class: "keys" }, keys.map(([key, words]) => html("li", {}, html("kbd", {}, key), html("span", {}, words))))];
+  return [
+    html(
+      "ul",
+      { class: "keys" },
+      keys.map(([key, words]) => html("li", {}, html("kbd", {}, key), html("span", {}, words))),
+    ),
+  ];
 }
