@@ -6,6 +6,7 @@ import { type Which, nodeOf, sameModel, sideFor } from "./sides";
 import { type Marks, type Place, Stage } from "./stage";
 import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
+import { flowOf, withFlow } from "./flow";
 import { captionsOf } from "./words";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
 
@@ -274,7 +275,9 @@ export class App {
       return;
     }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
-    const graph = graphOf(payload, folded, this.leftOut(), this.state.names);
+    const weights = graphOf(payload, folded, this.leftOut(), this.state.names);
+    const flow = flowOf(this);
+    const graph = flow ? withFlow(weights, flow) : weights;
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
     const drawn = await this.stage.show(payload.title, graph, zoom, beside);
     if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, undefined, graph))) this.level();
@@ -482,6 +485,7 @@ export class App {
       this.runTrouble = this.failed(error);
     }
     this.running = false;
+    if (this.state.flow) await this.draw(() => this.stage.view?.chosen ?? null);
     this.tell();
   }
 
@@ -528,7 +532,8 @@ export class App {
       else void this.draw();
     }
     if (!this.payload) return;
-    if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw();
+    const redrawn = differs("hidden", "importance", "groups", "folded", "names", "flow");
+    if (redrawn || (state.flow && differs("pair", "prompt", "touch", "scope", "size"))) void this.draw();
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
     if (differs("touch", "prompt", "patch", "scope", "size", "pair")) {
       this.result = null;
@@ -576,5 +581,6 @@ export function graphOf(
     groups,
     names,
     captions: captionsOf(payload, names),
+    prompt: null,
   };
 }

@@ -2,8 +2,10 @@
 import "./style.css";
 import { embedded, server } from "./api";
 import { App } from "./app";
-import { byId, html, plain, signed, svg } from "./dom";
+import { byId, html, isNumber, plain, signed, svg, visible } from "./dom";
 import { type Format, exportAs, rememberPage } from "./export";
+import { alongLine, flowOf } from "./flow";
+import type { Link } from "./layout/graph";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
 import { showDrawer } from "./panels/drawer";
@@ -19,19 +21,47 @@ import { wordsOf } from "./sides";
 import { hideTip, showTip } from "./tip";
 import { captionOf } from "./words";
 
-function showLegend(): void {
-  const line = (name: string): SVGSVGElement =>
-    svg(
-      "svg",
-      { class: "swatch", width: 30, height: 12, "aria-hidden": "true" },
-      svg("path", { class: `line key-${name}`, d: "M1 6H29" }),
+function showLegend(app: App): void {
+  const swatch = (name: string): SVGSVGElement => {
+    const line = svg("path", { class: `line key-${name}`, d: "M1 6H29" });
+    return svg("svg", { class: "swatch", width: 30, height: 12, "aria-hidden": "true" }, line);
+  };
+  const entry = (name: string, words: string): HTMLElement => html("span", { class: "key" }, swatch(name), words);
+  const choice = (flow: number, words: string, title: string): HTMLElement =>
+    html(
+      "button",
+      {
+        type: "button",
+        role: "radio",
+        "aria-checked": (app.state.prompt === null ? app.state.flow : Math.min(1, app.state.flow)) === flow,
+        title,
+        "data-flow": flow,
+        onclick: () => app.store.set({ flow }),
+      },
+      words,
     );
-  const entry = (mark: SVGSVGElement, words: string): HTMLElement => html("span", { class: "key" }, mark, words);
+  const focused = (document.activeElement as HTMLElement | null)?.dataset?.flow;
+  const known = Boolean(app.payload?.prompts?.length);
   byId("legend").replaceChildren(
-    entry(line("pos"), "adds"),
-    entry(line("neg"), "subtracts"),
-    entry(line("lane"), "residual stream"),
+    known
+      ? html(
+          "div",
+          { class: "segments", role: "radiogroup", "aria-label": "What lines show" },
+          choice(0, "Weights", "A line is as thick as its weight"),
+          ...(app.state.prompt === null ? ["Upper prompt", "Lower prompt"] : ["This prompt"]).map((words, i) =>
+            choice(i + 1, words, "A line is as thick as activation × weight there, at its strongest"),
+          ),
+        )
+      : "",
+    html(
+      "div",
+      { class: "keys-row" },
+      entry("pos", "adds"),
+      entry("neg", "subtracts"),
+      entry("lane", "residual stream"),
+    ),
   );
+  if (focused) document.querySelector<HTMLElement>(`[data-flow="${focused}"]`)?.focus();
 }
 
 /** Title and words of what stands in place of the picture; none where there is a picture. */
@@ -102,10 +132,24 @@ function render(app: App): void {
   showDetails(app);
   showStrip(app);
   showSizes(app);
+  showLegend(app);
   showCompareMenu(app);
   showDrawer(app);
   document.body.classList.toggle("wide", app.state.wide);
   showTheme(app);
+}
+
+const MOST_TOKENS = 5; // in the label of a line
+
+/** Where a line carries most on the prompt on show, token by token. */
+function tokensAlong(app: App, link: Link): string[] {
+  const flow = flowOf(app);
+  const edge = app.payload?.edges.find((each) => each.source === link.source && each.target === link.target);
+  const values = flow && edge && isNumber(edge.weight) ? alongLine(flow, edge.source, edge.weight) : null;
+  if (!flow || !values) return [];
+  const order = values.map((value, place) => ({ value, place })).sort((a, b) => Math.abs(b.value) - Math.abs(a.value));
+  const shown = order.filter(({ value }) => value !== 0).slice(0, MOST_TOKENS);
+  return shown.map(({ value, place }) => `${visible(flow.tokens[place])} ${signed(value)}`);
 }
 
 function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent): void {
@@ -119,7 +163,7 @@ function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent):
     if (!link) return;
     app.stages.map((stage) => stage.drawing?.links.get(link)).forEach((element) => element?.classList.add("under"));
     const words = link.kind === "residual" ? "carried along the residual stream" : signed(link.weight);
-    showTip(event, [`${endName(app, link.source)} → ${endName(app, link.target)}`, words]);
+    showTip(event, [`${endName(app, link.source)} → ${endName(app, link.target)}`, words, ...tokensAlong(app, link)]);
     return;
   }
   const name = app.state.names[id];
@@ -290,7 +334,6 @@ function start(): void {
   app.onHover = (id, event) => onHover(app, id, event);
   app.listen(() => render(app));
   document.body.classList.toggle("comparing", app.state.compare !== null);
-  showLegend();
   listen(app);
   render(app);
   void app.start();

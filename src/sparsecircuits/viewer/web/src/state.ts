@@ -18,6 +18,8 @@ export interface State {
   touch: Intervention[];
   drawer: Drawer;
   wide: boolean;
+  /** What lines are: weights (0), or what flows on the upper (1) or the lower (2) prompt on show. */
+  flow: number;
   theme: "light" | "dark" | null;
   zoom: [number, number, number] | null;
   groups: Group[];
@@ -44,6 +46,7 @@ export const START: State = {
   touch: [],
   drawer: null,
   wide: false,
+  flow: 0,
   theme: null,
   zoom: null,
   groups: [],
@@ -158,6 +161,7 @@ export function toHash(state: State): string {
     found.set("touch", JSON.stringify(state.touch.map((t) => [t.kind, t.target, t.source ?? 0, t.factor ?? 0])));
   put("show", state.drawer);
   put("wide", state.wide ? 1 : 0);
+  put("flow", state.flow);
   put("theme", state.theme);
   if (state.zoom) found.set("zoom", state.zoom.map((n, i) => n.toFixed(i === 2 ? 4 : 1)).join(","));
   return found.toString();
@@ -205,6 +209,7 @@ export function fromHash(hash: string): Partial<State> {
     touch: touches(parsed(found.get("touch"))),
     drawer: oneOf("show", ["card", "history", "help", "about", "find"] as const),
     wide: found.get("wide") === "1",
+    flow: Math.min(2, whole("flow")),
     theme: oneOf("theme", ["light", "dark"] as const),
     zoom: zoom.length === 3 && zoom.every(Number.isFinite) && zoom[2] > 0 ? (zoom as [number, number, number]) : null,
   };

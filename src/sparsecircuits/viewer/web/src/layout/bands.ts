@@ -62,6 +62,7 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
     items: [],
     height: NODE_H,
     unit: NODE_H,
+    fixed: (spot.key === "tokens" || spot.key === "answers") && graph.prompt !== null,
     rows: 1,
     index: 0,
     top: 0,

@@ -64,6 +64,8 @@ export interface Band {
   items: Item[];
   height: number;
   rows: number;
+  /** Whether the order of what stands in it is given. */
+  fixed: boolean;
   /** Height of what stands in it. */
   unit: number;
   index: number;
@@ -108,6 +110,8 @@ export interface Graph {
   answers: Answer[];
   groups: Group[];
   names: Record<string, string>;
+  /** Tokens to draw in order, in place of those with the largest weights. */
+  prompt: string[] | null;
   /** What nodes fire on. */
   captions: Record<string, string>;
 }
@@ -189,8 +193,30 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
   return { vertices, drawnAs };
 }
 
+const tokenAt = (place: number): string => `token:@${place}`;
+
+/** The tokens of a prompt, one for each place. */
+function addPrompt(graph: Graph, prompt: string[], vertices: Map<string, Vertex>): void {
+  prompt.forEach((text, place) => {
+    const id = tokenAt(place);
+    const entries = graph.embedding.filter((entry) => entry.token === text);
+    const label = shorten(visible(text), 12);
+    vertices.set(id, vertex({ id, kind: "token", bandKey: "tokens", label, text, entries }));
+  });
+}
+
+/** Where the embedding of a token stands: once, or at each place of the prompt. */
+function placesOf(entry: EmbeddingWeight, prompt: string[] | null): string[] {
+  if (!prompt) return [`token:${entry.token_id}`];
+  return prompt.flatMap((text, place) => (text === entry.token ? [tokenAt(place)] : []));
+}
+
 /** Tokens with the largest weights first; what does not fit is gathered in one "more" vertex. */
 function addTokens(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<string, string>): void {
+  if (graph.prompt) {
+    addPrompt(graph, graph.prompt, vertices);
+    return;
+  }
   const tokens = new Map<string, TokenGroup>();
   for (const entry of graph.embedding) {
     if (!drawnAs.has(entry.target)) continue;
@@ -258,7 +284,9 @@ export function makeLinks(graph: Graph, vertices: Map<string, Vertex>, drawnAs: 
     if (Math.abs(weight ?? 0) > Math.abs(known.weight ?? 0)) known.weight = weight;
   };
   for (const link of graph.residual) add("residual", link.source, link.target, null);
-  for (const entry of graph.embedding) add("embedding", `token:${entry.token_id}`, entry.target, entry.weight);
+  for (const entry of graph.embedding) {
+    for (const place of placesOf(entry, graph.prompt)) add("embedding", place, entry.target, entry.weight);
+  }
   for (const edge of graph.edges) add("edge", edge.source, edge.target, edge.weight);
   for (const entry of graph.logits) add("logit", entry.source, `answer:${entry.answer}`, entry.weight);
   return [...links.values()];

@@ -106,6 +106,7 @@ export function orderBands(bands: Band[], gap: number): void {
   for (let round = 0; round < 16 && best.score > 0 && idle < 6; round++) {
     const upward = round % 2 === 0;
     for (const band of upward ? bands : [...bands].reverse()) {
+      if (band.fixed) continue;
       const joints = upward ? "down" : "up";
       const wishes = new Map(band.items.map((item) => [item, wishOf(item[joints])?.x ?? item.x]));
       band.items.sort((a, b) => wishes.get(a)! - wishes.get(b)!);

@@ -113,7 +113,18 @@ function edgePanel(app: App, id: string): Parts {
     app.state.selected === id ? touchButtons(app, id) : null,
     link.kind === "residual"
       ? null
-      : html("dl", { class: "facts" }, fact(many ? "largest weight" : "weight", signed(link.weight))),
+      : html(
+          "dl",
+          { class: "facts" },
+          fact(
+            app.state.flow && link.kind !== "embedding"
+              ? "activation × weight, at its strongest"
+              : many
+                ? "largest weight"
+                : "weight",
+            signed(link.weight),
+          ),
+        ),
     html("section", { class: "edges" }, html("h3", {}, "Ends"), endRows(app, [link.source, link.target])),
     many
       ? html(

@@ -101,6 +101,7 @@ export function linkList(app: App, title: string, links: Link[], side: "source" 
 
 export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
   const kind = kindOf(node);
+  const along = app.state.flow ? " (activation × weight, at its strongest)" : "";
   const payload = sideFor(app, node.name)?.payload;
   const ablation = payload?.summary?.ablation ?? "mean";
   const inside = app.node(node.name) !== null;
@@ -129,8 +130,8 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
     ),
     description(app, node.name),
     ...onPrompts(app, node.name),
-    linkList(app, "Comes from", incoming, "source"),
-    linkList(app, "Goes to", outgoing, "target"),
+    linkList(app, `Comes from${along}`, incoming, "source"),
+    linkList(app, `Goes to${along}`, outgoing, "target"),
     gateNote(app, node),
     ...detailParts(app, node, details),
   ];
