@@ -15,6 +15,8 @@ PYTEST := -m pytest -n auto --maxprocesses 4 --dist loadfile --no-loadscope-reor
 # In two processes, since each compiles on one core.
 compile = $(1)/python -c "from sparsecircuits.kernels import warm_up; warm_up('$(2)')"
 WARM_UP = $(call compile,$(1),dense) & dense=$$!; $(call compile,$(1),held) && wait $$dense
+# The sources of the viewer's page; checking them needs npm, which a machine that only runs the package may lack.
+WEB := src/sparsecircuits/viewer/web
 # Set by the environment of a run without a screen; `make quickstart OPEN=--no-open` does the same.
 OPEN ?=
 
@@ -72,16 +74,20 @@ lint: $(VENV)/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+	$(BIN)/python docs/make_types.py --check
+	@command -v npm >/dev/null || { echo "no npm found: the page's sources are not checked"; exit 0; }; \
+	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error && npm run --silent lint
 
 format: $(VENV)/.dev ## Put format and style right
 	$(BIN)/ruff format .
 	$(BIN)/ruff check --fix .
+	@! command -v npm >/dev/null || (cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error && npm run --silent format)
 
 bench: $(VENV)/.runtime ## Time the kernels and the training step against their baselines
 	$(BIN)/sparsecircuits bench
 
 page: ## Build the viewer's page from src/sparsecircuits/viewer/web (needs npm)
-	cd src/sparsecircuits/viewer/web && npm install --no-save --no-audit --no-fund && npm run build
+	cd $(WEB) && npm install --no-save --no-audit --no-fund && npm run build
 
 docs: $(VENV)/.dev ## Write what is generated from the program: docs/help.md, and the types of the viewer's page
 	$(BIN)/python docs/make_help.py

@@ -16,16 +16,17 @@ from pathlib import Path
 
 import sparsecircuits as sc
 from sparsecircuits.interop.circuit_files import circuit_files
-from sparsecircuits.viewer.server import serve
+from sparsecircuits.viewer.library import Library
+from sparsecircuits.viewer.server import ViewerServer
 
 KINDS = ("mean", "zero", "resample", "patch")
 
 
-def ask(url: str, body: dict) -> float:
+def ask(url: str, circuit: str, body: dict) -> float:
     """Milliseconds that a POST of JSON takes."""
     host = url.rstrip("/")
     headers = {"Content-Type": "application/json", "Origin": host}
-    request = urllib.request.Request(f"{host}/api/circuits/0/run", json.dumps(body).encode(), headers)
+    request = urllib.request.Request(f"{host}/api/circuits/{circuit}/run", json.dumps(body).encode(), headers)
     began = time.perf_counter()
     with urllib.request.urlopen(request) as answer:
         json.load(answer)
@@ -35,15 +36,17 @@ def ask(url: str, body: dict) -> float:
 def main(run: Path) -> None:
     """Serve, ask, print."""
     paths = circuit_files(run)
-    server = serve(paths)
+    library = Library(paths)
+    server = ViewerServer(library)
+    first = library.list()[0].id
     nodes, took = sc.Circuit.load(paths[0]).node_names, []
     try:
         for scope in ("model", "circuit"):
-            ask(server.url, {"pair": 0, "scope": scope, "interventions": []})
+            ask(server.url, first, {"pair": 0, "scope": scope, "interventions": []})
             for node in nodes:
                 for kind in KINDS:
                     change = {"kind": kind, "target": node}
-                    took.append(ask(server.url, {"pair": 0, "scope": scope, "interventions": [change]}))
+                    took.append(ask(server.url, first, {"pair": 0, "scope": scope, "interventions": [change]}))
     finally:
         server.close()
     took.sort()

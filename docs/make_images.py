@@ -50,7 +50,7 @@ def act(page: Any, name: str, important: str) -> None:
         page.keyboard.press("4")
         page.wait_for_selector("#loss-line")
     if name == "compare":
-        page.select_option("#compare", "1")
+        page.select_option("#compare", index=1)
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
 
 
@@ -61,13 +61,15 @@ def shoot(url: str, important: str) -> None:
     if browser_path is None:
         sys.exit("no Chromium found: install the package chromium")
     shots = [("circuit", "light", ""), ("circuit-dark", "dark", ""), ("node", "light", ""), ("touch", "light", "")]
-    shots += [("compare", "light", ""), ("error", "light", "#circuit=2")]
+    shots += [("compare", "light", ""), ("error", "light", "")]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
         for name, scheme, fragment in shots:
             view = {"width": 1280, "height": 720}
             page = browser.new_page(viewport=view, color_scheme=scheme, device_scale_factor=1.5)  # type: ignore[arg-type]
             page.goto(url + fragment)
+            if name == "error":
+                page.select_option("#circuits", index=2)
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
             act(page, name, important)
             page.wait_for_timeout(900)

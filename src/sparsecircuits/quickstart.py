@@ -112,8 +112,7 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
     from sparsecircuits.data import Tokenizer, prepare_tokens
     from sparsecircuits.faithfulness.report import save_with_card
     from sparsecircuits.training.loop import require_room, train
-    from sparsecircuits.viewer.payload import picture_payload
-    from sparsecircuits.viewer.picture import write_picture
+    from sparsecircuits.viewer.offline import write_offline
 
     require_room(config, work)
     say(f"1/4  corpus: the Python standard library and generated simple Python ({config.data})")
@@ -135,7 +134,7 @@ def _work(work: Path, name: str, config: TrainConfig, progress: Progress, say: C
     task, circuit = _found(model, config.seed, tokens.train, progress, say)
     say("4/4  drawing")
     path = save_with_card(model, task, circuit, circuits_folder(work))
-    write_picture(page_path(path), picture_payload(model, circuit, task))
+    write_offline(page_path(path), path, model, circuit, task)
     assert circuit.losses is not None
     return {
         "task": task.name,

@@ -1,5 +1,6 @@
 """The faithfulness card: known answers, planted faults, nulls, and numbers that recompute elsewhere."""
 
+import itertools
 import json
 import math
 import re
@@ -16,6 +17,8 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.descriptions import f1
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.card import Report
+from sparsecircuits.faithfulness.card.page import to_html
+from sparsecircuits.faithfulness.card.svg import Plot
 from sparsecircuits.faithfulness.card.verdict import CHECKS, judge, warnings
 from sparsecircuits.faithfulness.measures.corpus import transfer
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
@@ -354,3 +357,25 @@ def test_a_corpus_without_places_is_an_error(true, tmp_path):
     (tmp_path / "a.py").write_text("x = 1\n")
     with pytest.raises(sc.UserError, match="no place for each answer"):
         sc.faithfulness(*true, corpus=tmp_path)
+
+
+def test_the_page_says_the_verdict_before_the_plots(card):
+    text = to_html(card)
+    assert text.index("Verdict:") < text.index("<svg") < text.index("<table")
+    for words in ("circuit alone", "circuit removed", "whole model", "nulls"):
+        assert f">{words}</text>" in text
+
+
+def test_a_bar_that_is_longer_than_the_axis_says_so():
+    plot = Plot("losses", "what runs", "nats", (0, 2), (0, 1))
+    plot.bar(0, 1, 0.5, "dot", "short")
+    plot.bar(1, 2, 23.0, "dot", "long")
+    assert re.findall(r'class="clipped"[^>]*>([^<]*)<', plot.svg()) == ["▲ 23"]
+
+
+def test_words_of_levels_do_not_lie_over_each_other():
+    plot = Plot("losses", "what runs", "nats", (0, 1), (0, 1))
+    for value in (0.70, 0.69, 0.68):
+        plot.level(value, f"{value}")
+    heights = sorted(float(y) for y in re.findall(r'class="note"[^>]* y="([\d.]+)"', plot.svg()))
+    assert all(b - a >= 11 for a, b in itertools.pairwise(heights))

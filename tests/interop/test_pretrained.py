@@ -137,8 +137,8 @@ def test_what_ships_is_what_the_manifest_says(entry):
         assert (len(circuit.nodes), len(circuit.edges)) == (known.nodes, known.edges)
         assert circuit.model_name == entry.name
     library = Library(circuit_files(folder))
-    for identifier in library.entries:
-        card = library.card(identifier)  # raises where it cannot be shown
+    for record in library.list():
+        card = library.card(record.id)  # raises where it cannot be shown
         assert card is not None
         assert card.model_name == entry.name
     best = min(entry.tasks, key=lambda name: entry.tasks[name][1])

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from circuit_ids import with_ids
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.descriptions import describe
@@ -47,7 +48,7 @@ class Visit:
     """Opens pages of the viewer; what they log is kept."""
 
     browser: Any
-    url: str
+    server: ViewerServer
     contexts: list[Any] = field(default_factory=list)
     troubles: list[str] = field(default_factory=list)
     requests: list[str] = field(default_factory=list)
@@ -60,7 +61,7 @@ class Visit:
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.troubles.append(str(error)))
-        page.goto(self.url + fragment)
+        page.goto(self.server.url + with_ids(fragment, "#circuit=", self.server))  # `#circuit=1` means the second
         page.wait_for_selector("#picture .vertex")
         if live:
             page.wait_for_selector(".vertex.token", timeout=60_000)
@@ -69,7 +70,7 @@ class Visit:
 
 @pytest.fixture
 def visit(browser: Any, viewer: ViewerServer) -> Iterator[Callable[..., Any]]:
-    opened = Visit(browser, viewer.url)
+    opened = Visit(browser, viewer)
     yield opened
     for context in opened.contexts:
         context.close()

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from circuit_ids import payload_of
 from test_server import ask
 
 import sparsecircuits as sc
@@ -170,7 +171,7 @@ def test_what_the_model_and_the_file_itself_contradict(
     path.write_text(json.dumps(raw))
     library = Library([path], run_dir)
     try:
-        payload = library.payload("0")
+        payload = library.payload(library.list()[0].id)
         assert payload.live is False
         found = payload.problem
     except sc.UserError as error:
@@ -183,7 +184,7 @@ import sys
 from pathlib import Path
 from sparsecircuits.viewer.library import Library
 library = Library([Path(sys.argv[1])])
-assert library.payload("0", quick=True).nodes and library.list()[0].problem is None
+assert library.payload(library.list()[0].id, quick=True).nodes and library.list()[0].problem is None
 assert "torch" not in sys.modules
 """
 
@@ -220,7 +221,7 @@ def test_a_bad_card_is_told_and_not_shown(run_dir: Path, tmp_path: Path, text: s
     path = tmp_path / "circuit.json"
     path.write_text(circuit_files(run_dir)[0].read_text())
     path.with_name("report.json").write_text(text)
-    payload = Library([path]).payload("0")
+    payload = payload_of(path)
     assert payload.card is None
     assert words in payload.card_problem
     with pytest.raises(sc.UserError, match=words):
@@ -231,14 +232,15 @@ def test_the_card_of_another_circuit_is_told(run_dir: Path, tmp_path: Path) -> N
     first, second = circuit_files(run_dir)[:2]
     (tmp_path / "circuit.json").write_text(second.read_text())
     (tmp_path / "report.json").write_text(first.with_name("report.json").read_text())
-    assert "another circuit" in Library([tmp_path / "circuit.json"]).payload("0").card_problem
-    assert Library([first]).payload("0").card["n_nodes"] == 7
+    assert "another circuit" in payload_of(tmp_path / "circuit.json").card_problem
+    assert payload_of(first).card is not None
 
 
 @pytest.mark.parametrize("text", [*DEEP.values(), "[]", '{"names": {"a": 1e999}}', '{"names": 5}'])
-def test_bad_groups_are_none(run_dir: Path, tmp_path: Path, text: str) -> None:
+def test_bad_groups_are_none_and_told(run_dir: Path, tmp_path: Path, text: str) -> None:
     path = tmp_path / "circuit.json"
     path.write_text(circuit_files(run_dir)[0].read_text())
     path.with_name("circuit.groups.json").write_text(text)
-    payload = Library([path]).payload("0", quick=True).model_dump(mode="json")
-    assert payload["groups"] == {"schema_version": 1, "groups": [], "names": {}}
+    payload = payload_of(path, quick=True).model_dump(mode="json")
+    assert payload["groups"] == {"schema_version": 1, "circuit": None, "groups": [], "names": {}}
+    assert payload["groups_problem"]

@@ -6,12 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from circuit_ids import payload_of
 from pydantic import ValidationError
 from sample_payload import quote_payload, random_payload
 from test_server import ask
 
 from sparsecircuits.interop.circuit_files import circuit_files
-from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.schema import CircuitList, Curve, NodeDetails, Payload, RunResult
 from sparsecircuits.viewer.sent import Sent
 from sparsecircuits.viewer.server import ViewerServer, serve
@@ -48,7 +48,7 @@ def test_what_the_server_answers_is_of_its_model(
 
 
 def test_a_picture_of_the_file_alone_says_what_is_known_and_what_is_not(run_dir: Path) -> None:
-    payload = Library([circuit_files(run_dir)[0]]).payload("0", quick=True).model_dump(mode="json")
+    payload = payload_of(circuit_files(run_dir)[0], quick=True).model_dump(mode="json")
     assert payload["live"] is None
     assert not {"prompts", "attention", "problem", "card", "details"} & payload.keys()
     assert payload["model"].keys() == {"name", "id"}

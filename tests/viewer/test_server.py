@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 import torch
+from circuit_ids import with_ids
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.run_with import answer_logits, run_with
@@ -30,7 +31,9 @@ from sparsecircuits.viewer.server import ViewerServer, listening_socket, serve
 def ask(
     server: ViewerServer, path: str, body: Any = None, method: str | None = None, **headers: str
 ) -> tuple[int, str, dict[str, str]]:
-    """Status, text and headers of a request that is sent as it stands."""
+    """Status, text and headers of a request that is sent as it stands, but for the circuit's id: a number means the
+    circuit in that place."""
+    path = with_ids(path, "^/api/circuits/", server)
     connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=120)
     data = body if body is None or isinstance(body, bytes) else json.dumps(body).encode()
     sent = {"Content-Type": "application/json"} if body is not None else {}
@@ -85,7 +88,7 @@ def test_pages_and_headers(viewer: ViewerServer) -> None:
 )
 def test_traversal_finds_nothing(viewer: ViewerServer, path: str) -> None:
     status, text, _ = ask(viewer, path)
-    assert status in (404, 422)
+    assert status in (404, 409, 422)
     assert "root:" not in text
 
 
@@ -285,13 +288,19 @@ def test_groups_are_not_saved_among_models_that_ship(
 
 
 def test_groups_are_saved_beside_the_circuit(viewer: ViewerServer, run_dir: Path) -> None:
-    groups = {"schema_version": 1, "groups": [{"name": "detector", "nodes": ["0.mlp.post_act.5"]}], "names": {}}
-    assert ask(viewer, "/api/circuits/1/groups", groups)[0] == 200
+    of = sc.Circuit.load(circuit_files(run_dir)[1]).checksum()
+    groups = {
+        "schema_version": 1,
+        "circuit": of,
+        "groups": [{"name": "detector", "nodes": ["0.mlp.post_act.5"]}],
+        "names": {},
+    }
+    assert ask(viewer, "/api/circuits/1/groups", {**groups, "circuit": None})[0] == 200
     sidecar = circuit_files(run_dir)[1].with_name("circuit.groups.json")
     assert json.loads(sidecar.read_text()) == groups
     assert json.loads(ask(viewer, "/api/circuits/1?quick=1")[1])["groups"] == groups
     assert ask(viewer, "/api/circuits/1/groups", {"groups": [{"name": "", "nodes": []}]})[0] == 422
-    assert ask(viewer, "/api/circuits/%2e%2e/groups", groups)[0] in (404, 422)
+    assert ask(viewer, "/api/circuits/%2e%2e/groups", groups)[0] in (404, 409)
     sidecar.unlink()
 
 

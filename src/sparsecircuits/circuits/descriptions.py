@@ -1,12 +1,15 @@
 """What each node of a circuit fires on, in words: computed, not invented."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from pydantic import BaseModel, ConfigDict
 
 from sparsecircuits.circuits.circuit import Bound
+from sparsecircuits.circuits.rules import Place, Rule
 from sparsecircuits.models.names import split_node
 from sparsecircuits.nodes.donors import Matched
 from sparsecircuits.nodes.recording import recordings
@@ -46,27 +49,41 @@ class Description(BaseModel):
     recall: float | None
     """Share of what the words name, on held-out prompts, where it fires."""
     top_tokens: tuple[str, ...]
+    rule: Rule | None = None
+    """None where there is none; descriptions of earlier versions lack it."""
 
 
 @dataclass(frozen=True)
-class _Rule:
-    words: str
+class _Tried:
+    rule: Rule
     holds: np.ndarray
     """bool [n, T] on the prompts that rules are chosen on."""
     again: np.ndarray
     """The same on held-out prompts."""
 
 
-def describe(bound: Bound, task: Task, *, pairs: int = 64, seed: int = 0) -> list[Description]:
+def describe(
+    bound: Bound,
+    task: Task,
+    *,
+    pairs: int = 64,
+    seed: int = 0,
+    lock: Callable[[], AbstractContextManager[Any]] = nullcontext,
+) -> list[Description]:
     """For each node, the rule among some that fits best when it fires.
 
     Rules name tokens (up to four, those with the most extreme activations), the place where the two prompts of a
     pair differ, what comes from there on, and the last token, each of either answer's prompts or of both. Rule,
     threshold and direction are chosen by F1 on training prompts; precision and
-    recall are of held-out prompts. Both between 0 and 1.
+    recall are of held-out prompts. Both between 0 and 1. lock: entered for each time that the model runs.
     """
     learn, test = (task.encode(task.draw(split, pairs, seed)) for split in ("train", "held_out"))
-    here, there = (activations(bound, batch, alone=False) for batch in (learn, test))
+
+    def seen(batch: PairBatch) -> dict[str, np.ndarray]:
+        with lock():
+            return activations(bound, batch, alone=False)
+
+    here, there = seen(learn), seen(test)
     shared = _prompt_rules(learn, test, task.answers)
     return [
         _described(name, here[name], there[name], learn, test, shared, task)
@@ -74,24 +91,24 @@ def describe(bound: Bound, task: Task, *, pairs: int = 64, seed: int = 0) -> lis
     ]
 
 
-def _prompt_rules(learn: PairBatch, test: PairBatch, answers: tuple[str, str]) -> list[_Rule]:
+def _prompt_rules(learn: PairBatch, test: PairBatch, answers: tuple[str, str]) -> list[_Tried]:
     """Rules about places of prompts."""
 
-    def parts(batch: PairBatch) -> dict[str, np.ndarray]:
+    def parts(batch: PairBatch) -> dict[Place, np.ndarray]:
         place = np.arange(batch.tokens.shape[1])[None]
         start, last = Matched.of(batch).contrast[:, None], batch.last[:, None]
         return {
-            "the token where the prompts of a pair differ": (place == start) & (place <= last),
-            "every token from where the prompts of a pair differ": (place >= start) & (place <= last),
-            "the last token": place == last,
+            "difference": (place == start) & (place <= last),
+            "onwards": (place >= start) & (place <= last),
+            "last": place == last,
         }
 
     here, there, rules = parts(learn), parts(test), []
-    for words in here:
-        rules.append(_Rule(words, here[words], there[words]))
+    for place in here:
+        rules.append(_Tried(Rule(place=place), here[place], there[place]))
         for side, answer in enumerate(answers):
-            masks = (m[words] & (b.correct == side)[:, None] for m, b in ((here, learn), (there, test)))
-            rules.append(_Rule(f"{words}, if {answer!r} is right", *masks))
+            masks = (m[place] & (b.correct == side)[:, None] for m, b in ((here, learn), (there, test)))
+            rules.append(_Tried(Rule(place=place, answer=answer), *masks))
     return rules
 
 
@@ -101,7 +118,7 @@ def _described(
     again: np.ndarray,
     learn: PairBatch,
     test: PairBatch,
-    shared: list[_Rule],
+    shared: list[_Tried],
     task: Task,
 ) -> Description:
     real, real_again = np.isfinite(x), np.isfinite(again)
@@ -121,18 +138,18 @@ def _described(
             fires = real & ((x >= threshold) if above else (x < threshold))
             if fires.sum() * 2 > real.sum():
                 continue  # firing is the exception
-            for rule in rules:
-                value = f1(fires, rule.holds & real)
+            for tried in rules:
+                value = f1(fires, tried.holds & real)
                 if value > score + 1e-9:
-                    best, score = (above, threshold, rule, top), value
+                    best, score = (above, threshold, tried, top), value
     if best is None:
         words = "has no direction in which it fires on less than half of the tokens"
         return Description(
             name=name, words=words, threshold=None, above=True, precision=None, recall=None, top_tokens=()
         )
-    above, threshold, rule, top = best
+    above, threshold, tried, top = best
     fires = real_again & ((again >= threshold) if above else (again < threshold))
-    named = rule.again & real_again
+    named = tried.again & real_again
     precision, recall = _ratio(fires & named, fires), _ratio(fires & named, named)
     shown = ", ".join(
         f"{kind} {value:.2f}" for kind, value in (("precision", precision), ("recall", recall)) if value is not None
@@ -140,12 +157,13 @@ def _described(
     verb = f"is {'at or above' if above else 'below'} {threshold:.3g} on"
     return Description(
         name=name,
-        words=f"{verb} {rule.words} ({shown or 'never'} on held-out prompts)",
+        words=f"{verb} {tried.rule.words} ({shown or 'never'} on held-out prompts)",
         threshold=threshold,
         above=above,
         precision=precision,
         recall=recall,
         top_tokens=tuple(task.require_tokenizer().token(token) for token in top),
+        rule=tried.rule,
     )
 
 
@@ -157,11 +175,11 @@ def _top_tokens(x: np.ndarray, batch: PairBatch) -> list[int]:
     return [int(ids[place]) for place in means.argsort(kind="stable")[::-1][:MOST_TOKENS]]
 
 
-def _token_rules(top: list[int], learn: PairBatch, test: PairBatch, task: Task) -> Iterator[_Rule]:
+def _token_rules(top: list[int], learn: PairBatch, test: PairBatch, task: Task) -> Iterator[_Tried]:
+    names = [task.require_tokenizer().token(token) for token in top]
     for count in range(1, len(top) + 1):
-        names = ", ".join(repr(task.require_tokenizer().token(token)) for token in top[:count])
-        yield _Rule(
-            f"the token{'s' * (count > 1)} {names}",
+        yield _Tried(
+            Rule(tokens=tuple(names[:count])),
             np.isin(learn.tokens, top[:count]),
             np.isin(test.tokens, top[:count]),
         )

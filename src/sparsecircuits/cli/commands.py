@@ -2,6 +2,7 @@
 
 import contextlib
 import functools
+import shlex
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -37,6 +38,7 @@ def quickstart(command: args.Quickstart) -> None:
 
         _print_circuit(Circuit.load(result["circuit"]))
         print_text(f"\nrun      {result['run']}\ncircuit  {result['circuit']}\npicture  {result['page']}")
+        print_text(f"\nto run it, change it and watch the answers:\n  {_view_line(Path(result['run']))}")
     if command.open:
         _open_browser(Path(result["page"]).resolve().as_uri())
 
@@ -173,12 +175,27 @@ def prune(command: args.Prune) -> None:
         print_json({"circuits": shown, **(more if written else {})})
         return
     _print_found(found, command)
+    if any("path" in record for record in found):
+        print_text(f"\nto look at what was found:\n  {_view_of(found, command)}")
     for mean in summary(curves, command.target_loss) if written else []:
         edges = mean["geometric_mean_edges"]
         if edges is not None:
             print_text(f"{mean['model']}: geometric mean of edges over {len(mean['tasks'])} tasks: {edges:.3g}")
     for path in [record["path"] for record in found if "path" in record] + written:
         print_text(str(path))
+
+
+def _view_line(path: Path, model: Path | None = None) -> str:
+    """The command that shows what lies at a path, ready to be typed. model: where it is not around the circuit."""
+    return shlex.join(["sparsecircuits", "view", str(path), *(["--model", str(model)] if model else [])])
+
+
+def _view_of(found: list[dict[str, Any]], command: args.Prune) -> str:
+    """The command that shows what was pruned: the circuit, or where all of a model are."""
+    paths = [Path(record["path"]) for record in found if "path" in record]
+    if command.out is None:
+        return _view_line(paths[0] if len(paths) == 1 else command.model)
+    return _view_line(paths[0] if len(paths) == 1 else command.out, None if command.beside else command.model)
 
 
 def _print_found(found: list[dict[str, Any]], command: args.Prune) -> None:

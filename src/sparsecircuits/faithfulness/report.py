@@ -56,8 +56,8 @@ def faithfulness(
 ) -> Report:
     """Measure a circuit on the held-out split.
 
-    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation,
-    descriptions and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
+    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation
+    and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
     prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
     many times.
 
@@ -134,6 +134,8 @@ def _quick(
     tell(0.1, "leaving out one at a time")
     gained = _gained(losses)
     minimal = necessity.minimality(bound, small, gained=gained, most=40 if full else 20, edges=full)
+    tell(0.18, "nodes in words")
+    described = tuple(describe(bound, task, seed=seed))
     tell(0.2, "attention and activations")
     found, reasons = verdict.judge(circuit, losses, None)
     return Report(
@@ -143,6 +145,7 @@ def _quick(
         task=circuit.task,
         model_name=circuit.model_name,
         model_id=circuit.model_id,
+        circuit=circuit.checksum(),
         ablation=circuit.ablation,
         n_nodes=len(circuit.nodes),
         n_edges=len(circuit.edges),
@@ -162,6 +165,7 @@ def _quick(
         internals=likeness.internals(bound, small),
         constants=constants(bound, small),
         splits=tuple(context.splits(bound, task, fair.full, pairs=SMALL_PAIRS if full else 32, seed=seed)),
+        descriptions=described,
         prompts=PromptLosses(circuit=tuple(by_prompt["circuit"].tolist()), full=tuple(by_prompt["full"].tolist())),
     )
 
@@ -203,11 +207,10 @@ def _full(
     diluted_with, rows = context.dilution(bound, task, fair.full, seed=seed)
     queries = context.constant_queries(bound, fair.full, small, gained=gained)
     card = _with(card, dilution_of=diluted_with, dilution=tuple(rows), constant_queries=tuple(queries))
-    tell(0.42, "nodes in two values and in words")
+    tell(0.42, "nodes in two values")
     if 0 < len(circuit.nodes) <= MOST_NODES:
         learn = task.encode(task.draw("train", SMALL_PAIRS, seed))
         card = _with(card, binarised=binarise(bound, learn, small, seed=seed))
-    card = _with(card, descriptions=tuple(describe(bound, task, seed=seed)))
     if verdict.needless(circuit, card.losses):  # a null cannot be smaller than nothing
         return card
     shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731

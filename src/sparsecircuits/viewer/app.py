@@ -12,14 +12,14 @@ from starlette.exceptions import HTTPException
 from sparsecircuits.errors import UserError
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.guard import Guard
-from sparsecircuits.viewer.library import Library
+from sparsecircuits.viewer.library import Changed, Library
 from sparsecircuits.viewer.picture import page_name, render_html, render_shell
 from sparsecircuits.viewer.requests import RunRequest
-from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved
+from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved, Words
 from sparsecircuits.viewer.sent import Sent
 
 STATIC = {"app.js": "text/javascript; charset=utf-8", "app.css": "text/css; charset=utf-8"}
-Id = Annotated[str, PathParameter(max_length=20)]
+Id = Annotated[str, PathParameter(max_length=200)]
 NodeName = Annotated[str, PathParameter(max_length=200)]
 
 
@@ -39,7 +39,7 @@ def _json(value: Sent, status: int = 200) -> Response:
 def _add_errors(app: FastAPI) -> None:
     @app.exception_handler(UserError)
     def told(_request: Request, error: UserError) -> Response:
-        return _json(Refusal(error=str(error)), 422)
+        return _json(Refusal(error=str(error)), 409 if isinstance(error, Changed) else 422)
 
     @app.exception_handler(RequestValidationError)
     def malformed(_request: Request, error: RequestValidationError) -> Response:
@@ -84,6 +84,10 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
     @app.get("/api/circuits/{identifier}/curve")
     def curve(identifier: Id) -> Response:
         return _json(library.live(identifier).curve())
+
+    @app.get("/api/circuits/{identifier}/words")
+    def words(identifier: Id) -> Response:
+        return _json(Words(nodes=library.live(identifier).words))
 
     @app.post("/api/circuits/{identifier}/run")
     def run(identifier: Id, request: RunRequest) -> Response:

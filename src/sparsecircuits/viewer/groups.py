@@ -5,6 +5,7 @@ from pathlib import Path
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
+from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_json, write_text
 
@@ -27,9 +28,16 @@ class Groups(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     schema_version: int = Field(default=1, ge=1, le=1)
+    circuit: str | None = Field(default=None, max_length=200)
+    """Checksum of the circuit whose nodes these are; files of earlier versions do not say it."""
     groups: tuple[Group, ...] = Field(default=(), max_length=500)
     names: dict[str, str] = Field(default_factory=dict, max_length=MOST_NODES)
     """Names of single nodes."""
+
+    def check_circuit(self, circuit: CircuitData, path: Path) -> None:
+        """Raise UserError when these are names and groups of another circuit than the one they lie beside."""
+        if self.circuit is not None and self.circuit != circuit.checksum():
+            raise UserError(f"the names and groups in {path.name} were given to another circuit")
 
     def save(self, path: Path) -> Path:
         """Write the JSON file atomically."""

@@ -8,9 +8,10 @@ from typing import TYPE_CHECKING
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.circuit_files import load_circuit, read_circuit
-from sparsecircuits.interop.pretrained import require_own
-from sparsecircuits.runs import card_path, groups_path, run_of
+from sparsecircuits.runs import run_of
+from sparsecircuits.viewer.beside import card_beside, save_groups, with_card, with_groups
 from sparsecircuits.viewer.groups import Groups
+from sparsecircuits.viewer.identity import circuit_id, content_of_file, copy_id
 from sparsecircuits.viewer.peek import file_payload
 from sparsecircuits.viewer.schema import CircuitRecord, Payload
 
@@ -20,12 +21,21 @@ if TYPE_CHECKING:
     from sparsecircuits.viewer.live import LiveCircuit
 
 
+class Changed(UserError):
+    """What a request names is not what is here now."""
+
+
+Stamp = tuple[int, ...] | None
+
+
 @dataclass
 class Entry:
-    """One circuit file. `problem` says why it cannot be read, or why its model cannot be used."""
+    """One circuit file as it was read. `problem` says why it cannot be, or why its model cannot be used."""
 
     id: str
     path: Path
+    stamp: Stamp
+    """Of the file when it was read: by it one sees that it has changed."""
     circuit: CircuitData | None = field(default=None, repr=False)
     problem: str | None = None
     live: "LiveCircuit | None" = field(default=None, repr=False)
@@ -33,48 +43,41 @@ class Entry:
 
 
 class Library:
-    """Circuits by short ids. The ids are made here: what a request names is looked up, never opened."""
+    """Circuits by their ids (see `identity`). The ids are made here: what a request names is looked up, never opened;
+    and a file is read anew when it has changed, so that an id never means another content."""
 
     def __init__(self, paths: list[Path], model: Path | None = None) -> None:
         self._model_path = Path(model) if model else None
         self._models: dict[Path, tuple[SparseTransformer, threading.RLock]] = {}
         self._lock = threading.RLock()
-        self.entries: dict[str, Entry] = {}
-        for number, path in enumerate(paths):
-            entry = Entry(str(number), path)
-            try:
-                entry.circuit = read_circuit(path)
-            except UserError as error:
-                entry.problem = str(error)
-            self.entries[entry.id] = entry
+        self._paths = list(paths)
+        self._entries: dict[Path, Entry] = {}
+        self._refresh()
+
+    def _refresh(self) -> dict[str, Entry]:
+        """The circuits as the files are now, by id."""
+        with self._lock:
+            found: dict[str, Entry] = {}
+            for path in self._paths:
+                entry = self._entries.get(path)
+                if entry is None or entry.stamp != _stamp(path):
+                    entry = _read(path)
+                name, copies = entry.id, 2
+                while entry.id in found:
+                    entry.id, copies = copy_id(name, copies), copies + 1
+                found[entry.id] = self._entries[path] = entry
+            return found
 
     def list(self) -> list[CircuitRecord]:
         """One record per circuit, for a menu."""
-        return [self._record(entry) for entry in self.entries.values()]
-
-    def _record(self, entry: Entry) -> CircuitRecord:
-        around, circuit = entry.path.parent.name, entry.circuit
-        run = run_of(entry.path)
-        name = run.name if run else around
-        if circuit is None:
-            return CircuitRecord(id=entry.id, run=name, problem=entry.problem, task=around)
-        return CircuitRecord(
-            id=entry.id,
-            run=name,
-            problem=None,
-            model=circuit.model_name,
-            model_id=circuit.model_id,
-            task=circuit.task,
-            n_nodes=len(circuit.nodes),
-            n_edges=len(circuit.edges),
-            loss=circuit.shown_losses.circuit,
-        )
+        return [_record(entry) for entry in self._refresh().values()]
 
     def entry(self, identifier: str) -> Entry:
-        """An entry by its id. Raises UserError for an unknown one, or when its file cannot be read."""
-        entry = self.entries.get(identifier)
+        """An entry by its id. Raises Changed for one that is not here any more, UserError when its file cannot be
+        read."""
+        entry = self._refresh().get(identifier)
         if entry is None:
-            raise UserError("there is no such circuit")
+            raise Changed("this circuit changed, or others are served here now: reload the page")
         if entry.circuit is None:
             raise UserError(entry.problem or "the circuit cannot be read")
         return entry
@@ -98,8 +101,8 @@ class Library:
         """What the page draws: with the model's activations; or what the file holds, with the reason in
         "problem" why not more. quick: what the file holds, without waiting for the model ("live" is None)."""
         if quick:
-            payload = self._of_file(identifier).extended(live=None)
-            return payload.extended(id=identifier, groups=self.groups(identifier))
+            payload = self._of_file(identifier).extended(live=None, id=identifier)
+            return with_groups(payload, self.entry(identifier).path, self._circuit(identifier))
         try:
             payload = self.live(identifier).payload().extended(live=True)
         except UserError as error:
@@ -107,56 +110,35 @@ class Library:
         return self._with_files_beside(identifier, payload)
 
     def offline(self, identifier: str) -> Payload:
-        """The payload of the one-file page: with every node's weights and examples, and the curve."""
+        """The payload of the one-file page: with all that can be shown without the model."""
+        from sparsecircuits.viewer.offline import recorded
+
         try:
-            live = self.live(identifier)
-            payload = live.payload()
+            payload = recorded(self.live(identifier))
         except UserError:
             payload = self._of_file(identifier)
-        else:
-            payload = payload.extended(details=live.details(), curve=live.curve())
         return self._with_files_beside(identifier, payload)
 
     def _of_file(self, identifier: str) -> Payload:
-        circuit = self.entry(identifier).circuit
+        return file_payload(self._circuit(identifier))
+
+    def _circuit(self, identifier: str) -> CircuitData:
+        entry = self.entry(identifier)
+        circuit = entry.live.circuit if entry.live else entry.circuit  # a published one says more with its model
         assert circuit is not None
-        return file_payload(circuit)
+        return circuit
 
     def _with_files_beside(self, identifier: str, payload: Payload) -> Payload:
-        """With the groups and the faithfulness card, or with the reason why the card is not shown."""
-        payload = payload.extended(id=identifier, groups=self.groups(identifier))
-        try:
-            card = self.card(identifier)
-        except UserError as error:
-            return payload.extended(card=None, card_problem=str(error))
-        return payload.extended(card=card and card.model_dump(mode="json"))
+        path, circuit = self.entry(identifier).path, self._circuit(identifier)
+        return with_card(with_groups(payload.extended(id=identifier), path, circuit), path, circuit)
 
     def card(self, identifier: str) -> "CardData | None":
-        """The faithfulness card beside the circuit; None where none was saved. Raises UserError where it is damaged, or
-        another circuit's."""
-        from sparsecircuits.faithfulness.card.schema import CardData
-
-        entry = self.entry(identifier)
-        assert entry.circuit is not None
-        path = card_path(entry.path)
-        if not path.is_file():
-            return None
-        card = CardData.load(path)
-        card.check_circuit(entry.circuit)
-        return card
-
-    def groups(self, identifier: str) -> Groups:
-        """Saved names and groups; empty where there are none, or where the file is damaged."""
-        try:
-            return Groups.load(groups_path(self.entry(identifier).path))
-        except UserError:
-            return Groups()
+        """The faithfulness card beside the circuit (see `card_beside`)."""
+        return card_beside(self.entry(identifier).path, self._circuit(identifier))
 
     def save_groups(self, identifier: str, groups: Groups) -> Path:
-        """Write the sidecar file beside the circuit. Raises UserError for a circuit that ships with the package."""
-        path = groups_path(self.entry(identifier).path)
-        require_own(path)
-        return groups.save(path)
+        """Write the names and groups beside the circuit (see `beside.save_groups`)."""
+        return save_groups(self.entry(identifier).path, self._circuit(identifier), groups)
 
     def _load(self, entry: Entry) -> "LiveCircuit":
         from sparsecircuits.interop.loading import load_model
@@ -171,3 +153,43 @@ class Library:
         model, lock = self._models[where]
         circuit = load_circuit(entry.path, model)
         return LiveCircuit(model, circuit, task_of_circuit(circuit.task, entry.path.parent, model.tokenizer), lock)
+
+
+def _stamp(path: Path) -> Stamp:
+    try:
+        found = path.stat()
+    except OSError:
+        return None
+    return found.st_mtime_ns, found.st_size, found.st_ino
+
+
+def _run_name(path: Path) -> str:
+    run = run_of(path)
+    return run.name if run else path.parent.name
+
+
+def _read(path: Path) -> Entry:
+    """A circuit's file as it is now. The stamp is taken before: a change meanwhile is seen at the next request."""
+    stamp, run = _stamp(path), _run_name(path)
+    try:
+        circuit = read_circuit(path)
+    except UserError as error:
+        return Entry(circuit_id(run, path.parent.name, content_of_file(path)), path, stamp, problem=str(error))
+    return Entry(circuit_id(run, circuit.task, circuit.checksum()), path, stamp, circuit)
+
+
+def _record(entry: Entry) -> CircuitRecord:
+    circuit, run = entry.circuit, _run_name(entry.path)
+    if circuit is None:
+        return CircuitRecord(id=entry.id, run=run, problem=entry.problem, task=entry.path.parent.name)
+    return CircuitRecord(
+        id=entry.id,
+        run=run,
+        problem=None,
+        model=circuit.model_name,
+        model_id=circuit.model_id,
+        task=circuit.task,
+        n_nodes=len(circuit.nodes),
+        n_edges=len(circuit.edges),
+        loss=circuit.shown_losses.circuit,
+    )

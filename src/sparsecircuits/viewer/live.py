@@ -3,12 +3,14 @@
 import math
 import threading
 import time
+from collections.abc import Callable
 from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.descriptions import describe as describe_nodes
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.circuits.run_with import Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
@@ -34,6 +36,7 @@ from sparsecircuits.viewer.schema import (
     CurvePoint,
     HeadPatterns,
     NodeDetails,
+    NodeWords,
     OnText,
     Payload,
     Reading,
@@ -43,9 +46,11 @@ from sparsecircuits.viewer.schema import (
     TopToken,
 )
 from sparsecircuits.viewer.weights import node_weights
+from sparsecircuits.viewer.words import node_words
 
 LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 24, 2, 24
 TOP_TOKENS = 5
+SCOPES: tuple[Scope, ...] = ("model", "circuit")
 
 
 class LiveCircuit:
@@ -58,8 +63,9 @@ class LiveCircuit:
         self.bound = circuit.on(model)
         self.space, self._frozen = self.bound.space, self.bound.frozen
         self._losses: dict[tuple[Scope, int | None, tuple[Intervention, ...], int], float] = {}
-        # Of the last prompt, without changes: pair, prompt, scope and size.
-        self._before: dict[tuple[int, str | None, Scope, int | None], Outcome] = {}
+        # Of the last pair or prompt, without changes.
+        self._before_of: tuple[int, str | None] | None = None
+        self._before: dict[Scope, Outcome] = {}
         self._text_lock = threading.Lock()
         self._text: dict[str, OnText] = {}
 
@@ -82,9 +88,13 @@ class LiveCircuit:
         size = math.ceil(len(pairs) / LOSS_BATCHES)
         return [self.task.encode(pairs[start : start + size]) for start in range(0, len(pairs), size)]
 
+    @property
+    def _n_prompts(self) -> int:
+        return sum(len(part.last) for part in self.loss_batches)
+
     @cached_property
     def size_batch(self) -> PairBatch:
-        """Validation pairs for the curve: its calibration is chosen on them."""
+        """Validation pairs that the calibration of a part of the circuit is chosen on."""
         return self.task.encode(self.task.draw("validation", CURVE_PAIRS, 0))
 
     @cached_property
@@ -104,44 +114,45 @@ class LiveCircuit:
         began = time.perf_counter()
         batch, patch = self._prompts(request)
         nodes, calibration = self._at_size(request)
-        pool = self.loss_batches[0] if request.prompt is not None else None
-        ran = partial(
-            run_with,
-            self.model,
-            self.bound,
-            batch,
-            scope=request.scope,
-            nodes=nodes,
-            patch=patch,
-            pool=pool,
-            seed=request.seed,
-        )
+        ran = partial(run_with, self.model, self.bound, batch, patch=patch, seed=request.seed)
+        untouched = self.circuit.calibration if request.scope == "circuit" else Calibration()
         with self.lock:
-            untouched = (request.pair, request.prompt, request.scope, request.size)
-            if untouched not in self._before:
-                self._before.clear()
-                self._before[untouched] = ran((), watch=())
-            before = self._before[untouched]
-            after = ran(request.interventions, watch=self._watched(request))
-            losses = [self._loss(request, nodes, calibration, i) for i in ((), request.interventions)]
+            before = self._untouched(request, request.scope, ran)
+            beside = [self._untouched(request, scope, ran) for scope in SCOPES if request.prompt is not None]
+            after = ran(
+                request.interventions,
+                scope=request.scope,
+                nodes=nodes,
+                pool=self._donors(request, batch),
+                watch=self._watched(request),
+            )
+            losses = [
+                self._loss(request.scope, None, untouched, (), request.seed),
+                self._loss(request.scope, nodes, calibration, request.interventions, request.seed),
+            ]
         lengths = (batch.last + 1).tolist()
-        n_prompts = sum(len(part.last) for part in self.loss_batches)
 
-        def reading(outcome: Outcome, row: int) -> Reading:
-            logits = calibration(pick_answers(outcome.logits[row : row + 1], batch))[0]
-            return Reading(logits=logits.tolist(), top=self._top(outcome, row))
+        def logits(outcome: Outcome, row: int, calibration: Calibration) -> list[float]:
+            found: list[float] = calibration(pick_answers(outcome.logits[row : row + 1], batch))[0].tolist()
+            return found
+
+        def prompt(row: int, length: int) -> RunPrompt:
+            found = RunPrompt(
+                tokens=[self.tokenizer.token(t) for t in batch.tokens[row, :length].tolist()],
+                answer=None if request.prompt is not None else int(batch.correct[row]),
+                before=Reading(logits=logits(before, row, untouched), top=self._top(before, row)),
+                after=Reading(logits=logits(after, row, calibration), top=self._top(after, row)),
+            )
+            if not beside:
+                return found
+            full, alone = (
+                logits(o, row, c) for o, c in zip(beside, (Calibration(), self.circuit.calibration), strict=True)
+            )
+            return found.extended(full=full, circuit=alone)
 
         return RunResult(
-            prompts=[
-                RunPrompt(
-                    tokens=[self.tokenizer.token(t) for t in batch.tokens[row, :length].tolist()],
-                    answer=None if request.prompt is not None else int(batch.correct[row]),
-                    before=reading(before, row),
-                    after=reading(after, row),
-                )
-                for row, length in enumerate(lengths)
-            ],
-            loss=RunLoss(before=losses[0], after=losses[1], n_prompts=n_prompts, split="held-out"),
+            prompts=[prompt(row, length) for row, length in enumerate(lengths)],
+            loss=RunLoss(before=losses[0], after=losses[1], n_prompts=self._n_prompts, split="held-out"),
             activations={name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)},
             attention=[
                 HeadPatterns(layer=la, head=h, patterns=head_patterns(self.model, after.activations, la, h, lengths))
@@ -152,14 +163,39 @@ class LiveCircuit:
             ms=round(1000 * (time.perf_counter() - began), 1),
         )
 
+    def _untouched(self, request: RunRequest, scope: Scope, ran: Callable[..., Outcome]) -> Outcome:
+        """The prompts without any change, in the whole model or in the whole circuit."""
+        of = (request.pair, request.prompt)
+        if self._before_of != of:
+            self._before_of = of
+            self._before.clear()
+        if scope not in self._before:
+            self._before[scope] = ran((), scope=scope)
+        return self._before[scope]
+
+    def _donors(self, request: RunRequest, batch: PairBatch) -> PairBatch | None:
+        """Where "resample" draws from: prompts of the task that are not the shown ones, for on a pair alone it would be
+        "patch". None, for the pair itself, where a task has no others."""
+        pool = self.loss_batches[0]
+        if request.prompt is not None:
+            return pool
+        shown = {tuple(row[: last + 1]) for row, last in zip(batch.tokens.tolist(), batch.last.tolist(), strict=True)}
+        rows = zip(pool.tokens.tolist(), pool.last.tolist(), strict=True)
+        others = [place for place, (row, last) in enumerate(rows) if tuple(row[: last + 1]) not in shown]
+        return pool.take(np.array(others)) if others else None
+
     def _at_size(self, request: RunRequest) -> tuple[list[str] | None, Calibration]:
         if request.scope == "model":
             return None, Calibration()
-        if request.size is None or request.size >= len(self.circuit.nodes):
+        return self._largest(len(self.circuit.nodes) if request.size is None else request.size)
+
+    def _largest(self, size: int) -> tuple[list[str] | None, Calibration]:
+        """The most important nodes and their calibration; None for all."""
+        if size >= len(self.circuit.nodes):
             return None, self.circuit.calibration
         with self.lock:
-            score = loss_at_size(self.bound, self._on_size_batch, self.order, request.size)
-        return self.order[: request.size], score.calibration
+            score = loss_at_size(self.bound, self._on_size_batch, self.order, size)
+        return self.order[:size], score.calibration
 
     def _prompts(self, request: RunRequest) -> tuple[PairBatch, PairBatch | None]:
         if request.prompt is None:
@@ -184,17 +220,21 @@ class LiveCircuit:
         )
 
     def _loss(
-        self, request: RunRequest, nodes: list[str] | None, calibration: Calibration, changes: tuple[Intervention, ...]
+        self,
+        scope: Scope,
+        nodes: list[str] | None,
+        calibration: Calibration,
+        changes: tuple[Intervention, ...],
+        seed: int,
     ) -> float:
-        key = (request.scope, request.size if nodes is not None else None, changes, request.seed)
+        """Loss over the task; nodes: the most important ones, None for all."""
+        key = (scope, None if nodes is None else len(nodes), changes, seed)
         if key not in self._losses:
             if len(self._losses) > 2000:
                 self._losses.clear()
             logits, correct = [], []
             for batch in self.loss_batches:
-                outcome = run_with(
-                    self.model, self.bound, batch, changes, scope=request.scope, nodes=nodes, seed=request.seed
-                )
+                outcome = run_with(self.model, self.bound, batch, changes, scope=scope, nodes=nodes, seed=seed)
                 logits.append(calibration(pick_answers(outcome.logits, batch)))
                 correct.append(correct_of(batch, outcome.logits.device))
             self._losses[key] = task_loss(torch.cat(logits), torch.cat(correct)).item()
@@ -230,13 +270,13 @@ class LiveCircuit:
 
     @cached_property
     def _curve(self) -> Curve:
+        """On the prompts, and with the calibrations, that `run` has at each size: the same numbers."""
         points = []
         for size in shown_sizes(len(self.circuit.nodes)):
+            nodes, calibration = self._largest(size)
             with self.lock:
-                score = loss_at_size(self.bound, self._on_size_batch, self.order, size)
-            points.append(CurvePoint(size=size, loss=score.loss))
-        n_prompts = len(self.size_batch.last)
-        return Curve(order=self.order, points=points, split="validation", n_prompts=n_prompts)
+                points.append(CurvePoint(size=size, loss=self._loss("circuit", nodes, calibration, (), 0)))
+        return Curve(order=self.order, points=points, split="held-out", n_prompts=self._n_prompts)
 
     def curve(self) -> Curve:
         """Loss vs size of the nested circuits."""
@@ -254,6 +294,11 @@ class LiveCircuit:
             return NodeDetails(name=name, mean=mean, weights=weights, text=self._on_text(name))
         except UserError as error:
             return NodeDetails(name=name, mean=mean, weights=weights, text=None, text_problem=str(error))
+
+    @cached_property
+    def words(self) -> list[NodeWords]:
+        """What the nodes fire on; of a large circuit, the first ones. Takes seconds."""
+        return node_words(describe_nodes(self.bound, self.task, lock=lambda: self.lock))
 
     def details(self) -> dict[str, NodeDetails]:
         """`node` of every node in the circuit: what an offline page keeps."""

@@ -5,12 +5,14 @@ import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from sparsecircuits.errors import UserError
 from sparsecircuits.viewer.peek import file_payload
 from sparsecircuits.viewer.picture import render_html
 
 if TYPE_CHECKING:
     from sparsecircuits.circuits.circuit import Circuit
     from sparsecircuits.models.transformer import SparseTransformer
+    from sparsecircuits.tasks import Task
 
 
 @dataclass(frozen=True)
@@ -32,21 +34,32 @@ class Shown:
 
 
 def show(
-    circuit: "Circuit", model: "SparseTransformer | None" = None, *, details: bool = False, height: int = 720
+    circuit: "Circuit",
+    model: "SparseTransformer | None" = None,
+    *,
+    task: "Task | None" = None,
+    details: bool = False,
+    height: int = 720,
 ) -> Shown:
     """The picture of a circuit for a notebook cell.
 
     With its model it has prompts, activations and attention patterns; `details` adds every node's weights and
-    its examples from pretraining text (which is read for it) and the loss-vs-size curve. height: pixels.
-    Raises UserError when the circuit belongs to another model.
+    its examples from pretraining text (which is read for it), what it fires on, and the loss-vs-size curve. task: the
+    circuit's, where it is none of those that ship (see `tasks.own`); without it, the picture of such a circuit has no
+    prompts. height: pixels. Raises UserError when the circuit belongs to another model.
     """
     if model is None:
         return Shown(render_html(file_payload(circuit)), height)
+    from sparsecircuits.data import Tokenizer
     from sparsecircuits.tasks import get_task
     from sparsecircuits.viewer.live import LiveCircuit
+    from sparsecircuits.viewer.offline import recorded
 
-    live = LiveCircuit(model, circuit, get_task(circuit.task, model.tokenizer), threading.RLock())
-    payload = live.payload()
-    if details:
-        payload = payload.extended(details=live.details(), curve=live.curve())
-    return Shown(render_html(payload), height)
+    circuit.check_model(model)
+    tokenizer = model.tokenizer or Tokenizer.default()
+    try:
+        own = task or get_task(circuit.task, tokenizer)
+    except UserError as error:
+        return Shown(render_html(file_payload(circuit).extended(problem=f"{error}. Give show() the task.")), height)
+    live = LiveCircuit(model, circuit, own if own.tokenizer else own.bind(tokenizer), threading.RLock())
+    return Shown(render_html(recorded(live) if details else live.payload()), height)

@@ -3,10 +3,12 @@ page's types. Free of torch, so that a picture can stand before the model is loa
 
 from typing import Literal
 
-from pydantic import Field, JsonValue
+from pydantic import Field
 
 from sparsecircuits.circuits.intervention import Scope
+from sparsecircuits.circuits.rules import Place
 from sparsecircuits.nodes.ablation import Ablation
+from sparsecircuits.viewer.card import CardShown
 from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.sent import Absent, FileText, Sent
 
@@ -95,6 +97,8 @@ class Summary(Sent):
     ablation: Ablation | Absent = None
     split: str | None = None
     n_prompts: int | None = None
+    n_importance: int | Absent = None
+    """Prompts that the importances were measured on."""
 
 
 # ------------------------------------------------------------------ prompts
@@ -137,16 +141,20 @@ class Reading(Sent):
 
 
 class RunPrompt(Sent):
-    """A prompt that was run, without the interventions and with them."""
+    """A prompt that was run: in the whole model or the whole circuit, and with the changes and at the size."""
 
     tokens: list[str]
     answer: int | None
     before: Reading
     after: Reading
+    full: list[float] | Absent = None
+    """Logits of the two answers, nothing changed, in the whole model; of a prompt of one's own, as below."""
+    circuit: list[float] | Absent = None
+    """The same in the circuit alone, calibrated."""
 
 
 class RunLoss(Sent):
-    """Loss over the task in nats, without the interventions and with them."""
+    """Loss over the task in nats, in the whole model or the whole circuit, and with the changes and at the size."""
 
     before: float
     after: float
@@ -233,6 +241,26 @@ class NodeDetails(Sent):
     text_problem: FileText | Absent = None
 
 
+class NodeWords(Sent):
+    """What a node fires on over the task's prompts (see `circuits.descriptions`)."""
+
+    name: str
+    words: str
+    """The whole rule, with precision and recall."""
+    above: bool
+    tokens: list[str]
+    place: Place | None
+    answer: str | None
+    precision: float | None
+    recall: float | None
+
+
+class Words(Sent):
+    """What the nodes of a circuit fire on."""
+
+    nodes: list[NodeWords]
+
+
 class CurvePoint(Sent):
     """Loss in nats of the most important nodes alone."""
 
@@ -274,9 +302,14 @@ class Payload(Sent):
     prompts: list[Prompt] | Absent = None
     attention: list[HeadPatterns] | Absent = None
     id: str | Absent = None
+    """Run, task and content (see `identity`)."""
     groups: Groups | Absent = None
-    card: dict[str, JsonValue] | None = None
-    """The faithfulness card (`faithfulness.card.schema.CardData`, which takes torch); null where there is none."""
+    groups_problem: FileText | Absent = None
+    """Why saved names and groups are not shown."""
+    words: list[NodeWords] | Absent = None
+    """Of the card, or measured when asked for; those of a large circuit are not all there."""
+    card: CardShown | None = None
+    """The faithfulness card; null where there is none."""
     card_problem: FileText | Absent = None
     details: dict[str, NodeDetails] | Absent = None
     curve: Curve | Absent = None

@@ -40,18 +40,19 @@ LN2 = math.log(2)
 
 
 def to_html(card: CardData) -> str:
-    """The page: verdict, plots, then every table of the Markdown page."""
+    """The page: verdict and warnings, plots, then every table of the Markdown page."""
     policy = f"default-src 'none'; style-src 'sha256-{_sha(STYLE)}'"
     title = html.escape(f"{card.task} in {card.model_name}: faithfulness card")
     plots = "".join(picture for draw in (_curve, _bars, _knockouts, _prompts) if (picture := draw(card)))
     head, *rest = to_markdown(card).split("\n\n")
-    body = "\n".join(_block(part) for part in rest)
+    tables = next(place for place, part in enumerate(rest) if part.startswith("| "))
+    said, body = ("\n".join(map(_block, parts)) for parts in (rest[:tables], rest[tables:]))
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
         f"<body><main><h1>{_words(head.removeprefix('# '))}</h1>\n"
-        f'<div class="plots">{plots}</div>\n{body}\n</main></body></html>\n'
+        f'{said}\n<div class="plots">{plots}</div>\n{body}\n</main></body></html>\n'
     )
 
 
@@ -109,6 +110,7 @@ def _curve(card: CardData) -> str:
     plot.line(points, "one", "the circuit's nested sets")
     for point in card.curve.points:
         plot.dot(point.nodes, point.loss, "dot", f"{point.nodes} nodes, {point.edges} edges: {point.loss:.4f}")
+    plot.legend([("dot", "the circuit's nested sets"), *([("nullbar", "nulls")] if nulls else [])])
     plot.level(card.target_loss, "target")
     plot.level(LN2, "chance")
     return plot.svg(powers(most), ticks(top))
@@ -121,18 +123,19 @@ def _bars(card: CardData) -> str:
     for x in card.ablations:
         bars.append((short[x.ablation], x.loss.value, x.loss.low, x.loss.high, "dot"))
     needed = card.necessity_test
-    bars.append(("without it", needed.ablated.value, needed.ablated.low, needed.ablated.high, "other"))
-    bars.append(("w/o random", needed.random_mean, min(needed.random), max(needed.random), "nullbar"))
-    bars.append(("model", card.losses.full_calibrated, None, None, "nullbar"))
+    bars.append(("circuit\nout", needed.ablated.value, needed.ablated.low, needed.ablated.high, "other"))
+    bars.append(("random\nout", needed.random_mean, min(needed.random), max(needed.random), "nullbar"))
+    bars.append(("whole\nmodel", card.losses.full_calibrated, None, None, "nullbar"))
     top = 1.1 * max(LN2, *(min(value or 0, 3 * LN2) for _, value, *_ in bars))
     plot = Plot(
         "Sufficiency (circuit alone, by ablation) and necessity", "what runs", "loss (nats)", (0, len(bars)), (0, top)
     )
     for place, (name, value, low, high, kind) in enumerate(bars):
-        plot.bar(place + 0.15, place + 0.85, value or 0, kind, f"{name}: {value:.4f}")
+        plot.bar(place + 0.15, place + 0.85, value or 0, kind, f"{name}: {value:.4f}".replace("\n", " "))
         if low is not None and high is not None:
             plot.whisker(place + 0.5, low, high)
         plot.x_label(place + 0.5, name)
+    plot.legend([("dot", "circuit alone"), ("other", "circuit removed"), ("nullbar", "to compare with")])
     plot.level(card.target_loss, "target")
     plot.level(LN2, "chance")
     return plot.svg((), ticks(top))
@@ -157,13 +160,12 @@ def _prompts(card: CardData) -> str:
     edges = np.linspace(0, top, 25)
     counts = {kind: np.histogram(np.clip(x, 0, top), edges)[0] for kind, x in values.items()}
     high = max(int(x.max()) for x in counts.values())
-    plot = Plot(
-        "Loss per prompt: circuit (first colour), model (second)", "loss (nats)", "prompts", (0, top), (0, 1.05 * high)
-    )
+    plot = Plot("Loss per prompt", "loss (nats)", "prompts", (0, top), (0, 1.05 * high))
     for kind, name in (("dot", "circuit"), ("other", "model")):
         for low, upper, count in zip(edges[:-1], edges[1:], counts[kind], strict=True):
             if count:
                 plot.bar(
                     float(low), float(upper), float(count), kind, f"{name}: {count} prompts of {low:.2f} to {upper:.2f}"
                 )
+    plot.legend([("dot", "circuit alone"), ("other", "whole model")])
     return plot.svg(ticks(top), ticks(1.05 * high))

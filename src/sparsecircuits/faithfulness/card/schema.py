@@ -63,6 +63,8 @@ class CardData(BaseModel):
     task: str
     model_name: str
     model_id: str
+    circuit: str | None = None
+    """Checksum of the circuit's content; cards of earlier versions lack it."""
     ablation: str
     n_nodes: int
     n_edges: int
@@ -113,5 +115,6 @@ class CardData(BaseModel):
     def check_circuit(self, circuit: CircuitData) -> None:
         """Raise UserError when the card was made of another circuit than the one it lies beside."""
         of = (circuit.model_id, circuit.task, circuit.ablation, len(circuit.nodes), len(circuit.edges))
-        if of != (self.model_id, self.task, self.ablation, self.n_nodes, self.n_edges):
+        own = (self.model_id, self.task, self.ablation, self.n_nodes, self.n_edges)
+        if of != own or self.circuit not in (None, circuit.checksum()):
             raise UserError("the card beside this circuit is another circuit's: run `sparsecircuits report` again")

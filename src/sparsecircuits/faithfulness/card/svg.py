@@ -6,7 +6,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 WIDTH, HEIGHT = 460, 280
-LEFT, RIGHT, TOP, BOTTOM = 56, 14, 14, 44
+LEFT, RIGHT, TOP, BOTTOM = 56, 52, 28, 56
+LINE = 12  # pixels between lines of words
 
 
 @dataclass
@@ -20,6 +21,8 @@ class Plot:
     y_range: tuple[float, float]
     x_log: bool = False
     parts: list[str] = field(default_factory=list)
+    _words_at: list[float] = field(default_factory=list)
+    """Heights at which words of levels stand."""
 
     def x(self, value: float) -> float:
         """Pixels of a value."""
@@ -52,20 +55,35 @@ class Plot:
         )
 
     def level(self, value: float, words: str) -> None:
-        """A dashed horizontal line with words at its end."""
+        """A dashed horizontal line with words beside it, above those of a level that is near."""
         y = self.y(value)
+        at = y + 4
+        while any(abs(at - other) < LINE for other in self._words_at):
+            at -= 1
+        self._words_at.append(at)
         self.parts.append(f'<line class="level" x1="{LEFT}" x2="{WIDTH - RIGHT}" y1="{y:.1f}" y2="{y:.1f}"/>')
-        self.parts.append(
-            f'<text class="note" x="{WIDTH - RIGHT}" y="{y - 4:.1f}" text-anchor="end">{html.escape(words)}</text>'
-        )
+        self.parts.append(f'<text class="note" x="{WIDTH - RIGHT + 4}" y="{at:.1f}">{html.escape(words)}</text>')
+
+    def legend(self, entries: Sequence[tuple[str, str]]) -> None:
+        """What the colours mean, above the plot: (class, words)."""
+        x = float(LEFT)
+        for kind, words in entries:
+            self.parts.append(f'<rect class="{kind}" x="{x:.1f}" y="5" width="14" height="9"/>')
+            self.parts.append(f'<text class="key" x="{x + 19:.1f}" y="13">{html.escape(words)}</text>')
+            x += 34 + 6.4 * len(words)
 
     def bar(self, low: float, high: float, height: float, kind: str, title: str) -> None:
-        """A bar from the bottom."""
+        """A bar from the bottom. One that is longer than the axis ends in an arrow and its value."""
         left, right, top = self.x(low), self.x(high), self.y(height)
         self.parts.append(
             f'<rect class="{kind}" x="{left:.1f}" y="{top:.1f}" width="{max(0.5, right - left):.1f}" '
             f'height="{max(0.0, HEIGHT - BOTTOM - top):.1f}">{_tip(title)}</rect>'
         )
+        if height > self.y_range[1]:
+            self.parts.append(
+                f'<text class="clipped" x="{(left + right) / 2:.1f}" y="{TOP - 3}" text-anchor="middle">'
+                f"▲ {height:.3g}</text>"
+            )
 
     def whisker(self, at: float, low: float, high: float) -> None:
         """An interval as a vertical line."""
@@ -75,11 +93,12 @@ class Plot:
         )
 
     def x_label(self, at: float, words: str) -> None:
-        """Words under the axis."""
-        self.parts.append(
-            f'<text class="tick" x="{self.x(at):.1f}" y="{HEIGHT - BOTTOM + 15}" text-anchor="middle">'
-            f"{html.escape(words)}</text>"
-        )
+        """Words under the axis, in as many lines as they have."""
+        for place, line in enumerate(words.split("\n")):
+            self.parts.append(
+                f'<text class="tick" x="{self.x(at):.1f}" y="{HEIGHT - BOTTOM + 15 + LINE * place}" '
+                f'text-anchor="middle">{html.escape(line)}</text>'
+            )
 
     def svg(self, x_ticks: Sequence[float] = (), y_ticks: Sequence[float] = ()) -> str:
         """The picture, with a title that screen readers read."""

@@ -7,10 +7,13 @@ function stamp() {
   return {
     name: "stamp",
     closeBundle() {
-      const found = ["src", "public"].flatMap((folder) => readdirSync(folder, { recursive: true, withFileTypes: true }))
-        .filter((entry) => entry.isFile()).map((entry) => `${entry.parentPath}/${entry.name}`);
+      const found = ["src", "public"]
+        .flatMap((folder) => readdirSync(folder, { recursive: true, withFileTypes: true }))
+        .filter((entry) => entry.isFile())
+        .map((entry) => `${entry.parentPath}/${entry.name}`);
       const hash = createHash("sha256");
-      for (const name of [...found, "package-lock.json", "vite.config.ts"].sort()) hash.update(`${name}\n`).update(readFileSync(name));
+      for (const name of [...found, "package-lock.json", "vite.config.ts"].sort())
+        hash.update(`${name}\n`).update(readFileSync(name));
       writeFileSync("../static/sources.sha256", `${hash.digest("hex")}\n`);
     },
   };

@@ -1,20 +1,43 @@
 // Where data comes from: the server that sent the page, or the page itself when it is an offline file.
-import type { CircuitList, CircuitRecord, Curve, Groups, NodeDetails, Payload, Refusal, RunRequest, RunResult, Saved } from "./types";
+import type {
+  CircuitList,
+  CircuitRecord,
+  Curve,
+  Groups,
+  NodeDetails,
+  Payload,
+  Refusal,
+  RunRequest,
+  RunResult,
+  Saved,
+  Words,
+} from "./types";
 
 export class Refused extends Error {}
+/** What was asked about is not what the server has now. */
+export class Changed extends Refused {}
 
 async function ask<T>(path: string, body?: unknown): Promise<T> {
   let answer: Response;
   try {
-    answer = await fetch(path, body === undefined ? {} : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) });
+    answer = await fetch(
+      path,
+      body === undefined
+        ? {}
+        : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) },
+    );
   } catch {
     throw new Refused("The server has gone. Start it again with “sparsecircuits view”, then reload this page.");
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);
   let words = text.trim();
-  try { words = (JSON.parse(text) as Refusal).error ?? words; } catch { /* plain text says it too */ }
-  throw new Refused(words || `The server answered ${answer.status}.`);
+  try {
+    words = (JSON.parse(text) as Refusal).error ?? words;
+  } catch {
+    /* plain text says it too */
+  }
+  throw new (answer.status === 409 ? Changed : Refused)(words || `The server answered ${answer.status}.`);
 }
 
 export interface Source {
@@ -23,6 +46,7 @@ export interface Source {
   payload(id: string, quick: boolean): Promise<Payload>;
   node(id: string, name: string): Promise<NodeDetails>;
   curve(id: string): Promise<Curve>;
+  words(id: string): Promise<Words>;
   run(id: string, request: RunRequest): Promise<RunResult>;
   saveGroups(id: string, groups: Groups): Promise<void>;
 }
@@ -34,27 +58,45 @@ export const server: Source = {
   list: async () => (await ask<CircuitList>("api/circuits")).circuits,
   payload: (id, quick) => ask(`${at(id)}${quick ? "?quick=1" : ""}`),
   node: (id, name) => ask(`${at(id)}/nodes/${encodeURIComponent(name)}`),
+  words: (id) => ask(`${at(id)}/words`),
   curve: (id) => ask(`${at(id)}/curve`),
   run: (id, request) => ask(`${at(id)}/run`, request),
-  saveGroups: async (id, groups) => { await ask<Saved>(`${at(id)}/groups`, groups); },
+  saveGroups: async (id, groups) => {
+    await ask<Saved>(`${at(id)}/groups`, groups);
+  },
 };
 
 /** The data inside the page. What needs the model is refused, and says how to have it. */
 export function embedded(payload: Payload): Source {
   const needsModel = (): never => {
-    throw new Refused("This is an offline page: it keeps what was recorded. To run the model, open the circuit with “sparsecircuits view”.");
+    throw new Refused(
+      "This is an offline page: it keeps what was recorded. To run the model, open the circuit with " +
+        "“sparsecircuits view”.",
+    );
   };
-  const id = payload.id ?? "0";
+  const id = payload.id ?? payload.title;
   return {
     offline: true,
-    list: async () => [{
-      id, task: payload.title, run: payload.model?.name ?? "", model: payload.model?.name, model_id: payload.model?.id,
-      n_nodes: payload.nodes.length, n_edges: payload.edges.length, loss: payload.summary?.loss, problem: null,
-    }],
+    list: async () => [
+      {
+        id,
+        task: payload.title,
+        run: payload.model?.name ?? "",
+        model: payload.model?.name,
+        model_id: payload.model?.id,
+        n_nodes: payload.nodes.length,
+        n_edges: payload.edges.length,
+        loss: payload.summary?.loss,
+        problem: null,
+      },
+    ],
     payload: async () => ({ ...payload, id, live: false }),
     node: async (_id, name) => payload.details?.[name] ?? needsModel(),
+    words: async () => ({ nodes: payload.words ?? [] }),
     curve: async () => payload.curve ?? needsModel(),
     run: async () => needsModel(),
-    saveGroups: async () => { /* kept in this page alone */ },
+    saveGroups: async () => {
+      /* kept in this page alone */
+    },
   };
 }

@@ -1,17 +1,28 @@
 // What the page knows and does: state, data, picture; panels read it and call it.
-import { Refused, type Source } from "./api";
+import { Changed, Refused, type Source } from "./api";
 import { byId, isNumber, parseNode } from "./dom";
-import type { Graph } from "./layout/graph";
-import { Stage } from "./stage";
-import { type State, Store, fromHash, toHash } from "./state";
+import type { Graph, Link } from "./layout/graph";
+import { type Which, nodeOf, sameModel, sideFor } from "./sides";
+import { type Marks, type Place, Stage } from "./stage";
+import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
+import { flowOf, withFlow } from "./flow";
+import { captionsOf } from "./words";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
 
 const RUN_WAIT = 25; // ms; so that a slider's many values become few runs
 
-export const SIGNS: Record<Intervention["kind"], string> = { mean: "μ", zero: "0", resample: "?", scale: "×", patch: "⇄" };
+export const SIGNS: Record<Intervention["kind"], string> = {
+  mean: "μ",
+  zero: "0",
+  resample: "?",
+  scale: "×",
+  patch: "⇄",
+};
 
-export function keyOf(change: Intervention): string { return change.source ? `${change.source} → ${change.target}` : change.target; }
+export function keyOf(change: Intervention): string {
+  return change.source ? `${change.source} → ${change.target}` : change.target;
+}
 
 export class App {
   readonly store: Store;
@@ -19,12 +30,22 @@ export class App {
   payload: Payload | null = null;
   other: Payload | null = null;
   trouble: string | null = null;
+  /** The circuit that can be opened in place of the one in trouble. */
+  instead: CircuitRecord | null = null;
+  /** What is to be said above the picture. */
+  notice: string | null = null;
+  /** Set once the server has another content than this page shows: nothing runs any more. */
+  changed: string | null = null;
   curve: Curve | null = null;
   curveTrouble: string | null = null;
   result: RunResult | null = null;
   runTrouble: string | null = null;
   running = false;
   hovered: string | null = null;
+  /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
+  picked: Which = "left";
+  /** What is searched for, and the nodes that it means. */
+  query = "";
   found = new Set<string>();
   readonly stage: Stage;
   private otherStage: Stage | null = null;
@@ -35,22 +56,34 @@ export class App {
 
   constructor(readonly source: Source) {
     this.store = new Store(fromHash(location.hash));
-    this.stage = new Stage(byId("canvas"), {
-      hover: (id, event) => this.hover(id, event),
-      pick: (id) => this.pick(id),
-      moved: (zoom) => this.store.set({ zoom }),
-    }, "picture");
-    this.store.listen((state, before) => this.changed(state, before));
+    this.stage = new Stage(
+      byId("canvas"),
+      {
+        hover: (id, event) => this.hover(id, event, "left"),
+        pick: (id) => this.pick(id, "left"),
+        moved: (zoom) => this.store.set({ zoom }),
+      },
+      "picture",
+    );
+    this.store.listen((state, before) => this.react(state, before));
     addEventListener("hashchange", () => {
-      if (location.hash.slice(1) !== toHash(this.state)) this.store.set(fromHash(location.hash));
+      if (location.hash.slice(1) === toHash(this.state)) return;
+      const wanted = fromHash(location.hash);
+      this.store.set({ ...wanted, circuit: wanted.circuit || this.state.circuit });
     });
   }
 
-  get state(): State { return this.store.state; }
+  get state(): State {
+    return this.store.state;
+  }
 
-  listen(listener: () => void): void { this.listeners.push(listener); }
+  listen(listener: () => void): void {
+    this.listeners.push(listener);
+  }
 
-  tell(): void { for (const listener of this.listeners) listener(); }
+  tell(): void {
+    for (const listener of this.listeners) listener();
+  }
 
   onHover: (id: string | null, event: PointerEvent | FocusEvent) => void = () => {};
 
@@ -59,12 +92,13 @@ export class App {
   async start(): Promise<void> {
     try {
       this.circuits = await this.source.list();
-      const known = this.circuits.some((record) => record.id === this.state.circuit);
-      if (!known) this.store.state = { ...this.state, circuit: (this.circuits.find((record) => !record.problem) ?? this.circuits[0])?.id ?? "" };
+      const first = this.circuits.find((record) => !record.problem) ?? this.circuits[0];
+      if (!this.state.circuit && first) this.store.state = { ...this.state, circuit: first.id };
+      this.writeHash();
       await this.open();
       if (this.state.compare !== null) await this.openOther();
     } catch (error) {
-      this.trouble = String((error as Error).message);
+      this.trouble = this.failed(error);
       this.tell();
     }
   }
@@ -72,28 +106,119 @@ export class App {
   /** Shows the state's circuit: what its file holds at once, and with the model when that is loaded. */
   async open(): Promise<void> {
     const id = this.state.circuit;
-    Object.assign(this, { payload: null, trouble: null, curve: null, curveTrouble: null, result: null, runTrouble: null, hovered: null });
-    this.details.clear();
-    this.stage.clear();
+    this.forget();
     this.tell();
+    if (!id) return;
     try {
+      if (!this.has(id)) this.circuits = await this.source.list();
+      if (!this.has(id)) {
+        this.missing(id);
+        return;
+      }
       await this.take(await this.source.payload(id, true), id);
       if (this.payload?.live === null) await this.take(await this.source.payload(id, false), id);
     } catch (error) {
-      if (id === this.state.circuit) this.trouble = (error as Error).message;
+      if (id === this.state.circuit) this.trouble = this.failed(error);
       this.tell();
       return;
     }
-    if (this.state.touch.length || this.state.prompt !== null || this.state.size !== null) this.run();
+    if (this.needsRun) this.run();
     if (this.state.size !== null) void this.loadCurve();
+    if (this.payload?.live && !this.payload.words) void this.loadWords(id);
+  }
+
+  /** What the nodes fire on, where no card said it: measured while the picture can be used already. */
+  private async loadWords(id: string): Promise<void> {
+    try {
+      const { nodes } = await this.source.words(id);
+      if (id === this.state.circuit && this.payload) this.payload = { ...this.payload, words: nodes };
+      else if (id === this.state.compare && this.other) this.other = { ...this.other, words: nodes };
+      else return;
+      await this.draw(() => this.stage.view?.chosen ?? null);
+    } catch (error) {
+      this.failed(error); // the picture does without
+    }
+    this.tell();
+  }
+
+  /** Nothing of the circuit before is kept. */
+  private forget(): void {
+    clearTimeout(this.runTimer);
+    this.runNumber++;
+    this.payload = null;
+    this.trouble = this.instead = this.notice = this.changed = null;
+    this.curve = this.curveTrouble = null;
+    this.result = this.runTrouble = null;
+    this.running = false;
+    this.hovered = null;
+    this.details.clear();
+    this.stage.clear();
+  }
+
+  private has(id: string): boolean {
+    return this.circuits.some((record) => record.id === id);
+  }
+
+  /** The circuit of the same run and task, where there is one: its content is another. */
+  private successor(id: string): CircuitRecord | null {
+    const place = (of: string): string => of.replace(/\.[^.]*$/, "");
+    const found = this.circuits.filter((record) => !record.problem && place(record.id) === place(id));
+    return found.length === 1 ? found[0] : null;
+  }
+
+  private missing(id: string): void {
+    this.instead = this.successor(id);
+    this.trouble = this.instead
+      ? "This circuit changed since the address was made. Nothing of the new one is shown under it."
+      : "The address names a circuit that is not here: choose another one.";
+    this.tell();
+  }
+
+  /** Opens the circuit as it is now. */
+  async reload(): Promise<void> {
+    const id = this.state.circuit;
+    try {
+      this.circuits = await this.source.list();
+    } catch (error) {
+      this.notice = this.failed(error);
+      this.tell();
+      return;
+    }
+    const next = this.has(id) ? id : this.successor(id)?.id;
+    if (next === undefined) {
+      this.payload = null;
+      this.stage.clear();
+      this.missing(id);
+      return;
+    }
+    this.store.set(opening(next));
+    if (next === id) await this.open();
+  }
+
+  /** The words of a failure; after one that says that the circuit is another now, nothing is asked any more. */
+  private failed(error: unknown): string {
+    if (error instanceof Changed) {
+      this.changed = error.message;
+      this.running = false;
+    }
+    return (error as Error).message;
+  }
+
+  private writeHash(): void {
+    try {
+      history.replaceState(null, "", `#${toHash(this.state)}`);
+    } catch {
+      /* a page inside a notebook has no address */
+    }
   }
 
   private async take(payload: Payload, id: string): Promise<void> {
     if (id !== this.state.circuit) return;
     const first = this.payload === null;
     this.payload = payload;
-    for (const [name, details] of Object.entries(payload.details ?? {})) this.details.set(name, details);
-    if (first) this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (first)
+      this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
   }
@@ -105,15 +230,22 @@ export class App {
       const other = await this.source.payload(id, false);
       if (id !== this.state.compare) return;
       this.other = other;
-      const stage = (this.otherStage ??= new Stage(byId("other-canvas"), {
-        hover: (at, event) => this.hover(at, event), pick: (at) => this.pick(at), moved: () => {},
-      }, "other-picture"));
-      await stage.show(other.title, graphOf(other, []));
+      this.otherStage ??= new Stage(
+        byId("other-canvas"),
+        {
+          hover: (at, event) => this.hover(at, event, "right"),
+          pick: (at) => this.pick(at, "right"),
+          moved: () => {},
+        },
+        "other-picture",
+      );
       await this.draw();
+      if (other.live && !other.words) void this.loadWords(id);
     } catch (error) {
       this.other = null;
       this.store.set({ compare: null });
-      this.runTrouble = (error as Error).message;
+      this.notice =
+        error instanceof Changed ? "The circuit to compare with is not here, or it changed." : (error as Error).message;
     }
     this.tell();
   }
@@ -124,7 +256,8 @@ export class App {
   leftOut(): Set<string> {
     const { hidden, importance } = this.state;
     const out = new Set(hidden);
-    if (importance > 0) for (const node of this.payload?.nodes ?? []) if ((node.importance ?? 0) < importance) out.add(node.name);
+    if (importance > 0)
+      for (const node of this.payload?.nodes ?? []) if ((node.importance ?? 0) < importance) out.add(node.name);
     return out;
   }
 
@@ -134,55 +267,126 @@ export class App {
     return new Set(size !== null && this.curve ? this.curve.order.slice(size) : []);
   }
 
-  private async draw(zoom?: () => [number, number, number] | null): Promise<void> {
-    const { payload } = this;
-    if (!payload?.nodes.length) { this.stage.clear(); this.tell(); return; }
+  private async draw(zoom?: () => Place | null): Promise<void> {
+    const { payload, other, otherStage } = this;
+    if (!payload?.nodes.length) {
+      this.stage.clear();
+      this.tell();
+      return;
+    }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
-    const graph = graphOf(payload, folded, this.leftOut(), this.state.names);
-    if (await this.stage.show(payload.title, graph, zoom)) this.mark();
+    const weights = graphOf(payload, folded, this.leftOut(), this.state.names);
+    const flow = flowOf(this);
+    const graph = flow ? withFlow(weights, flow) : weights;
+    const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
+    const drawn = await this.stage.show(payload.title, graph, zoom, beside);
+    if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, undefined, graph))) this.level();
+    if (!drawn) return;
+    if (this.hovered !== null && !this.hasPart(this.hovered)) this.hovered = null; // it is no longer drawn
+    this.mark();
+  }
+
+  private hasPart(id: string): boolean {
+    return Boolean(this.stageFor(id) ?? this.linkOf(id)) || id.startsWith("head:");
+  }
+
+  /** Both pictures of a comparison at one scale, so that their layers are level. */
+  private level(): void {
+    const views = this.stages.map((stage) => stage.view!);
+    const scale = Math.min(...views.map((view) => view.beginning));
+    for (const view of views) {
+      view.cap = scale;
+      view.begin();
+    }
+  }
+
+  /** The pictures on show. */
+  get stages(): Stage[] {
+    return [this.stage, this.otherStage].filter((stage): stage is Stage => Boolean(stage?.drawing));
+  }
+
+  /** The picture that has a vertex: the left one, if both have. */
+  stageFor(id: string): Stage | null {
+    return this.stages.find((stage) => stage.layout?.vertices.has(id)) ?? null;
+  }
+
+  linkOf(id: string): Link | null {
+    for (const stage of this.stages) {
+      const found = stage.linkOf(id);
+      if (found) return found;
+    }
+    return null;
   }
 
   shared(): Set<string> | undefined {
     if (!this.other || !this.payload || this.state.compare === null) return undefined;
-    if (this.other.model?.id !== this.payload.model?.id) return undefined;
+    if (!sameModel(this)) return undefined;
     const names = new Set(this.other.nodes.map((node) => node.name));
     return new Set(this.payload.nodes.map((node) => node.name).filter((name) => names.has(name)));
   }
 
   mark(): void {
-    const touched = new Map(this.state.touch.map((change) => [keyOf(change), change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]]));
-    const marks = { selected: this.state.selected, lit: this.state.selected ? null : this.hovered, touched, outside: this.outside(), shared: this.shared(), found: this.found };
-    this.stage.mark(marks);
-    if (this.state.compare !== null) this.otherStage?.mark({ ...marks, outside: new Set() });
+    const touched = new Map(
+      this.state.touch.map((change) => [
+        keyOf(change),
+        change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind],
+      ]),
+    );
+    const marks = {
+      selected: this.state.selected,
+      lit: this.state.selected ? null : this.hovered,
+      touched,
+      outside: this.outside(),
+      shared: this.shared(),
+      found: this.found,
+    };
+    if (this.state.compare === null || !this.other) {
+      this.stage.mark(marks);
+      return;
+    }
+    // A name in the other model is another node: only where it was pointed at.
+    const of = (which: Which): Marks =>
+      sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null };
+    this.stage.mark(of("left"));
+    this.otherStage?.mark({ ...of("right"), outside: new Set() });
   }
 
   // ---------------------------------------------------------------- what is selected
 
-  current(): string | null { return this.state.selected ?? this.hovered; }
-
-  private hover(id: string | null, event: PointerEvent | FocusEvent): void {
-    this.onHover(id, event);
-    if (id === this.hovered) return;
-    this.hovered = id;
-    if (this.state.selected === null) { this.mark(); this.tell(); }
+  current(): string | null {
+    return this.state.selected ?? this.hovered;
   }
 
-  pick(id: string | null): void {
-    const selected = id === this.state.selected || id?.startsWith("link:") ? null : id;
+  private hover(id: string | null, event: PointerEvent | FocusEvent, which: Which): void {
+    this.onHover(id, event);
+    if (id === this.hovered && (id === null || which === this.picked || this.state.selected !== null)) return;
+    this.hovered = id;
+    if (this.state.selected === null) this.picked = which;
+    if (this.state.selected === null) {
+      this.mark();
+      this.tell();
+    }
+  }
+
+  pick(id: string | null, which: Which = "left"): void {
+    const selected = id === this.state.selected && which === this.picked ? null : id;
     if (selected === null) this.hovered = null;
+    this.picked = which;
     this.store.set({ selected });
   }
 
   /** Selects, brings into view, and moves the keyboard's focus to the panel's title. */
   follow(id: string): void {
     this.store.set({ selected: id });
-    const element = this.stage.elementOf(id);
-    if (element) this.stage.view?.reveal(element);
+    for (const stage of this.stages) {
+      const element = stage.elementOf(id);
+      if (element) stage.view?.reveal(element);
+    }
     byId("panel-title")?.focus();
   }
 
   node(name: string): CircuitNode | null {
-    return this.payload?.nodes.find((node) => node.name === name) ?? this.other?.nodes.find((node) => node.name === name) ?? null;
+    return nodeOf(this, name);
   }
 
   /** A node of the circuit, or any other node of the model. */
@@ -191,20 +395,36 @@ export class App {
   }
 
   detailsOf(name: string): NodeDetails | Refused | null {
-    const known = this.details.get(name);
+    const side = sideFor(this, name);
+    if (!side) return null;
+    const { payload, which } = side;
+    const embedded = payload.details?.[name];
+    if (embedded) return embedded;
+    const key = `${which} ${name}`;
+    const known = this.details.get(key);
     if (known instanceof Promise) return null;
     if (known) return known;
-    if (this.payload?.live === null) return null;
-    if (!this.source.offline && !this.payload?.live) return new Refused(this.payload?.problem ?? "the model is not loaded");
-    const asked = this.source.node(this.state.circuit, name);
-    this.details.set(name, asked);
-    asked.then((details) => this.details.set(name, details), (error) => this.details.set(name, error as Refused)).then(() => this.tell());
+    if (payload.live === null) return null;
+    if (!this.source.offline && !payload.live) return new Refused(payload.problem ?? "the model is not loaded");
+    const asked = this.source.node(which === "left" ? this.state.circuit : this.state.compare!, name);
+    this.details.set(key, asked);
+    asked
+      .then(
+        (details) => this.details.set(key, details),
+        (error) => {
+          this.failed(error);
+          this.details.set(key, error as Refused);
+        },
+      )
+      .then(() => this.tell());
     return null;
   }
 
   // ---------------------------------------------------------------- touch
 
-  get needsRun(): boolean { return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null; }
+  get needsRun(): boolean {
+    return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null;
+  }
 
   /** Replaces or adds interventions, one undoable step. */
   touch(changes: Intervention[], label: string): void {
@@ -219,8 +439,14 @@ export class App {
   run(): void {
     clearTimeout(this.runTimer);
     this.runNumber++; // an answer on its way is to a question that nobody asks any more
-    if (!this.payload) return;
-    if (!this.needsRun && !this.watched().length) { this.result = null; this.runTrouble = null; this.running = false; this.tell(); return; }
+    if (!this.payload || this.changed !== null) return;
+    if (!this.needsRun && !this.watched().length) {
+      this.result = null;
+      this.runTrouble = null;
+      this.running = false;
+      this.tell();
+      return;
+    }
     this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
   }
 
@@ -228,7 +454,8 @@ export class App {
   private watched(): string[] {
     const { selected } = this.state;
     if (!selected || this.payload?.live !== true) return [];
-    const node = this.node(selected);
+    const node = this.payload.nodes.find(({ name }) => name === selected) ?? null;
+    if (this.state.compare !== null && !node) return []; // the right circuit's, or the other model's
     return !selected.includes(":") && (!node || !node.activations?.length) && parseNode(selected) ? [selected] : [];
   }
 
@@ -240,15 +467,25 @@ export class App {
     const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number) as [number, number]] : [];
     try {
       const result = await this.source.run(this.state.circuit, {
-        pair, prompt, patch_prompt: patch, scope: size !== null ? "circuit" : scope, size, interventions: touch, watch: this.watched(), heads: head,
+        pair,
+        prompt,
+        patch_prompt: patch,
+        scope: size !== null ? "circuit" : scope,
+        size,
+        interventions: touch,
+        watch: this.watched(),
+        heads: head,
       });
       if (number !== this.runNumber) return;
-      Object.assign(this, { result, runTrouble: null });
+      this.result = result;
+      this.runTrouble = null;
     } catch (error) {
       if (number !== this.runNumber) return;
-      Object.assign(this, { result: null, runTrouble: (error as Error).message });
+      this.result = null;
+      this.runTrouble = this.failed(error);
     }
     this.running = false;
+    if (this.state.flow) await this.draw(() => this.stage.view?.chosen ?? null);
     this.tell();
   }
 
@@ -260,9 +497,10 @@ export class App {
     try {
       const curve = await this.source.curve(id);
       if (id !== this.state.circuit) return;
-      Object.assign(this, { curve, curveTrouble: null });
+      this.curve = curve;
+      this.curveTrouble = null;
     } catch (error) {
-      this.curveTrouble = (error as Error).message;
+      this.curveTrouble = this.failed(error);
     }
     this.mark();
     this.tell();
@@ -270,23 +508,42 @@ export class App {
 
   // ---------------------------------------------------------------- reaction to changes of state
 
-  private changed(state: State, before: State): void {
+  private react(state: State, before: State): void {
     const differs = (...keys: (keyof State)[]): boolean => keys.some((key) => state[key] !== before[key]);
-    try { history.replaceState(null, "", `#${toHash(state)}`); } catch { /* a page inside a notebook has no address */ }
-    if (differs("zoom") && Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])) return;
+    this.writeHash();
+    if (
+      differs("zoom") &&
+      Object.keys(state).every((key) => key === "zoom" || state[key as keyof State] === before[key as keyof State])
+    )
+      return;
     hideTip();
-    if (differs("circuit") && before.circuit !== "") { this.store.past = []; this.store.future = []; void this.open(); return; }
+    if (differs("circuit")) {
+      this.store.past = [];
+      this.store.future = [];
+      void this.open();
+      return;
+    }
     if (differs("compare")) {
-      if (state.compare === null) { this.other = null; this.otherStage?.clear(); }
+      this.other = null;
+      this.otherStage?.clear();
+      for (const key of [...this.details.keys()]) if (key.startsWith("right ")) this.details.delete(key);
       document.body.classList.toggle("comparing", state.compare !== null);
       if (state.compare !== null) void this.openOther();
       else void this.draw();
     }
     if (!this.payload) return;
-    if (differs("hidden", "importance", "groups", "folded", "names")) void this.draw();
+    const redrawn = differs("hidden", "importance", "groups", "folded", "names", "flow");
+    if (redrawn || (state.flow && differs("pair", "prompt", "touch", "scope", "size"))) void this.draw();
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
-    if (differs("touch", "prompt", "patch", "scope", "size", "pair")) { this.result = null; this.run(); }
-    else if (differs("selected") && (this.watched().length || state.selected?.startsWith("head:")) && (this.needsRun || this.watched().length)) this.run();
+    if (differs("touch", "prompt", "patch", "scope", "size", "pair")) {
+      this.result = null;
+      this.run();
+    } else if (
+      differs("selected") &&
+      (this.watched().length || state.selected?.startsWith("head:")) &&
+      (this.needsRun || this.watched().length)
+    )
+      this.run();
     if (differs("size") && state.size !== null) void this.loadCurve();
     this.mark();
     this.tell();
@@ -297,14 +554,22 @@ export class App {
     const saved = this.payload?.groups;
     if (saved && saved.groups === groups && saved.names === names) return;
     if (JSON.stringify([saved?.groups ?? [], saved?.names ?? {}]) === JSON.stringify([groups, names])) return;
-    const next = { schema_version: 1, groups, names };
+    const next = { schema_version: 1, circuit: null, groups, names };
     if (this.payload) this.payload.groups = next;
-    this.source.saveGroups(this.state.circuit, next).catch((error: Error) => { this.runTrouble = error.message; this.tell(); });
+    this.source.saveGroups(this.state.circuit, next).catch((error) => {
+      this.notice = this.failed(error);
+      this.tell();
+    });
   }
 }
 
 /** What of a payload the layout needs, without what is left out. */
-export function graphOf(payload: Payload, groups: Group[], out = new Set<string>(), names: Record<string, string> = {}): Graph {
+export function graphOf(
+  payload: Payload,
+  groups: Group[],
+  out = new Set<string>(),
+  names: Record<string, string> = {},
+): Graph {
   const kept = (name: string): boolean => !out.has(name);
   return {
     nodes: payload.nodes.filter((node) => kept(node.name)).map(({ activations: _unused, ...node }) => node),
@@ -315,5 +580,7 @@ export function graphOf(payload: Payload, groups: Group[], out = new Set<string>
     answers: payload.answers,
     groups,
     names,
+    captions: captionsOf(payload, names),
+    prompt: null,
   };
 }

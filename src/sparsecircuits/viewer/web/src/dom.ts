@@ -18,11 +18,19 @@ function fill<T extends Element>(element: T, attributes: Attributes, children: C
   return element;
 }
 
-export function html<K extends keyof HTMLElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Child[]): HTMLElementTagNameMap[K] {
+export function html<K extends keyof HTMLElementTagNameMap>(
+  tag: K,
+  attributes: Attributes = {},
+  ...children: Child[]
+): HTMLElementTagNameMap[K] {
   return fill(document.createElement(tag), attributes, children);
 }
 
-export function svg<K extends keyof SVGElementTagNameMap>(tag: K, attributes: Attributes = {}, ...children: Child[]): SVGElementTagNameMap[K] {
+export function svg<K extends keyof SVGElementTagNameMap>(
+  tag: K,
+  attributes: Attributes = {},
+  ...children: Child[]
+): SVGElementTagNameMap[K] {
   return fill(document.createElementNS(SVG, tag), attributes, children) as SVGElementTagNameMap[K];
 }
 
@@ -47,6 +55,14 @@ export function plain(value: unknown): string {
   return isNumber(value) ? (value < 0 ? "−" : "") + digits(value) : "–";
 }
 
+/** What ran, in the words that the page has for it everywhere. */
+export const SCOPES = { model: "whole model", circuit: "circuit alone" } as const;
+
+/** "48 held-out prompts". */
+export function promptsOf(n: number | null | undefined, split: string | null | undefined): string {
+  return isNumber(n) ? `${count(n)} ${split ?? ""} prompts`.replace("  ", " ") : "";
+}
+
 export function percent(value: number): string {
   return `${(100 * value).toFixed(1)}%`;
 }
@@ -65,8 +81,10 @@ export function visible(text: unknown): string {
     .replaceAll(" ", "·")
     .replaceAll("\n", "↵")
     .replaceAll("\t", "⇥")
-    .replace(/[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
-      (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
+    .replace(
+      /[\u0000-\u001f\u007f-\u009f\u200b-\u200f\u2028-\u202e\u2066-\u2069\ufeff]/g,
+      (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+    );
 }
 
 export function shorten(text: string, length: number): string {
@@ -77,9 +95,15 @@ export function shorten(text: string, length: number): string {
 const KINDS: Record<string, [string, string]> = {
   "attn.act_in": ["Attention read", "A channel of the residual stream, as the attention of this layer reads it."],
   "attn.q": ["Query channel", "Part of what a head looks for. Where query and key agree, the head pays attention."],
-  "attn.k": ["Key channel", "Part of what each token offers to be found by. Where query and key agree, the head pays attention."],
+  "attn.k": [
+    "Key channel",
+    "Part of what each token offers to be found by. Where query and key agree, the head pays attention.",
+  ],
   "attn.v": ["Value channel", "What a head copies from the tokens it pays attention to."],
-  "attn.resid_delta": ["Attention write", "What the attention of this layer adds to one channel of the residual stream."],
+  "attn.resid_delta": [
+    "Attention write",
+    "What the attention of this layer adds to one channel of the residual stream.",
+  ],
   "mlp.act_in": ["MLP read", "A channel of the residual stream, as the MLP of this layer reads it."],
   "mlp.post_act": ["MLP neuron", "A hidden unit: it responds when the channels it reads line up with its weights."],
   "mlp.resid_delta": ["MLP write", "What the MLP of this layer adds to one channel of the residual stream."],
@@ -101,7 +125,15 @@ export function parseNode(name: string, dHead = 0): CircuitNode | null {
   if (!found || !Object.hasOwn(KINDS, found[2])) return null;
   const index = Number(found[3]);
   const head = /^attn\.[qkv]$/.test(found[2]) && dHead ? Math.floor(index / dHead) : null;
-  return { name, layer: found[1] === undefined ? null : Number(found[1]), site: found[2], index, head, mean: null, importance: null };
+  return {
+    name,
+    layer: found[1] === undefined ? null : Number(found[1]),
+    site: found[2],
+    index,
+    head,
+    mean: null,
+    importance: null,
+  };
 }
 
 export const signClass = (weight: number | null): string => ((weight ?? 0) < 0 ? "neg" : "pos");

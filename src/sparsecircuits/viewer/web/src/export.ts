@@ -3,7 +3,19 @@ import { Refused } from "./api";
 import type { App } from "./app";
 import { html, plain, plural, svg } from "./dom";
 
-const STYLES = ["fill", "fill-opacity", "stroke", "stroke-width", "stroke-dasharray", "stroke-linecap", "opacity", "font-family", "font-size", "font-weight", "letter-spacing"];
+const STYLES = [
+  "fill",
+  "fill-opacity",
+  "stroke",
+  "stroke-width",
+  "stroke-dasharray",
+  "stroke-linecap",
+  "opacity",
+  "font-family",
+  "font-size",
+  "font-weight",
+  "letter-spacing",
+];
 
 /** Copies what the style sheet says onto the elements themselves. */
 function freeze(from: Element, to: Element): void {
@@ -27,24 +39,52 @@ export function svgText(app: App): { text: string; width: number; height: number
   const root = getComputedStyle(document.documentElement);
   const color = (name: string): string => root.getPropertyValue(name).trim();
   const font = getComputedStyle(document.body).fontFamily;
-  const text = (y: number, size: number, fill: string, content: string, weight = 400): SVGTextElement => svg("text", { x: -layout.gutter, y, "font-family": font, "font-size": size, "font-weight": weight, fill }, content);
+  const text = (y: number, size: number, fill: string, content: string, weight = 400): SVGTextElement =>
+    svg("text", { x: -layout.gutter, y, "font-family": font, "font-size": size, "font-weight": weight, fill }, content);
   const [left, top] = [-layout.gutter - 28, -110];
   const [width, height] = [Math.max(640, layout.width + layout.gutter + 72), layout.height + 110 + 78];
   const title = payload.description || payload.title;
   const key = svg("g", {});
   let x = -layout.gutter;
-  for (const [stroke, dash, words] of [["--line-pos", null, "positive weight"], ["--line-neg", null, "negative weight"], ["--lane", "5 5", "carried along the residual stream"]] as const) {
-    key.append(svg("path", { d: `M${x} ${layout.height + 46}h28`, stroke: color(stroke), "stroke-width": dash ? 1.5 : 4, "stroke-dasharray": dash }),
-      svg("text", { x: x + 36, y: layout.height + 50, "font-family": font, "font-size": 13, fill: color("--muted") }, words));
+  for (const [stroke, dash, words] of [
+    ["--line-pos", null, "adds"],
+    ["--line-neg", null, "subtracts"],
+    ["--lane", "5 5", "carried along the residual stream"],
+  ] as const) {
+    key.append(
+      svg("path", {
+        d: `M${x} ${layout.height + 46}h28`,
+        stroke: color(stroke),
+        "stroke-width": dash ? 1.5 : 4,
+        "stroke-dasharray": dash,
+      }),
+      svg(
+        "text",
+        { x: x + 36, y: layout.height + 50, "font-family": font, "font-size": 13, fill: color("--muted") },
+        words,
+      ),
+    );
     x += 36 + words.length * 7 + 22;
   }
-  const file = svg("svg", { xmlns: "http://www.w3.org/2000/svg", viewBox: [left, top, width, height].join(" "), width, height },
+  const file = svg(
+    "svg",
+    { xmlns: "http://www.w3.org/2000/svg", viewBox: [left, top, width, height].join(" "), width, height },
     svg("title", {}, payload.title),
     svg("rect", { x: left, y: top, width, height, fill: color("--page") }),
     text(-72, Math.max(11, Math.min(20, (width - 56) / (0.54 * title.length))), color("--ink"), title, 600),
-    text(-46, 14, color("--muted"), `${payload.title} · ${plural(payload.nodes.length, "node")}, ${plural(payload.edges.length, "edge")} · loss ${plain(payload.summary?.loss)} · ${payload.model?.name ?? ""}`),
-    world, key);
-  const clean = new XMLSerializer().serializeToString(file).replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");
+    text(
+      -46,
+      14,
+      color("--muted"),
+      `${payload.title} · ${plural(payload.nodes.length, "node")}, ${plural(payload.edges.length, "edge")} · ` +
+        `loss, circuit alone ${plain(payload.summary?.loss)} · ${payload.model?.name ?? ""}`,
+    ),
+    world,
+    key,
+  );
+  const clean = new XMLSerializer()
+    .serializeToString(file)
+    .replace(/[\u0000-\u0008\u000b\u000c\u000e-\u001f\ufffe\uffff]/g, "\ufffd");
   return { text: clean, width, height };
 }
 
@@ -59,14 +99,27 @@ async function pngBlob(app: App): Promise<Blob> {
   const canvas = html("canvas", { width: Math.round(width * scale), height: Math.round(height * scale) });
   canvas.getContext("2d")!.drawImage(image, 0, 0, canvas.width, canvas.height);
   URL.revokeObjectURL(image.src);
-  return new Promise((resolve, reject) => canvas.toBlob((blob) => (blob ? resolve(blob) : reject(new Refused("The picture is too large for a PNG: save it as SVG."))), "image/png"));
+  return new Promise((resolve, reject) =>
+    canvas.toBlob(
+      (blob) => (blob ? resolve(blob) : reject(new Refused("The picture is too large for a PNG: save it as SVG."))),
+      "image/png",
+    ),
+  );
 }
 
 /** The circuit, what is done to it, and what came of it. */
 function jsonText(app: App): string {
   const { details: _details, ...payload } = app.payload!;
   const { groups, names, touch, scope, size, hidden, selected, pair, prompt } = app.state;
-  return JSON.stringify({ ...payload, view: { groups, names, interventions: touch, scope, size, hidden, selected, pair, prompt }, result: app.result }, null, 1);
+  return JSON.stringify(
+    {
+      ...payload,
+      view: { groups, names, interventions: touch, scope, size, hidden, selected, pair, prompt },
+      result: app.result,
+    },
+    null,
+    1,
+  );
 }
 
 function save(blob: Blob, name: string): void {
@@ -95,4 +148,6 @@ async function pageBlob(app: App): Promise<Blob> {
 
 let pristine = "";
 /** Remembers the page as it was opened: an offline page is its own file. */
-export function rememberPage(): void { pristine = document.documentElement.outerHTML; }
+export function rememberPage(): void {
+  pristine = document.documentElement.outerHTML;
+}

@@ -15,10 +15,12 @@ export interface Marks {
   shared?: Set<string>;
   found?: Set<string>;
 }
+/** Where a picture stands: x, y and scale. */
+export type Place = [number, number, number];
 export interface StageEvents {
   hover(id: string | null, event: PointerEvent | FocusEvent): void;
   pick(id: string | null): void;
-  moved(at: [number, number, number]): void;
+  moved(at: Place): void;
 }
 
 /** What an element of the picture stands for, in the words of the state's `selected`. */
@@ -27,7 +29,9 @@ function idOf(target: EventTarget | null, drawing: Drawing): string | null {
   const vertex = target.closest<SVGGElement>(".vertex");
   if (vertex) return vertex.dataset.id!;
   const link = target.closest<SVGGElement>(".link");
-  if (link) for (const [known, element] of drawing.links) if (element === link) return known.kind === "edge" ? `edge:${known.name}` : `link:${known.name}`;
+  if (link)
+    for (const [known, element] of drawing.links)
+      if (element === link) return known.kind === "edge" ? `edge:${known.name}` : `link:${known.name}`;
   const head = target.closest<SVGGElement>("[data-head]");
   return head ? `head:${head.dataset.head}` : null;
 }
@@ -36,11 +40,20 @@ function idOf(target: EventTarget | null, drawing: Drawing): string | null {
 function setBadge(element: SVGGElement, vertex: Vertex, sign: string | undefined): void {
   if (element.dataset.touch === sign) return;
   element.querySelector(".badge")?.remove();
-  if (sign === undefined) { delete element.dataset.touch; return; }
+  if (sign === undefined) {
+    delete element.dataset.touch;
+    return;
+  }
   element.dataset.touch = sign;
   const width = 10 + 7.5 * sign.length;
-  element.append(svg("g", { class: "badge", transform: `translate(${vertex.w / 2 - 2} ${-vertex.h / 2})` },
-    svg("rect", { class: "badge-shape", x: -width / 2, y: -9, width, height: 18, rx: 9 }), svg("text", { class: "badge-text", y: 4, "text-anchor": "middle" }, sign)));
+  element.append(
+    svg(
+      "g",
+      { class: "badge", transform: `translate(${vertex.w / 2 - 2} ${-vertex.h / 2})` },
+      svg("rect", { class: "badge-shape", x: -width / 2, y: -9, width, height: 18, rx: 9 }),
+      svg("text", { class: "badge-text", y: 4, "text-anchor": "middle" }, sign),
+    ),
+  );
 }
 
 export class Stage {
@@ -53,18 +66,30 @@ export class Stage {
   private layer = html("div", { class: "layer" });
   private turn = 0;
 
-  constructor(readonly box: HTMLElement, private readonly events: StageEvents, private readonly id: string) {
+  constructor(
+    readonly box: HTMLElement,
+    private readonly events: StageEvents,
+    private readonly id: string,
+  ) {
     box.append(this.layer);
     box.addEventListener("pointermove", (event) => this.onPointer(event));
-    box.addEventListener("pointerleave", (event) => { this.hovered = null; this.events.hover(null, event); });
+    box.addEventListener("pointerleave", (event) => {
+      this.hovered = null;
+      this.events.hover(null, event);
+    });
     box.addEventListener("click", (event) => {
       if (this.drawing && !(event.target as Element).closest("button")) this.events.pick(this.idOf(event.target));
     });
-    box.addEventListener("focusin", (event) => { const id = this.idOf(event.target); if (id) this.events.hover(id, event); });
+    box.addEventListener("focusin", (event) => {
+      const id = this.idOf(event.target);
+      if (id) this.events.hover(id, event);
+    });
     box.addEventListener("keydown", (event) => this.onKey(event));
   }
 
-  private idOf(target: EventTarget | null): string | null { return this.drawing ? idOf(target, this.drawing) : null; }
+  private idOf(target: EventTarget | null): string | null {
+    return this.drawing ? idOf(target, this.drawing) : null;
+  }
 
   private onPointer(event: PointerEvent): void {
     if (event.buttons) return;
@@ -76,12 +101,21 @@ export class Stage {
 
   /**
    * Replaces the picture, placed where `zoom` says once the new one is laid out: the user may have moved the old one
-   * until then. Fits it without. Resolves to false if a later one overtook it.
+   * until then. Without, it begins where it can be read. Resolves to false if a later one overtook it.
    */
-  async show(title: string, graph: Graph, zoom: () => [number, number, number] | null = () => null): Promise<boolean> {
+  async show(
+    title: string,
+    graph: Graph,
+    zoom: () => Place | null = () => null,
+    beside: Graph | null = null,
+  ): Promise<boolean> {
     const turn = ++this.turn;
     const { width, height } = this.box.getBoundingClientRect();
-    const layout = await placeAside(graph, { width: Math.max(320, width - 28), height: Math.max(240, height - 42) });
+    const layout = await placeAside(
+      graph,
+      { width: Math.max(320, width - 46), height: Math.max(240, height - 42) },
+      beside,
+    );
     if (turn !== this.turn) return false;
     const at = zoom();
     this.view?.close();
@@ -89,21 +123,32 @@ export class Stage {
     this.drawing = drawGraph(title, layout, graph.nodes.length);
     this.drawing.picture.id = this.id;
     this.links = new Map();
-    for (const link of layout.links) for (const end of [link.source, link.target]) this.links.set(end, [...(this.links.get(end) ?? []), link]);
+    for (const link of layout.links)
+      for (const end of [link.source, link.target]) this.links.set(end, [...(this.links.get(end) ?? []), link]);
     this.lit = [];
     this.layer.replaceChildren(this.drawing.picture);
     this.view = new View(this.box, this.layer, this.drawing.picture, layout, (at) => this.events.moved(at));
     if (at) this.view.place(at);
-    else this.view.fit();
+    else this.view.begin();
     this.firstStop()?.setAttribute("tabindex", "0");
     return true;
   }
 
-  clear(): void { this.turn++; this.view?.close(); this.layer.replaceChildren(); this.layout = null; this.drawing = null; this.view = null; }
+  clear(): void {
+    this.turn++;
+    this.view?.close();
+    this.layer.replaceChildren();
+    this.layout = null;
+    this.drawing = null;
+    this.view = null;
+  }
 
   neighbours(id: string): { incoming: Link[]; outgoing: Link[] } {
     const links = this.links.get(id) ?? [];
-    return { incoming: links.filter((link) => link.target === id), outgoing: links.filter((link) => link.source === id) };
+    return {
+      incoming: links.filter((link) => link.target === id),
+      outgoing: links.filter((link) => link.source === id),
+    };
   }
 
   /** The vertex that a node is drawn as: itself, or the group that it is folded into. */
@@ -135,9 +180,17 @@ export class Stage {
       const vertex = layout.vertices.get(id)!;
       const members = vertex.group ? vertex.group.nodes : [id];
       const classes = element.classList;
-      classes.toggle("outside", vertex.kind !== "token" && vertex.kind !== "answer" && members.every((name) => marks.outside.has(name)));
+      classes.toggle(
+        "outside",
+        vertex.kind !== "token" && vertex.kind !== "answer" && members.every((name) => marks.outside.has(name)),
+      );
       classes.toggle("shared", marks.shared !== undefined && members.some((name) => marks.shared!.has(name)));
-      classes.toggle("own", marks.shared !== undefined && Boolean(vertex.node ?? vertex.group) && !members.some((name) => marks.shared!.has(name)));
+      classes.toggle(
+        "own",
+        marks.shared !== undefined &&
+          Boolean(vertex.node ?? vertex.group) &&
+          !members.some((name) => marks.shared!.has(name)),
+      );
       classes.toggle("found", Boolean(marks.found && members.some((name) => marks.found!.has(name))));
       const sign = members.map((name) => marks.touched.get(name)).find(Boolean);
       setBadge(element, vertex, sign);
@@ -153,18 +206,38 @@ export class Stage {
 
   private light(id: string | null): void {
     if (!id || !this.drawing || !this.layout) return;
-    const add = (element: Element | null | undefined, name = "lit"): void => { if (element) { element.classList.add(name); this.lit.push(element); } };
+    const add = (element: Element | null | undefined, name = "lit"): void => {
+      if (element) {
+        element.classList.add(name);
+        this.lit.push(element);
+      }
+    };
     const near = (name: string): void => add(this.drawing!.vertices.get(name));
     const head = id.startsWith("head:") ? this.drawing.heads.get(id.slice(5)) : null;
     const link = /^(edge|link):/.test(id) ? this.linkOf(id) : null;
     const vertex = head || link ? null : this.vertexOf(id);
-    if (link) { add(this.drawing.links.get(link)); add(this.drawing.links.get(link), "chosen"); near(link.source); near(link.target); }
-    if (head) { add(head.frame); add(head.frame, "chosen"); }
-    if (vertex) { near(vertex.id); add(this.drawing.vertices.get(vertex.id), "chosen"); }
+    if (link) {
+      add(this.drawing.links.get(link));
+      add(this.drawing.links.get(link), "chosen");
+      near(link.source);
+      near(link.target);
+    }
+    if (head) {
+      add(head.frame);
+      add(head.frame, "chosen");
+    }
+    if (vertex) {
+      near(vertex.id);
+      add(this.drawing.vertices.get(vertex.id), "chosen");
+    }
     if (vertex && /[qk]/.test(vertex.letter)) vertex.item.vertices.forEach((v) => near(v.id));
     for (const own of head ? head.item.vertices : vertex ? [vertex] : []) {
       near(own.id);
-      for (const each of this.links.get(own.id) ?? []) { add(this.drawing.links.get(each)); near(each.source); near(each.target); }
+      for (const each of this.links.get(own.id) ?? []) {
+        add(this.drawing.links.get(each));
+        near(each.source);
+        near(each.target);
+      }
     }
     for (const { frame, gate, item } of this.drawing.heads.values()) {
       if (!item.vertices.some((v) => this.drawing!.vertices.get(v.id)!.classList.contains("lit"))) continue;
@@ -178,8 +251,16 @@ export class Stage {
   private stops(): { element: SVGGElement; x: number; y: number }[] {
     if (!this.layout || !this.drawing) return [];
     return [
-      ...[...this.layout.vertices.values()].map((v) => ({ element: this.drawing!.vertices.get(v.id)!, x: v.item.x + v.dx, y: v.y })),
-      ...headItems(this.layout).map((head) => ({ element: this.drawing!.heads.get(`${head.layer}.${head.head}`)!.frame, x: head.x - head.w / 2, y: head.band.bottom - head.h! + 18 })),
+      ...[...this.layout.vertices.values()].map((v) => ({
+        element: this.drawing!.vertices.get(v.id)!,
+        x: v.item.x + v.dx,
+        y: v.y,
+      })),
+      ...headItems(this.layout).map((head) => ({
+        element: this.drawing!.heads.get(`${head.layer}.${head.head}`)!.frame,
+        x: head.x - head.w / 2,
+        y: head.band.bottom - head.h! + 18,
+      })),
     ];
   }
 
@@ -211,8 +292,11 @@ export class Stage {
     const stops = this.stops();
     const here = stops.find((stop) => stop.element === element);
     if (!here) return;
-    const others = stops.filter((s) => (side ? Math.abs(s.y - here.y) < 3 && (s.x - here.x) * side > 0 : (s.y - here.y) * up! > 3));
-    const far = (s: { x: number; y: number }): number => (side ? Math.abs(s.x - here.x) : Math.abs(s.y - here.y) * 1000 + Math.abs(s.x - here.x));
+    const others = stops.filter((s) =>
+      side ? Math.abs(s.y - here.y) < 3 && (s.x - here.x) * side > 0 : (s.y - here.y) * up! > 3,
+    );
+    const far = (s: { x: number; y: number }): number =>
+      side ? Math.abs(s.x - here.x) : Math.abs(s.y - here.y) * 1000 + Math.abs(s.x - here.x);
     if (others.length) this.focus(others.reduce((best, s) => (far(s) < far(best) ? s : best)).element);
   }
 }

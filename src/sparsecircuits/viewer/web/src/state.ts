@@ -18,20 +18,73 @@ export interface State {
   touch: Intervention[];
   drawer: Drawer;
   wide: boolean;
+  /** What lines are: weights (0), or what flows on the upper (1) or the lower (2) prompt on show. */
+  flow: number;
   theme: "light" | "dark" | null;
   zoom: [number, number, number] | null;
   groups: Group[];
   names: Record<string, string>;
 }
 export type Kind = Intervention["kind"];
-export interface Step { label: string; state: State }
+export interface Step {
+  label: string;
+  state: State;
+}
 
 export const START: State = {
-  circuit: "", compare: null, selected: null, pair: 0, prompt: null, patch: null, scope: "model", size: null, importance: 0,
-  hidden: [], folded: [], touch: [], drawer: null, wide: false, theme: null, zoom: null, groups: [], names: {},
+  circuit: "",
+  compare: null,
+  selected: null,
+  pair: 0,
+  prompt: null,
+  patch: null,
+  scope: "circuit",
+  size: null,
+  importance: 0,
+  hidden: [],
+  folded: [],
+  touch: [],
+  drawer: null,
+  wide: false,
+  flow: 0,
+  theme: null,
+  zoom: null,
+  groups: [],
+  names: {},
 };
+/** What belongs to one circuit: another one starts anew. */
+const OF_CIRCUIT = [
+  "selected",
+  "compare",
+  "touch",
+  "size",
+  "hidden",
+  "folded",
+  "zoom",
+  "importance",
+  "pair",
+  "prompt",
+  "patch",
+  "groups",
+  "names",
+] as const;
+/** The change of state that opens a circuit. */
+export function opening(circuit: string): Partial<State> {
+  return { ...Object.fromEntries(OF_CIRCUIT.map((key) => [key, START[key]])), circuit };
+}
 /** What undo brings back; selection, zoom and drawers are left alone. */
-const UNDONE = ["prompt", "patch", "scope", "size", "importance", "hidden", "folded", "touch", "groups", "names"] as const;
+const UNDONE = [
+  "prompt",
+  "patch",
+  "scope",
+  "size",
+  "importance",
+  "hidden",
+  "folded",
+  "touch",
+  "groups",
+  "names",
+] as const;
 
 type Listener = (state: State, before: State) => void;
 
@@ -41,9 +94,13 @@ export class Store {
   future: Step[] = [];
   private listeners: Listener[] = [];
 
-  constructor(start: Partial<State>) { this.state = { ...START, ...start }; }
+  constructor(start: Partial<State>) {
+    this.state = { ...START, ...start };
+  }
 
-  listen(listener: Listener): void { this.listeners.push(listener); }
+  listen(listener: Listener): void {
+    this.listeners.push(listener);
+  }
 
   /** Changes that undo does not know about. */
   set(patch: Partial<State>): void {
@@ -59,12 +116,18 @@ export class Store {
     this.set(patch);
   }
 
-  undo(): boolean { return this.move(this.past, this.future); }
+  undo(): boolean {
+    return this.move(this.past, this.future);
+  }
 
-  redo(): boolean { return this.move(this.future, this.past); }
+  redo(): boolean {
+    return this.move(this.future, this.past);
+  }
 
   /** Goes back to before the step of that number. */
-  backTo(index: number): void { while (this.past.length > index && this.undo()); }
+  backTo(index: number): void {
+    while (this.past.length > index && this.undo());
+  }
 
   private move(from: Step[], to: Step[]): boolean {
     const step = from.pop();
@@ -81,30 +144,39 @@ const KINDS: Kind[] = ["mean", "zero", "resample", "scale", "patch"];
 /** The state as a URL fragment; what is at its default is left out. */
 export function toHash(state: State): string {
   const found = new URLSearchParams();
-  const put = (key: string, value: unknown): void => { if (value !== null && value !== "" && value !== 0 && value !== false) found.set(key, String(value)); };
-  put("circuit", state.circuit === "0" ? null : state.circuit);
+  const put = (key: string, value: unknown): void => {
+    if (value !== null && value !== "" && value !== 0 && value !== false) found.set(key, String(value));
+  };
+  put("circuit", state.circuit);
   put("compare", state.compare);
   put("at", state.selected);
   put("pair", state.pair);
   put("prompt", state.prompt);
   put("from", state.patch);
-  put("scope", state.scope === "model" ? null : state.scope);
+  put("scope", state.scope === START.scope ? null : state.scope);
   if (state.size !== null) found.set("size", String(state.size));
   put("importance", state.importance);
   for (const key of LIST) if (state[key].length) found.set(key, JSON.stringify(state[key]));
-  if (state.touch.length) found.set("touch", JSON.stringify(state.touch.map((t) => [t.kind, t.target, t.source ?? 0, t.factor ?? 0])));
+  if (state.touch.length)
+    found.set("touch", JSON.stringify(state.touch.map((t) => [t.kind, t.target, t.source ?? 0, t.factor ?? 0])));
   put("show", state.drawer);
   put("wide", state.wide ? 1 : 0);
+  put("flow", state.flow);
   put("theme", state.theme);
   if (state.zoom) found.set("zoom", state.zoom.map((n, i) => n.toFixed(i === 2 ? 4 : 1)).join(","));
   return found.toString();
 }
 
 function parsed(text: string | null): unknown {
-  try { return JSON.parse(text ?? "null"); } catch { return null; }
+  try {
+    return JSON.parse(text ?? "null");
+  } catch {
+    return null;
+  }
 }
 
-const texts = (value: unknown): string[] => (Array.isArray(value) ? value.filter((item): item is string => typeof item === "string").slice(0, 5000) : []);
+const texts = (value: unknown): string[] =>
+  Array.isArray(value) ? value.filter((item): item is string => typeof item === "string").slice(0, 5000) : [];
 
 function touches(value: unknown): Intervention[] {
   if (!Array.isArray(value)) return [];
@@ -119,16 +191,17 @@ function touches(value: unknown): Intervention[] {
 export function fromHash(hash: string): Partial<State> {
   const found = new URLSearchParams(hash.replace(/^#/, ""));
   const whole = (key: string): number => Math.max(0, Math.trunc(Number(found.get(key)) || 0));
-  const oneOf = <T extends string>(key: string, allowed: readonly T[]): T | null => allowed.find((value) => value === found.get(key)) ?? null;
+  const oneOf = <T extends string>(key: string, allowed: readonly T[]): T | null =>
+    allowed.find((value) => value === found.get(key)) ?? null;
   const zoom = (found.get("zoom") ?? "").split(",").map(Number);
   return {
-    circuit: found.get("circuit") ?? "0",
+    circuit: found.get("circuit") ?? "",
     compare: found.get("compare"),
     selected: found.get("at"),
     pair: whole("pair"),
     prompt: found.get("prompt"),
     patch: found.get("from"),
-    scope: oneOf("scope", ["circuit"] as const) ?? "model",
+    scope: oneOf("scope", ["model", "circuit"] as const) ?? START.scope,
     size: found.has("size") ? whole("size") : null,
     importance: Number(found.get("importance")) || 0,
     hidden: texts(parsed(found.get("hidden"))),
@@ -136,6 +209,7 @@ export function fromHash(hash: string): Partial<State> {
     touch: touches(parsed(found.get("touch"))),
     drawer: oneOf("show", ["card", "history", "help", "about", "find"] as const),
     wide: found.get("wide") === "1",
+    flow: Math.min(2, whole("flow")),
     theme: oneOf("theme", ["light", "dark"] as const),
     zoom: zoom.length === 3 && zoom.every(Number.isFinite) && zoom[2] > 0 ? (zoom as [number, number, number]) : null,
   };

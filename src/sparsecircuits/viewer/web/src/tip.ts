@@ -3,7 +3,10 @@ import { byId, html } from "./dom";
 
 export function showTip(event: MouseEvent, lines: string[] | null): void {
   const tip = byId("tip");
-  if (!lines) { hideTip(); return; }
+  if (!lines) {
+    hideTip();
+    return;
+  }
   tip.replaceChildren(...lines.map((line, i) => html(i ? "b" : "span", {}, line)));
   tip.hidden = false;
   const { width, height } = tip.getBoundingClientRect();
@@ -11,7 +14,9 @@ export function showTip(event: MouseEvent, lines: string[] | null): void {
   tip.style.top = `${event.clientY - height - 12 < 4 ? event.clientY + 18 : event.clientY - height - 12}px`;
 }
 
-export function hideTip(): void { byId("tip").hidden = true; }
+export function hideTip(): void {
+  byId("tip").hidden = true;
+}
 
 export function tipOn(element: HTMLElement, lines: (event: PointerEvent) => string[] | null): void {
   element.addEventListener("pointermove", (event) => showTip(event, lines(event)));

@@ -19,6 +19,37 @@ export interface Band {
   items: Example[];
 }
 
+/** A loss in nats and what it is of. */
+export interface CardBar {
+  name: string;
+  loss: number;
+  note: string;
+}
+
+/** Some of the card under a title: paragraphs, then tables. */
+export interface CardPart {
+  title: string;
+  paragraphs: string[];
+  tables: CardTable[];
+}
+
+/** A faithfulness card (`faithfulness.card.schema.CardData`, which takes torch). */
+export interface CardShown {
+  verdict: string;
+  tone: "good" | "bad" | "open";
+  why: string;
+  measured_on: string;
+  bars: CardBar[];
+  target_loss: number;
+  warnings: string[];
+  parts: CardPart[];
+}
+
+/** Rows of one length; the first is the head. */
+export interface CardTable {
+  rows: string[][];
+}
+
 /** All circuits that the server has. */
 export interface CircuitList {
   circuits: CircuitRecord[];
@@ -95,6 +126,7 @@ export interface Group {
 /** The sidecar of a circuit. */
 export interface Groups {
   schema_version: number;
+  circuit: string | null;
   groups: Group[];
   names: Record<string, string>;
 }
@@ -143,6 +175,18 @@ export interface NodeDetails {
   text_problem?: string;
 }
 
+/** What a node fires on over the task's prompts (see `circuits.descriptions`). */
+export interface NodeWords {
+  name: string;
+  words: string;
+  above: boolean;
+  tokens: string[];
+  place: "difference" | "onwards" | "last" | null;
+  answer: string | null;
+  precision: number | null;
+  recall: number | null;
+}
+
 /** What a node does on pretraining text. */
 export interface OnText {
   n_tokens: number;
@@ -171,7 +215,9 @@ export interface Payload {
   attention?: HeadPatterns[];
   id?: string;
   groups?: Groups;
-  card?: Record<string, unknown> | null;
+  groups_problem?: string;
+  words?: NodeWords[];
+  card?: CardShown | null;
   card_problem?: string;
   details?: Record<string, NodeDetails>;
   curve?: Curve;
@@ -203,7 +249,7 @@ export interface ResidualLink {
   target: string;
 }
 
-/** Loss over the task in nats, without the interventions and with them. */
+/** Loss over the task in nats, in the whole model or the whole circuit, and with the changes and at the size. */
 export interface RunLoss {
   before: number;
   after: number;
@@ -211,12 +257,14 @@ export interface RunLoss {
   split: string;
 }
 
-/** A prompt that was run, without the interventions and with them. */
+/** A prompt that was run: in the whole model or the whole circuit, and with the changes and at the size. */
 export interface RunPrompt {
   tokens: string[];
   answer: number | null;
   before: Reading;
   after: Reading;
+  full?: number[];
+  circuit?: number[];
 }
 
 /** What to run: a shown pair, or a prompt of one's own. */
@@ -262,6 +310,7 @@ export interface Summary {
   ablation?: "mean" | "zero" | "resample";
   split?: string | null;
   n_prompts?: number | null;
+  n_importance?: number;
 }
 
 /** A likely next token and its probability. */
@@ -283,4 +332,9 @@ export interface WeightRow {
   name: string;
   token?: string;
   weight: number;
+}
+
+/** What the nodes of a circuit fire on. */
+export interface Words {
+  nodes: NodeWords[];
 }

@@ -5,13 +5,18 @@ import { type D3ZoomEvent, type ZoomBehavior, zoom, zoomIdentity, zoomTransform 
 import type { Layout } from "./layout/graph";
 
 const REST = 140; // ms
-export const MARGIN = 24; // of the drawing around the placed things
+const MARGIN = 24; // of the drawing around the placed things
+const TOOLS = 46; // pixels at the right that are the zoom buttons'
 
 export class View {
   private readonly behaviour: ZoomBehavior<HTMLElement, unknown>;
   private drawnAt = 1;
   private resting = 0;
-  private readonly watcher = new ResizeObserver(() => { if (!this.touched) this.fit(); });
+  private readonly watcher = new ResizeObserver(() => {
+    if (!this.touched) this.begin();
+  });
+  /** The largest scale to begin at: pictures side by side begin at the same. */
+  cap = 1.6;
   touched = false;
 
   constructor(
@@ -22,19 +27,37 @@ export class View {
     private readonly moved: (at: [number, number, number]) => void,
   ) {
     const { width, height, gutter } = layout;
-    picture.setAttribute("viewBox", [-gutter - MARGIN, -MARGIN, width + gutter + 2 * MARGIN, height + 2 * MARGIN].join(" "));
-    this.behaviour = zoom<HTMLElement, unknown>().scaleExtent([0.02, 8]).clickDistance(4)
-      .filter((event) => !event.button && !(event.target as Element).closest("button, input, select"))
-      .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => { if (event.sourceEvent) this.touched = true; this.apply(); });
+    picture.setAttribute(
+      "viewBox",
+      [-gutter - MARGIN, -MARGIN, width + gutter + 2 * MARGIN, height + 2 * MARGIN].join(" "),
+    );
+    this.behaviour = zoom<HTMLElement, unknown>()
+      .scaleExtent([0.02, 8])
+      .clickDistance(4)
+      .filter(
+        (event) => !event.button && !(event.target as Element).closest("button, input, select") && !this.scrolls(event),
+      )
+      .on("zoom", (event: D3ZoomEvent<HTMLElement, unknown>) => {
+        if (event.sourceEvent) this.touched = true;
+        this.apply();
+      });
     select(box).call(this.behaviour).on("dblclick.zoom", null);
+    box.addEventListener("wheel", this.onWheel, { passive: false });
     box.addEventListener("scroll", () => box.scrollTo(0, 0)); // focus must not scroll what zoom places
     this.watcher.observe(box);
   }
 
-  private get now(): { x: number; y: number; k: number } { return zoomTransform(this.box); }
+  private get now(): { x: number; y: number; k: number } {
+    return zoomTransform(this.box);
+  }
 
   /** Stops listening, so that another picture can take this one's place. */
-  close(): void { select(this.box).on(".zoom", null); clearTimeout(this.resting); this.watcher.disconnect(); }
+  close(): void {
+    select(this.box).on(".zoom", null);
+    this.box.removeEventListener("wheel", this.onWheel);
+    clearTimeout(this.resting);
+    this.watcher.disconnect();
+  }
 
   /** Where the user has moved the picture to; null while it is fitted. */
   get chosen(): [number, number, number] | null {
@@ -52,7 +75,7 @@ export class View {
   private rest(): void {
     const { x, y, k } = this.now;
     this.draw(k);
-    this.layer.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px) scale(1)`; // whole pixels: sharp text
+    this.layer.style.transform = `translate(${Math.round(x)}px, ${Math.round(y)}px) scale(1)`; // whole pixels
     if (this.touched) this.moved([x, y, k]);
   }
 
@@ -64,12 +87,55 @@ export class View {
     this.drawnAt = k;
   }
 
+  /** Whether a turn of the wheel moves the picture: where it is higher than the window. With Ctrl it zooms. */
+  private scrolls(event: Event): event is WheelEvent {
+    return event instanceof WheelEvent && !event.ctrlKey && this.extent[1] * this.now.k > this.box.clientHeight;
+  }
+
+  private readonly onWheel = (event: WheelEvent): void => {
+    if (!this.scrolls(event)) return;
+    event.preventDefault();
+    const step = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 18 : 1;
+    const { k } = this.now;
+    this.touched = true;
+    select(this.box).call(this.behaviour.translateBy, (-step * event.deltaX) / k, (-step * event.deltaY) / k);
+  };
+
+  /** Width and height of the whole at scale 1. */
+  private get extent(): [number, number] {
+    const { width, height, gutter } = this.layout;
+    return [width + gutter + 2 * MARGIN, height + 2 * MARGIN];
+  }
+
+  /** The scale at which everything is inside the window, beside the buttons. */
+  private get whole(): number {
+    const [w, h] = this.extent;
+    return Math.min(this.cap, (this.box.clientWidth - TOOLS) / w, (this.box.clientHeight - 4) / h);
+  }
+
+  /** The scale to begin at: everything, but no smaller than can be read. */
+  get beginning(): number {
+    return Math.min(this.cap, Math.max(this.whole, this.layout.least));
+  }
+
+  begin(): void {
+    this.centre(this.beginning);
+  }
+
   fit(): void {
-    const { width, height } = this.box.getBoundingClientRect();
-    if (!width || !height) return;
-    const [w, h] = [this.layout.width + this.layout.gutter + 2 * MARGIN, this.layout.height + 2 * MARGIN];
-    const k = Math.min(1.6, (width - 8) / w, (height - 4) / h);
-    this.place([(width - w * k) / 2, (height - h * k) / 2, k]);
+    this.centre(this.whole);
+  }
+
+  /** In the middle; what does not fit begins at its top, and at its left if the answers are in sight there. */
+  private centre(k: number): void {
+    const { clientWidth, clientHeight: height } = this.box;
+    const width = clientWidth - TOOLS;
+    if (!clientWidth || !height) return;
+    const [w, h] = this.extent;
+    const answers = Math.max(...this.layout.bands.at(-1)!.items.map((item) => item.x + item.w / 2));
+    const far = this.layout.gutter + 2 * MARGIN + answers;
+    const x = w * k <= width ? (width - w * k) / 2 : Math.min(0, Math.max(width - w * k, width - far * k));
+    this.place([x, Math.max(0, (height - h * k) / 2), k]);
     this.touched = false;
   }
 
@@ -88,7 +154,8 @@ export class View {
   reveal(element: Element): void {
     const box = this.box.getBoundingClientRect();
     const own = element.getBoundingClientRect();
-    const over = (low: number, high: number, from: number, to: number): number => (low < from + 8 ? from + 8 - low : high > to - 8 ? to - 8 - high : 0);
+    const over = (low: number, high: number, from: number, to: number): number =>
+      low < from + 8 ? from + 8 - low : high > to - 8 ? to - 8 - high : 0;
     const [dx, dy] = [over(own.left, own.right, box.left, box.right), over(own.top, own.bottom, box.top, box.bottom)];
     if (!dx && !dy) return;
     const { k } = this.now;

@@ -2,25 +2,40 @@
 import { isNumber } from "../dom";
 import type { Band, Graph, Item, Vertex } from "./graph";
 
-export const NODE_H = 32;
-const ANSWER_H = 42;
-export const ROW_GAP = 12;
-export const HEAD_TOP = 63; // room in a head's box for its label, its pattern and its gate
+const NODE_H = 28;
+const CAPTIONED_H = 42;
+const ANSWER_H = 40;
+const ROW_GAP = 8;
+const HEAD_TOP = 63; // room in a head's box for its label, its pattern and its gate
 const HEAD_PAD = 9;
 const ROWS: Record<string, string> = {
-  "attn.act_in": "reads", heads: "heads", "attn.resid_delta": "writes",
-  "mlp.act_in": "reads", "mlp.post_act": "neurons", "mlp.resid_delta": "writes",
+  "attn.act_in": "reads",
+  heads: "heads",
+  "attn.resid_delta": "writes",
+  "mlp.act_in": "reads",
+  "mlp.post_act": "neurons",
+  "mlp.resid_delta": "writes",
 };
 
+/** Heights of bands, and of what stands in them, by key. */
+export type Heights = Map<string, { height: number; unit: number }>;
 type Spot = Pick<Band, "key" | "block" | "title" | "row">;
 
-function bandOrder(graph: Graph): Spot[] {
-  const layers = [...new Set(graph.nodes.map((node) => node.layer).filter(isNumber))].sort((a, b) => a - b);
+function bandOrder(graph: Graph, beside: Heights): Spot[] {
+  const others = [...beside.keys()].map((key) => Number.parseInt(key, 10));
+  const layers = [...new Set([...graph.nodes.map((node) => node.layer), ...others].filter(isNumber))].sort(
+    (a, b) => a - b,
+  );
   const spots: Spot[] = [{ key: "tokens", block: "tokens", title: ["Tokens"], row: "" }];
   for (const layer of layers) {
     for (const [site, row] of Object.entries(ROWS)) {
       const part = site.startsWith("mlp") ? "mlp" : "attn";
-      spots.push({ key: `${layer}.${site}`, block: `${layer}.${part}`, title: [`Layer ${layer}`, part === "mlp" ? "MLP" : "attention"], row });
+      spots.push({
+        key: `${layer}.${site}`,
+        block: `${layer}.${part}`,
+        title: [`Layer ${layer}`, part === "mlp" ? "MLP" : "attention"],
+        row,
+      });
     }
   }
   spots.push({ key: "final", block: "final", title: ["Final read"], row: "" });
@@ -33,19 +48,36 @@ function widthOf(vertex: Vertex, nodeWidth: number): number {
   if (vertex.kind === "answer") return Math.max(84, letters * 12 + 30);
   if (vertex.kind === "token") return Math.max(46, letters * 9.2 + 20);
   if (vertex.kind === "group") return Math.max(90, letters * 8.6 + 44);
-  return Math.max(nodeWidth, (letters + (vertex.letter ? 1.6 : 0)) * 8.6 + 20);
+  return Math.max(nodeWidth, (letters + (vertex.letter ? 1.6 : 0)) * 8.6 + 20, [...vertex.caption].length * 6.7 + 14);
 }
 
-export function makeBands(graph: Graph, vertices: Map<string, Vertex>): Band[] {
+/**
+ * Bands with what stands in them. room: how wide they may be, in several rows if they must; null for what suits the
+ * shape of a screen. beside: bands of a picture that stands beside this one, so that layers are level.
+ */
+export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: number | null, beside: Heights): Band[] {
   const nodeWidth = graph.nodes.length > 60 ? 52 : 60;
-  const bands: Band[] = bandOrder(graph).map((spot) => ({ ...spot, items: [], height: NODE_H, rows: 1, index: 0, top: 0, bottom: 0 }));
+  const bands: Band[] = bandOrder(graph, beside).map((spot) => ({
+    ...spot,
+    items: [],
+    height: NODE_H,
+    unit: NODE_H,
+    fixed: (spot.key === "tokens" || spot.key === "answers") && graph.prompt !== null,
+    rows: 1,
+    index: 0,
+    top: 0,
+    bottom: 0,
+  }));
   const byKey = new Map(bands.map((band) => [band.key, band]));
   const heads = new Map<string, Item>();
   for (const vertex of vertices.values()) {
     const band = byKey.get(vertex.bandKey);
-    if (!band) { vertices.delete(vertex.id); continue; }
+    if (!band) {
+      vertices.delete(vertex.id);
+      continue;
+    }
     vertex.w = widthOf(vertex, nodeWidth);
-    vertex.h = vertex.kind === "answer" ? ANSWER_H : NODE_H;
+    vertex.h = vertex.kind === "answer" ? ANSWER_H : vertex.caption ? CAPTIONED_H : NODE_H;
     if (!band.key.endsWith(".heads") || vertex.kind === "group") {
       vertex.item = { id: vertex.id, band, w: vertex.w, x: 0, vertices: [vertex], up: [], down: [] };
       band.items.push(vertex.item);
@@ -62,26 +94,48 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>): Band[] {
     vertex.item = item;
     item.vertices.push(vertex);
   }
-  const kept = bands.filter((band) => band.items.length);
-  for (const head of heads.values()) arrangeHead(head, () => 0);
-  kept.forEach((band, i) => { band.index = i; });
+  const kept = bands.filter((band) => band.items.length || beside.has(band.key));
   for (const band of kept) {
-    if (band.key === "answers") band.height = ANSWER_H;
-    if (band.key.endsWith(".heads")) band.height = Math.max(...band.items.map((item) => item.h ?? NODE_H));
+    const own = band.items.flatMap((item) => item.vertices);
+    band.unit = Math.max(beside.get(band.key)?.unit ?? 0, ...own.map((vertex) => vertex.h));
+    for (const vertex of own) vertex.h = band.unit; // one height in a row
+    band.height = band.unit;
   }
-  wrapLongBands(kept);
+  for (const head of heads.values()) arrangeHead(head, () => 0);
+  kept.forEach((band, i) => {
+    band.index = i;
+  });
+  for (const band of kept) {
+    if (band.key.endsWith(".heads")) band.height = Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H));
+  }
+  if (room === null) wrapLongBands(kept);
+  else wrapWideBands(kept, room);
+  for (const band of kept) band.height = Math.max(band.height, beside.get(band.key)?.height ?? 0);
   return kept;
+}
+
+const stacks = (band: Band): boolean => band.key !== "answers" && !band.key.endsWith(".heads");
+
+function setRows(band: Band, rows: number): void {
+  band.rows = rows;
+  band.height = rows * (band.unit + ROW_GAP) - ROW_GAP;
+}
+
+/** Rows that are wider than the room become several, so that their words can be read. */
+function wrapWideBands(bands: Band[], room: number): void {
+  for (const band of bands.filter(stacks)) {
+    const widest = Math.max(...band.items.map((item) => item.w));
+    const single = band.items.reduce((sum, item) => sum + item.w + 22, 0);
+    const rows = single <= room ? 1 : Math.max(2, Math.ceil((band.items.length * (widest + 18)) / room));
+    setRows(band, Math.min(rows, Math.max(1, band.items.length)));
+  }
 }
 
 /** Long rows become several, so that the whole keeps about the shape of a screen. */
 function wrapLongBands(bands: Band[]): void {
   const longest = (most: number): number => {
-    for (const band of bands) {
-      if (band.key === "answers" || band.key.endsWith(".heads")) continue;
-      const n = band.items.length;
-      band.rows = n > 14 ? Math.max(2, Math.ceil(n / most)) : 1;
-      band.height = band.rows * (NODE_H + ROW_GAP) - ROW_GAP;
-    }
+    for (const band of bands.filter(stacks))
+      setRows(band, band.items.length > 14 ? Math.max(2, Math.ceil(band.items.length / most)) : 1);
     return bands.reduce((sum, band) => sum + band.height + 40, 0);
   };
   for (let most = 14; most < 400; most += 4) {
@@ -91,8 +145,11 @@ function wrapLongBands(bands: Band[]): void {
 
 /** q and k on the left, v on the right, in rows of a few; `wish` orders the channels inside each group. */
 export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void {
-  const group = (letters: string): Vertex[] => head.vertices.filter((v) => letters.includes(v.letter))
-    .sort((a, b) => letters.indexOf(a.letter) - letters.indexOf(b.letter) || wish(a) - wish(b));
+  const group = (letters: string): Vertex[] =>
+    head.vertices
+      .filter((v) => letters.includes(v.letter))
+      .sort((a, b) => letters.indexOf(a.letter) - letters.indexOf(b.letter) || wish(a) - wish(b));
+  const { unit } = head.band;
   let x = 12;
   let deepest = 1;
   const put = (list: Vertex[]): number[] => {
@@ -103,8 +160,11 @@ export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void 
       const row = Math.floor(i / columns);
       deepest = Math.max(deepest, row + 1);
       if (list.length > 6) vertex.dx = from + (i % columns) * step + step / 2 - 4;
-      else { vertex.dx = x + vertex.w / 2; x += vertex.w + 8; }
-      vertex.dy = row * (NODE_H + ROW_GAP);
+      else {
+        vertex.dx = x + vertex.w / 2;
+        x += vertex.w + 8;
+      }
+      vertex.dy = row * (unit + ROW_GAP);
     });
     if (list.length > 6) x = from + columns * step;
     return [from, Math.max(from, x - 8)];
@@ -114,12 +174,15 @@ export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void 
   if (left.length) {
     const [from, to] = put(left);
     head.glyph = (from + to) / 2;
-    if (to - from < 56) { x = from + 64; head.glyph = Math.max(head.glyph, from + 20); }
+    if (to - from < 56) {
+      x = from + 64;
+      head.glyph = Math.max(head.glyph, from + 20);
+    }
   } else x += 64;
   x += 8;
   head.gate = right.length ? put(right) : null;
   head.w = x + (right.length ? 4 : -4);
-  head.h = HEAD_TOP + deepest * (NODE_H + ROW_GAP) - ROW_GAP + HEAD_PAD;
+  head.h = HEAD_TOP + deepest * (unit + ROW_GAP) - ROW_GAP + HEAD_PAD;
   for (const vertex of head.vertices) vertex.dx -= head.w / 2;
   head.glyph -= head.w / 2;
   if (head.gate) head.gate = head.gate.map((edge) => edge - head.w / 2);
@@ -134,12 +197,16 @@ export function placeY(bands: Band[], gap: number): number {
     band.bottom = y;
   });
   for (const band of bands) {
-    band.items.filter((item) => !item.lane).forEach((item, i) => {
-      for (const vertex of item.vertices) {
-        vertex.y = item.head !== undefined ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
-          : band.bottom - (i % band.rows) * (NODE_H + ROW_GAP) - vertex.h / 2;
-      }
-    });
+    band.items
+      .filter((item) => !item.lane)
+      .forEach((item, i) => {
+        for (const vertex of item.vertices) {
+          vertex.y =
+            item.head !== undefined
+              ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
+              : band.bottom - (i % band.rows) * (band.unit + ROW_GAP) - vertex.h / 2;
+        }
+      });
   }
   return y;
 }

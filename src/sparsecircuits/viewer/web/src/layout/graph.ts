@@ -6,31 +6,99 @@ import type { Answer, AnswerWeight, CircuitNode, Edge, EmbeddingWeight, Group, R
 
 export type VertexKind = "node" | "token" | "answer" | "group";
 export type LinkKind = "edge" | "residual" | "embedding" | "logit";
-export interface TokenGroup { id: string; text: string; size: number; entries: EmbeddingWeight[] }
+export interface TokenGroup {
+  id: string;
+  text: string;
+  size: number;
+  entries: EmbeddingWeight[];
+}
 
 export interface Vertex {
-  id: string; kind: VertexKind; bandKey: string; label: string; letter: string;
-  node?: CircuitNode; answer?: { text: string }; text?: string; entries?: EmbeddingWeight[]; more?: TokenGroup[]; group?: Group;
+  id: string;
+  kind: VertexKind;
+  bandKey: string;
+  label: string;
+  letter: string;
+  /** A second line, of what it fires on. */
+  caption: string;
+  node?: CircuitNode;
+  answer?: { text: string };
+  text?: string;
+  entries?: EmbeddingWeight[];
+  more?: TokenGroup[];
+  group?: Group;
   importance: number;
-  w: number; h: number; dx: number; dy: number; y: number; item: Item;
+  w: number;
+  h: number;
+  dx: number;
+  dy: number;
+  y: number;
+  item: Item;
 }
-export interface Joint { own: End; other: End; weight: number }
+export interface Joint {
+  own: End;
+  other: End;
+  weight: number;
+}
 export interface Item {
-  id: string; band: Band; w: number; x: number; vertices: Vertex[]; lane?: boolean; run?: string;
-  head?: number; layer?: number; h?: number; glyph?: number; gate?: number[] | null;
-  up: Joint[]; down: Joint[];
+  id: string;
+  band: Band;
+  w: number;
+  x: number;
+  vertices: Vertex[];
+  lane?: boolean;
+  run?: string;
+  head?: number;
+  layer?: number;
+  h?: number;
+  glyph?: number;
+  gate?: number[] | null;
+  up: Joint[];
+  down: Joint[];
 }
 export interface Band {
-  key: string; block: string; title: string[]; row: string; items: Item[]; height: number; rows: number;
-  index: number; top: number; bottom: number;
+  key: string;
+  block: string;
+  title: string[];
+  row: string;
+  items: Item[];
+  height: number;
+  rows: number;
+  /** Whether the order of what stands in it is given. */
+  fixed: boolean;
+  /** Height of what stands in it. */
+  unit: number;
+  index: number;
+  top: number;
+  bottom: number;
 }
-export interface End { item: Item; vertex: Vertex | null }
+export interface End {
+  item: Item;
+  vertex: Vertex | null;
+}
 export interface Link {
-  kind: LinkKind; source: string; target: string; weight: number | null; name: string; members: string[];
-  chain: End[]; out: number; in: number;
+  kind: LinkKind;
+  source: string;
+  target: string;
+  weight: number | null;
+  name: string;
+  members: string[];
+  chain: End[];
+  out: number;
+  in: number;
 }
 export interface Layout {
-  vertices: Map<string, Vertex>; bands: Band[]; links: Link[]; width: number; height: number; gutter: number; label: number;
+  vertices: Map<string, Vertex>;
+  bands: Band[];
+  links: Link[];
+  width: number;
+  height: number;
+  gutter: number;
+  label: number;
+  /** The smallest scale at which its words can be read; 0 for a circuit that is too large for that. */
+  least: number;
+  /** Whether the margin has room for what each row holds. */
+  rowWords: boolean;
 }
 /** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
 export interface Graph {
@@ -42,6 +110,10 @@ export interface Graph {
   answers: Answer[];
   groups: Group[];
   names: Record<string, string>;
+  /** Tokens to draw in order, in place of those with the largest weights. */
+  prompt: string[] | null;
+  /** What nodes fire on. */
+  captions: Record<string, string>;
 }
 
 const TOKENS_SHOWN = 18;
@@ -52,7 +124,18 @@ function bandKeyOf(node: CircuitNode): string {
 }
 
 function vertex(part: Partial<Vertex> & Pick<Vertex, "id" | "kind" | "bandKey" | "label">): Vertex {
-  return { letter: "", importance: 0, w: 0, h: 0, dx: 0, dy: 0, y: 0, item: null as unknown as Item, ...part };
+  return {
+    letter: "",
+    caption: "",
+    importance: 0,
+    w: 0,
+    h: 0,
+    dx: 0,
+    dy: 0,
+    y: 0,
+    item: null as unknown as Item,
+    ...part,
+  };
 }
 
 /** Vertices by id, and which vertex each node is drawn as. A group stands where its first node would. */
@@ -68,25 +151,72 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
       const known = vertices.get(id);
       if (known) known.importance += node.importance ?? 0;
       else {
-        vertices.set(id, vertex({ id, kind: "group", group, bandKey: bandKeyOf(node), label: shorten(group.name, 24), importance: node.importance ?? 0 }));
+        vertices.set(
+          id,
+          vertex({
+            id,
+            kind: "group",
+            group,
+            bandKey: bandKeyOf(node),
+            label: shorten(group.name, 24),
+            importance: node.importance ?? 0,
+          }),
+        );
       }
       continue;
     }
     drawnAs.set(node.name, node.name);
     const letter = /^attn\.[qkv]$/.test(node.site) ? node.site.slice(-1) : "";
     const label = graph.names[node.name] ? shorten(graph.names[node.name], 18) : String(node.index);
-    vertices.set(node.name, vertex({ id: node.name, kind: "node", node, bandKey: bandKeyOf(node), letter, label, importance: node.importance ?? 0 }));
+    vertices.set(
+      node.name,
+      vertex({
+        id: node.name,
+        kind: "node",
+        node,
+        bandKey: bandKeyOf(node),
+        letter,
+        label,
+        caption: graph.captions[node.name] ?? "",
+        importance: node.importance ?? 0,
+      }),
+    );
   }
   graph.answers.forEach((answer, i) => {
     const id = `answer:${i}`;
-    vertices.set(id, vertex({ id, kind: "answer", answer, bandKey: "answers", label: shorten(visible(answer.text), 14) }));
+    vertices.set(
+      id,
+      vertex({ id, kind: "answer", answer, bandKey: "answers", label: shorten(visible(answer.text), 14) }),
+    );
   });
   addTokens(graph, vertices, drawnAs);
   return { vertices, drawnAs };
 }
 
+const tokenAt = (place: number): string => `token:@${place}`;
+
+/** The tokens of a prompt, one for each place. */
+function addPrompt(graph: Graph, prompt: string[], vertices: Map<string, Vertex>): void {
+  prompt.forEach((text, place) => {
+    const id = tokenAt(place);
+    const entries = graph.embedding.filter((entry) => entry.token === text);
+    const label = shorten(visible(text), 12);
+    vertices.set(id, vertex({ id, kind: "token", bandKey: "tokens", label, text, entries }));
+  });
+}
+
+/** Where the embedding of a token stands: once, or at each place of the prompt. */
+function placesOf(entry: EmbeddingWeight, prompt: string[] | null): string[] {
+  if (!prompt) return [`token:${entry.token_id}`];
+  return prompt.flatMap((text, place) => (text === entry.token ? [tokenAt(place)] : []));
+}
+
 /** Tokens with the largest weights first; what does not fit is gathered in one "more" vertex. */
 function addTokens(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<string, string>): void {
+  if (graph.prompt) {
+    addPrompt(graph, graph.prompt, vertices);
+    return;
+  }
   const tokens = new Map<string, TokenGroup>();
   for (const entry of graph.embedding) {
     if (!drawnAs.has(entry.target)) continue;
@@ -99,10 +229,31 @@ function addTokens(graph: Graph, vertices: Map<string, Vertex>, drawnAs: Map<str
   const ranked = [...tokens.values()].sort((a, b) => b.size - a.size);
   const room = ranked.length > TOKENS_SHOWN ? TOKENS_SHOWN - 1 : ranked.length;
   for (const token of ranked.slice(0, room)) {
-    vertices.set(token.id, vertex({ id: token.id, kind: "token", bandKey: "tokens", label: shorten(visible(token.text), 12), text: token.text, entries: token.entries }));
+    vertices.set(
+      token.id,
+      vertex({
+        id: token.id,
+        kind: "token",
+        bandKey: "tokens",
+        label: shorten(visible(token.text), 12),
+        text: token.text,
+        entries: token.entries,
+      }),
+    );
   }
   const rest = ranked.slice(room);
-  if (rest.length) vertices.set("token:more", vertex({ id: "token:more", kind: "token", bandKey: "tokens", label: `+${rest.length} more`, more: rest, entries: [] }));
+  if (rest.length)
+    vertices.set(
+      "token:more",
+      vertex({
+        id: "token:more",
+        kind: "token",
+        bandKey: "tokens",
+        label: `+${rest.length} more`,
+        more: rest,
+        entries: [],
+      }),
+    );
 }
 
 /** Lines between what is drawn; lines that a group gathers become one, of the largest weight among them. */
@@ -116,14 +267,26 @@ export function makeLinks(graph: Graph, vertices: Map<string, Vertex>, drawnAs: 
     const key = `${kind} ${source} ${target}${merged ? "" : ` ${links.size}`}`;
     const known = links.get(key);
     if (!known) {
-      links.set(key, { kind, source, target, weight, name: `${source} → ${target}`, members: [`${from} → ${to}`], chain: [], out: 0, in: 0 });
+      links.set(key, {
+        kind,
+        source,
+        target,
+        weight,
+        name: `${source} → ${target}`,
+        members: [`${from} → ${to}`],
+        chain: [],
+        out: 0,
+        in: 0,
+      });
       return;
     }
     known.members.push(`${from} → ${to}`);
     if (Math.abs(weight ?? 0) > Math.abs(known.weight ?? 0)) known.weight = weight;
   };
   for (const link of graph.residual) add("residual", link.source, link.target, null);
-  for (const entry of graph.embedding) add("embedding", `token:${entry.token_id}`, entry.target, entry.weight);
+  for (const entry of graph.embedding) {
+    for (const place of placesOf(entry, graph.prompt)) add("embedding", place, entry.target, entry.weight);
+  }
   for (const edge of graph.edges) add("edge", edge.source, edge.target, edge.weight);
   for (const entry of graph.logits) add("logit", entry.source, `answer:${entry.answer}`, entry.weight);
   return [...links.values()];

@@ -36,7 +36,10 @@ export function connect(links: Link[]): void {
     for (let i = 0; i + 1 < chain.length; i++) {
       const [low, high] = [chain[i], chain[i + 1]];
       if (low.item.band.index >= high.item.band.index) continue;
-      const key = low.item.lane || high.item.lane ? `${(low.vertex ?? low.item).id}|${(high.vertex ?? high.item).id}` : name + kind;
+      const key =
+        low.item.lane || high.item.lane
+          ? `${(low.vertex ?? low.item).id}|${(high.vertex ?? high.item).id}`
+          : name + kind;
       if (seen.has(key)) continue;
       seen.add(key);
       const weight = low.item.lane && high.item.lane ? 6 : kind === "residual" ? 1 : 2;
@@ -103,6 +106,7 @@ export function orderBands(bands: Band[], gap: number): void {
   for (let round = 0; round < 16 && best.score > 0 && idle < 6; round++) {
     const upward = round % 2 === 0;
     for (const band of upward ? bands : [...bands].reverse()) {
+      if (band.fixed) continue;
       const joints = upward ? "down" : "up";
       const wishes = new Map(band.items.map((item) => [item, wishOf(item[joints])?.x ?? item.x]));
       band.items.sort((a, b) => wishes.get(a)! - wishes.get(b)!);
@@ -112,5 +116,8 @@ export function orderBands(bands: Band[], gap: number): void {
     idle = score < best.score ? 0 : idle + 1;
     if (score < best.score) best = { score, orders: bands.map((band) => [...band.items]) };
   }
-  bands.forEach((band, i) => { band.items = best.orders[i]; pack(band, gap); });
+  bands.forEach((band, i) => {
+    band.items = best.orders[i];
+    pack(band, gap);
+  });
 }

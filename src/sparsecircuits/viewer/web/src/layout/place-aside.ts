@@ -1,6 +1,6 @@
 // Runs the layout in a worker; small circuits, and pages that may not start one, are placed at once.
 import type { Graph, Layout } from "./graph";
-import { layoutGraph } from "./index";
+import { type Window, layoutGraph } from "./index";
 import LayoutWorker from "./worker?worker&inline";
 
 const SMALL = 150; // nodes that are placed in less time than a worker needs to start
@@ -11,28 +11,39 @@ function start(): Worker | null {
   if (worker !== undefined) return worker;
   try {
     worker = new LayoutWorker();
-    worker.addEventListener("error", () => { worker = null; });
+    worker.addEventListener("error", () => {
+      worker = null;
+    });
   } catch {
     worker = null;
   }
   return worker;
 }
 
-export async function placeAside(graph: Graph, window: { width: number; height: number }): Promise<Layout> {
+export async function placeAside(graph: Graph, window: Window, beside: Graph | null): Promise<Layout> {
   const aside = graph.nodes.length > SMALL ? start() : null;
-  if (!aside) return layoutGraph(graph, window);
+  if (!aside) return layoutGraph(graph, window, beside);
   const number = ++last;
   return new Promise((resolve) => {
-    const here = (): void => { done(); resolve(layoutGraph(graph, window)); };
+    const here = (): void => {
+      done();
+      resolve(layoutGraph(graph, window, beside));
+    };
     const answer = (event: MessageEvent): void => {
       if (event.data.number !== number) return;
-      if (event.data.error) { here(); return; }
+      if (event.data.error) {
+        here();
+        return;
+      }
       done();
       resolve(event.data.layout);
     };
-    const done = (): void => { aside.removeEventListener("message", answer); aside.removeEventListener("error", here); };
+    const done = (): void => {
+      aside.removeEventListener("message", answer);
+      aside.removeEventListener("error", here);
+    };
     aside.addEventListener("message", answer);
     aside.addEventListener("error", here);
-    aside.postMessage({ number, graph, window });
+    aside.postMessage({ number, graph, window, beside });
   });
 }

@@ -2,7 +2,10 @@
 import type { Band, Item, Link, Vertex } from "./graph";
 import { endX, gapBetween, pack, wishOf } from "./order";
 
-interface Wish { x: number; weight: number }
+interface Wish {
+  x: number;
+  weight: number;
+}
 
 /** The positions nearest to `wishes` that keep order and distance (isotonic regression by pooling). */
 function settle(band: Band, wishes: Wish[], gap: number): void {
@@ -15,14 +18,20 @@ function settle(band: Band, wishes: Wish[], gap: number): void {
       const [before, last] = pools.slice(-2);
       if (before.sum / before.weight <= last.sum / last.weight) break;
       pools.pop();
-      before.sum += last.sum; before.weight += last.weight; before.size += last.size;
+      before.sum += last.sum;
+      before.weight += last.weight;
+      before.size += last.size;
     }
   });
   let i = 0;
-  for (const pool of pools) for (let n = 0; n < pool.size; n++, i++) band.items[i].x = pool.sum / pool.weight + offsets[i];
+  for (const pool of pools)
+    for (let n = 0; n < pool.size; n++, i++) band.items[i].x = pool.sum / pool.weight + offsets[i];
 }
 
-interface Run { items: Item[]; ends: [() => number, () => number][] }
+interface Run {
+  items: Item[];
+  ends: [() => number, () => number][];
+}
 
 /** Gives a lane that passes several bands one x, where its neighbours leave room for that. */
 function straighten(bands: Band[], gap: number): void {
@@ -70,11 +79,18 @@ export function placeX(bands: Band[], gap: number): number {
     const side = round >= 6 ? "both" : round % 2 === 0 ? "down" : "up";
     const means = round >= 16 ? runMeans(bands) : new Map<string, number>();
     for (const band of round % 2 === 0 ? bands : [...bands].reverse()) {
-      const wishes = band.items.map((item) => (item.run && means.has(item.run) ? { x: means.get(item.run)!, weight: 12 }
-        : wishOf(side === "both" ? [...item.down, ...item.up] : item[side])));
+      const wishes = band.items.map((item) =>
+        item.run && means.has(item.run)
+          ? { x: means.get(item.run)!, weight: 12 }
+          : wishOf(side === "both" ? [...item.down, ...item.up] : item[side]),
+      );
       const known = wishes.filter((wish): wish is Wish => wish !== null);
       const middle = known.reduce((sum, wish) => sum + wish.x, 0) / Math.max(1, known.length);
-      settle(band, wishes.map((wish, i) => wish ?? { x: known.length ? middle : band.items[i].x, weight: 0.01 }), gap);
+      settle(
+        band,
+        wishes.map((wish, i) => wish ?? { x: known.length ? middle : band.items[i].x, weight: 0.01 }),
+        gap,
+      );
     }
   }
   straighten(bands, gap);
@@ -93,7 +109,10 @@ type Port = { links: [Link, "in" | "out"][]; x: number };
 export function spreadPorts(links: Link[]): void {
   const groups = new Map<string, { vertex: Vertex; ports: Map<unknown, Port> }>();
   for (const link of links) {
-    const ends = [["out", link.chain[0], link.chain[1]], ["in", link.chain.at(-1)!, link.chain.at(-2)!]] as const;
+    const ends = [
+      ["out", link.chain[0], link.chain[1]],
+      ["in", link.chain.at(-1)!, link.chain.at(-2)!],
+    ] as const;
     for (const [side, own, other] of ends) {
       const vertex = own.vertex!;
       const key = `${side} ${vertex.id}`;

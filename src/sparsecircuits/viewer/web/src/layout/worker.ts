@@ -2,9 +2,9 @@
 import { layoutGraph } from "./index";
 
 addEventListener("message", (event: MessageEvent) => {
-  const { number, graph, window } = event.data;
+  const { number, graph, window, beside } = event.data;
   try {
-    postMessage({ number, layout: layoutGraph(graph, window) });
+    postMessage({ number, layout: layoutGraph(graph, window, beside) });
   } catch (error) {
     postMessage({ number, error: String(error) });
   }

@@ -2,127 +2,309 @@
 import type { App } from "../app";
 import { byId, html, kindOf, plural, signClass, signed, visible } from "../dom";
 import { patternMap } from "../heat";
-import type { Vertex } from "../layout/graph";
+import type { LinkKind, Vertex } from "../layout/graph";
+import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
-import { fact, linkList, nodePanel, titleOf } from "./node";
-import { patternsOf, shownPrompts } from "./prompts";
+import { endName, fact, linkList, nodePanel, titleOf } from "./node";
 import { touchButtons } from "./touch";
 
 type Parts = (HTMLElement | null)[];
 
 function nodeRows(app: App, names: string[]): HTMLElement {
-  return html("ul", {}, names.map((name) => html("li", {}, html("button", { type: "button", class: "edge-row", "data-to": name, onclick: () => app.follow(name) },
-    html("span", { class: "edge-end" }, app.state.names[name] ?? name), html("span", { class: "edge-note" }, kindOf(app.anyNode(name) ?? { site: "" }).title.toLowerCase())))));
+  return html(
+    "ul",
+    {},
+    names.map((name) =>
+      html(
+        "li",
+        {},
+        html(
+          "button",
+          { type: "button", class: "edge-row", "data-to": name, onclick: () => app.follow(name) },
+          html("span", { class: "edge-end" }, app.state.names[name] ?? name),
+          html("span", { class: "edge-note" }, kindOf(app.anyNode(name) ?? { site: "" }).title.toLowerCase()),
+        ),
+      ),
+    ),
+  );
+}
+
+function headMaps(app: App, id: string, side: Side): HTMLElement[] {
+  const title = side.compared ? [html("h3", {}, titleOfSide(side))] : [];
+  const patterns = patternsOf(app, id, side);
+  if (!patterns)
+    return [...title, html("p", { class: "foot" }, app.running ? "computing…" : "No pattern was recorded here.")];
+  const shown = shownPrompts(app, side);
+  const caption = (rows: unknown[], i: number): string =>
+    rows.length === 2 ? ["upper prompt", "lower prompt"][i] : "your prompt";
+  const maps = (rows: number[][][], words: string, key: string): HTMLElement =>
+    html(
+      "section",
+      { class: `patterns ${key}` },
+      html("h3", {}, words),
+      html(
+        "div",
+        { class: "pattern-row" },
+        rows.map((pattern, i) =>
+          html(
+            "figure",
+            {},
+            patternMap(pattern, shown[i]?.tokens ?? [], `Attention pattern, ${words}, prompt ${i + 1}`),
+            html("figcaption", {}, caption(rows, i)),
+          ),
+        ),
+      ),
+    );
+  const ran = side.runs && app.needsRun && app.result;
+  return [
+    ...title,
+    html("p", { class: "foot" }, "A row per token, the last at the bottom."),
+    maps(patterns.shown, ran ? "After the changes" : "Kept channels only", "kept"),
+    ...(patterns.full ? [maps(patterns.full, "All channels, whole model", "full")] : []),
+  ];
 }
 
 function headPanel(app: App, id: string): Parts {
   const [layer, head] = id.slice(5).split(".").map(Number);
-  const channels = (app.payload?.nodes ?? []).filter((node) => node.layer === layer && node.head === head);
-  const scored = channels.some((node) => node.site !== "attn.v");
-  const patterns = patternsOf(app, id);
-  const shown = shownPrompts(app);
-  const maps = (rows: number[][][], words: string, key: string): HTMLElement => html("section", { class: `patterns ${key}` }, html("h3", {}, words),
-    html("div", { class: "pattern-row" }, rows.map((pattern, i) => html("figure", {},
-      patternMap(pattern, shown[i]?.tokens ?? [], `Attention pattern, ${words}, prompt ${i + 1}`), html("figcaption", {}, rows.length === 2 ? (i ? "lower prompt" : "upper prompt") : "your prompt")))));
-  const ran = app.needsRun && app.result;
+  const channelsOf = (side: Side): string[] =>
+    side.payload.nodes.filter((node) => node.layer === layer && node.head === head).map((node) => node.name);
+  const sides = sidesOf(app).filter(
+    (side) => channelsOf(side).length && (!side.compared || sameModel(app) || side.which === app.picked),
+  );
+  const channels = [...new Set(sides.flatMap(channelsOf))];
+  const scored = channels.some((name) => !name.includes(".attn.v."));
   return [
-    ...titleOf(app, `Attention head ${head}, layer ${layer}`, null,
-      scored ? "Its queries and keys meet to make a pattern: which earlier tokens to look at. The values of those tokens pass through."
-        : "None of its queries and keys is in the circuit, so its pattern hardly depends on the prompt. The values pass through it."),
+    ...titleOf(
+      app,
+      `Attention head ${head}, layer ${layer}`,
+      null,
+      scored
+        ? "Its queries and keys meet to make a pattern: which earlier tokens to look at. The values of those " +
+            "tokens pass through."
+        : "None of its queries and keys is in the circuit, so its pattern hardly depends on the prompt. The " +
+            "values pass through it.",
+    ),
     app.state.selected === id ? touchButtons(app, id) : null,
-    html("section", { class: "edges" }, html("h3", {}, "Channels in the circuit"), nodeRows(app, channels.map((node) => node.name))),
-    patterns ? html("p", { class: "foot" }, "A row per token, the last at the bottom.") : html("p", { class: "foot" }, app.running ? "computing…" : "No pattern was recorded here."),
-    patterns ? maps(patterns.shown, ran ? "After the changes" : "Kept channels only", "kept") : null,
-    patterns?.full ? maps(patterns.full, "All channels, whole model", "full") : null,
+    html("section", { class: "edges" }, html("h3", {}, "Channels in the circuit"), nodeRows(app, channels)),
+    ...sides.flatMap((side) => headMaps(app, id, side)),
   ];
 }
 
+const LINKS: Record<LinkKind, [string, string]> = {
+  edge: [
+    "Edge",
+    "One weight: what the lower node has, times the weight, is added to what the upper node is computed from.",
+  ],
+  residual: [
+    "Residual stream",
+    "No weight: the channel that the lower node writes is the one that the upper node reads.",
+  ],
+  embedding: ["Embedding", "What the embedding of this token writes into the channel that the node reads."],
+  logit: ["Unembedding", "What the channel is multiplied by to add to the score of this answer."],
+};
+
 function edgePanel(app: App, id: string): Parts {
-  const link = app.stage.linkOf(id);
-  if (!link) return restPanel();
+  const link = app.linkOf(id);
+  if (!link) return restPanel(app);
+  const many = link.members.length > 1;
+  const [title, words] = LINKS[link.kind];
   return [
-    ...titleOf(app, link.members.length > 1 ? plural(link.members.length, "edge") : "Edge", link.name, "One weight: what the lower node has, times the weight, is added to what the upper node is computed from."),
+    ...titleOf(app, many ? `${title}: ${link.members.length} lines` : title, link.name, words),
     app.state.selected === id ? touchButtons(app, id) : null,
-    html("dl", { class: "facts" }, fact(link.members.length > 1 ? "largest weight" : "weight", signed(link.weight))),
-    html("section", { class: "edges" }, html("h3", {}, "Ends"), nodeRows(app, [link.source, link.target])),
-    link.members.length > 1 ? html("ul", { class: "more" }, link.members.map((name) => html("li", {}, name))) : null,
+    link.kind === "residual"
+      ? null
+      : html(
+          "dl",
+          { class: "facts" },
+          fact(
+            app.state.flow && link.kind !== "embedding"
+              ? "activation × weight, at its strongest"
+              : many
+                ? "largest weight"
+                : "weight",
+            signed(link.weight),
+          ),
+        ),
+    html("section", { class: "edges" }, html("h3", {}, "Ends"), endRows(app, [link.source, link.target])),
+    many
+      ? html(
+          "ul",
+          { class: "more" },
+          link.members.map((name) => html("li", {}, name)),
+        )
+      : null,
   ];
+}
+
+function endRows(app: App, ids: string[]): HTMLElement {
+  return html(
+    "ul",
+    {},
+    ids.map((id) =>
+      html(
+        "li",
+        {},
+        html(
+          "button",
+          { type: "button", class: "edge-row", "data-to": id, onclick: () => app.follow(id) },
+          html("span", { class: "edge-end" }, endName(app, id)),
+        ),
+      ),
+    ),
+  );
 }
 
 function groupPanel(app: App, id: string): Parts {
   const group = app.state.groups.find((each) => each.name === id.slice(6));
-  if (!group) return restPanel();
+  if (!group) return restPanel(app);
   const folded = app.state.folded.includes(group.name);
   return [
     ...titleOf(app, `Group ${group.name}`, null, plural(group.nodes.length, "node")),
     touchButtons(app, id),
-    html("div", { class: "row" },
-      html("button", { type: "button", class: "chip-button", onclick: () => foldGroup(app, group.name) }, folded ? "Unfold" : "Fold into one"),
-      html("button", { type: "button", class: "chip-button", onclick: () => app.store.do(`dissolve ${group.name}`, { groups: app.state.groups.filter((g) => g !== group), folded: app.state.folded.filter((n) => n !== group.name), selected: null }) }, "Dissolve")),
+    html(
+      "div",
+      { class: "row" },
+      html(
+        "button",
+        { type: "button", class: "chip-button", onclick: () => foldGroup(app, group.name) },
+        folded ? "Unfold" : "Fold into one",
+      ),
+      html(
+        "button",
+        {
+          type: "button",
+          class: "chip-button",
+          onclick: () =>
+            app.store.do(`dissolve ${group.name}`, {
+              groups: app.state.groups.filter((g) => g !== group),
+              folded: app.state.folded.filter((n) => n !== group.name),
+              selected: null,
+            }),
+        },
+        "Dissolve",
+      ),
+    ),
     html("section", { class: "edges" }, html("h3", {}, "Nodes"), nodeRows(app, group.nodes)),
   ];
 }
 
 export function foldGroup(app: App, name: string): void {
   const folded = app.state.folded.includes(name);
-  app.store.do(`${folded ? "unfold" : "fold"} ${name}`, { folded: folded ? app.state.folded.filter((each) => each !== name) : [...app.state.folded, name] });
+  app.store.do(`${folded ? "unfold" : "fold"} ${name}`, {
+    folded: folded ? app.state.folded.filter((each) => each !== name) : [...app.state.folded, name],
+  });
 }
 
 function endPanel(app: App, vertex: Vertex): Parts {
   const { incoming, outgoing } = app.stage.neighbours(vertex.id);
   if (vertex.kind === "answer") {
-    return [...titleOf(app, `Answer ${visible(vertex.answer!.text)}`, null, "One of the two tokens the model chooses between. Each line adds its channel, times its weight, to the score of this answer."),
-      linkList(app, "Scored by", incoming, "source")];
+    return [
+      ...titleOf(
+        app,
+        `Answer ${visible(vertex.answer!.text)}`,
+        null,
+        "One of the two tokens the model chooses between. Each line adds its channel, times its weight, to the " +
+          "score of this answer.",
+      ),
+      linkList(app, "Scored by", incoming, "source"),
+    ];
   }
   if (vertex.more) {
-    const rows = vertex.more.flatMap((token) => token.entries.map((entry) => html("li", {}, `${visible(token.text)} → ${entry.target} `, html("span", { class: `edge-weight ${signClass(entry.weight)}` }, signed(entry.weight)))));
-    return [...titleOf(app, vertex.label, null, "Tokens of the shown prompts with smaller weights into the circuit."), html("ul", { class: "more" }, rows)];
+    const rows = vertex.more.flatMap((token) =>
+      token.entries.map((entry) =>
+        html(
+          "li",
+          {},
+          `${visible(token.text)} → ${entry.target} `,
+          html("span", { class: `edge-weight ${signClass(entry.weight)}` }, signed(entry.weight)),
+        ),
+      ),
+    );
+    return [
+      ...titleOf(app, vertex.label, null, "Tokens of the shown prompts with smaller weights into the circuit."),
+      html("ul", { class: "more" }, rows),
+    ];
   }
-  return [...titleOf(app, `Token ${visible(vertex.text)}`, null, "What its embedding writes into the channels that the circuit reads."), linkList(app, "Writes to", outgoing, "target")];
+  return [
+    ...titleOf(
+      app,
+      `Token ${visible(vertex.text)}`,
+      null,
+      "What its embedding writes into the channels that the circuit reads.",
+    ),
+    linkList(app, "Writes to", outgoing, "target"),
+  ];
 }
 
-function restPanel(): Parts {
-  const line = (keys: string, words: string): HTMLElement => html("li", {}, html("kbd", {}, keys), html("span", {}, words));
+function restPanel(app: App): Parts {
+  const line = (keys: string, words: string): HTMLElement =>
+    html("li", {}, html("kbd", {}, keys), html("span", {}, words));
   return [
     html("h2", {}, "Details"),
-    html("p", { class: "words" }, "Point at a node, a line or a head to see what it is and what it does on the prompts above. Click to keep it here."),
-    html("ul", { class: "keys" }, line("Tab, arrows", "go from node to node"), line("Enter / Esc", "pin, let go"),
-      line("1 2 3 4", "mean, zero, resample, patch it"), line("/", "find a node"), line("?", "all keys")),
+    html(
+      "p",
+      { class: "words" },
+      "Point at a node, a line or a head to see what it is and what it does on the prompts above. Click to keep " +
+        "it here.",
+    ),
+    html(
+      "ul",
+      { class: "keys" },
+      line("Tab, arrows", "go from node to node"),
+      line("Enter / Esc", "pin, let go"),
+      app.payload?.live ? line("1 2 3 4", "mean, zero, resample, patch it") : null,
+      line("/", "find a node"),
+      line("?", "all keys"),
+    ),
   ];
 }
 
 export function showDetails(app: App): void {
   const panel = byId("panel");
   const id = app.current();
-  const open = new Set([...panel.querySelectorAll<HTMLDetailsElement>("details[open]")].map((part) => part.dataset.title));
+  const open = new Set(
+    [...panel.querySelectorAll<HTMLDetailsElement>("details[open]")].map((part) => part.dataset.title),
+  );
   const same = panel.dataset.shown === (id ?? "");
   const scrolled = panel.scrollTop;
   const active = document.activeElement as HTMLElement | null;
-  const focused = active && panel.contains(active) ? { id: active.id, kind: active.dataset.kind, to: active.dataset.to, label: active.getAttribute("aria-label") } : null;
+  const focused =
+    active && panel.contains(active)
+      ? { id: active.id, kind: active.dataset.kind, to: active.dataset.to, label: active.getAttribute("aria-label") }
+      : null;
   panel.dataset.shown = id ?? "";
   panel.classList.toggle("pinned", app.state.selected !== null);
   panel.replaceChildren(...contentOf(app, id).filter((part) => part !== null));
-  for (const part of panel.querySelectorAll<HTMLDetailsElement>("details")) part.open = same && open.has(part.dataset.title);
+  for (const part of panel.querySelectorAll<HTMLDetailsElement>("details"))
+    part.open = same && open.has(part.dataset.title);
   panel.scrollTop = same ? scrolled : 0;
   if (focused) restoreFocus(panel, focused);
 }
 
 function restoreFocus(panel: HTMLElement, was: { id: string; kind?: string; to?: string; label: string | null }): void {
-  const candidates = [was.id ? `#${was.id}` : "", was.kind ? `[data-kind="${was.kind}"]` : "", was.label ? `[aria-label="${CSS.escape(was.label)}"]` : "", was.to ? `[data-to="${CSS.escape(was.to)}"]` : ""];
+  const candidates = [
+    was.id ? `#${was.id}` : "",
+    was.kind ? `[data-kind="${was.kind}"]` : "",
+    was.label ? `[aria-label="${CSS.escape(was.label)}"]` : "",
+    was.to ? `[data-to="${CSS.escape(was.to)}"]` : "",
+  ];
   for (const selector of candidates.filter(Boolean)) {
     const element = panel.querySelector<HTMLElement>(selector);
-    if (element) { element.focus({ preventScroll: true }); return; }
+    if (element) {
+      element.focus({ preventScroll: true });
+      return;
+    }
   }
 }
 
 function contentOf(app: App, id: string | null): Parts {
   if (app.state.compare !== null && !id) return comparePanel(app);
-  if (!id || !app.payload) return restPanel();
+  if (!id || !app.payload) return restPanel(app);
   if (id.startsWith("head:")) return headPanel(app, id);
   if (/^(edge|link):/.test(id)) return edgePanel(app, id);
   if (id.startsWith("group:")) return groupPanel(app, id);
-  const vertex = app.stage.layout?.vertices.get(id);
+  const vertex = app.stageFor(id)?.layout?.vertices.get(id);
   if (vertex && vertex.kind !== "node") return endPanel(app, vertex);
   const node = app.anyNode(id);
-  return node ? nodePanel(app, node) : restPanel();
+  return node ? nodePanel(app, node) : restPanel(app);
 }

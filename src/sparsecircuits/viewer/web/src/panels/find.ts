@@ -5,37 +5,97 @@ import type { CircuitNode } from "../types";
 import { foldGroup } from "./details";
 
 const MOST_SHOWN = 60;
-let query = "";
 
 /** Nodes that a query means: by name, given name, kind, group; or a pattern such as `0.attn.*`. */
 export function matching(app: App, text: string): CircuitNode[] {
   const words = text.trim().toLowerCase();
   if (!words) return [];
-  const pattern = words.includes("*") ? new RegExp(`^${words.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`) : null;
-  const groupsOf = (name: string): string => app.state.groups.filter((group) => group.nodes.includes(name)).map((group) => group.name).join(" ");
-  return (app.payload?.nodes ?? []).filter((node) => (pattern ? pattern.test(node.name)
-    : `${node.name} ${app.state.names[node.name] ?? ""} ${kindOf(node).title} ${isNumber(node.head) ? `head ${node.head}` : ""} ${groupsOf(node.name)}`.toLowerCase().includes(words)));
+  const pattern = words.includes("*")
+    ? new RegExp(`^${words.replace(/[.+?^${}()|[\]\\]/g, "\\$&").replaceAll("*", ".*")}$`)
+    : null;
+  const groupsOf = (name: string): string =>
+    app.state.groups
+      .filter((group) => group.nodes.includes(name))
+      .map((group) => group.name)
+      .join(" ");
+  return (app.payload?.nodes ?? []).filter((node) =>
+    pattern
+      ? pattern.test(node.name)
+      : `${node.name} ${app.state.names[node.name] ?? ""} ${kindOf(node).title} ` +
+        `${isNumber(node.head) ? `head ${node.head}` : ""} ${groupsOf(node.name)}`.toLowerCase().includes(words),
+  );
 }
 
 function search(app: App, text: string): void {
-  query = text;
+  app.query = text;
   app.found = new Set(matching(app, text).map((node) => node.name));
   app.mark();
   app.tell();
 }
 
 function results(app: App): HTMLElement {
-  const found = matching(app, query);
-  return html("div", { id: "find-results" },
-    query ? html("p", { class: "foot", role: "status" }, found.length ? `${plural(found.length, "node")}` : "No node has that name.") : null,
-    html("ul", {}, found.slice(0, MOST_SHOWN).map((node) => html("li", {}, html("button", { type: "button", class: "edge-row", "data-to": node.name, onclick: () => app.follow(node.name) },
-      html("span", { class: "edge-end" }, app.state.names[node.name] ? `${app.state.names[node.name]} (${node.name})` : node.name), html("span", { class: "edge-note" }, plain(node.importance)))))),
-    found.length ? groupForm(app, found) : null);
+  const found = matching(app, app.query);
+  return html(
+    "div",
+    { id: "find-results" },
+    app.query
+      ? html(
+          "p",
+          { class: "foot", role: "status" },
+          found.length ? `${plural(found.length, "node")}` : "No node has that name.",
+        )
+      : null,
+    html(
+      "ul",
+      {},
+      found
+        .slice(0, MOST_SHOWN)
+        .map((node) =>
+          html(
+            "li",
+            {},
+            html(
+              "button",
+              { type: "button", class: "edge-row", "data-to": node.name, onclick: () => app.follow(node.name) },
+              html(
+                "span",
+                { class: "edge-end" },
+                app.state.names[node.name] ? `${app.state.names[node.name]} (${node.name})` : node.name,
+              ),
+              html("span", { class: "edge-note" }, plain(node.importance)),
+            ),
+          ),
+        ),
+    ),
+    found.length ? groupForm(app, found) : null,
+  );
 }
 
 function groupForm(app: App, found: CircuitNode[]): HTMLElement {
-  const field = html("input", { type: "text", class: "text", name: "group", maxlength: 80, placeholder: `name for these ${found.length}`, "aria-label": "Name of the group" });
-  return html("form", { class: "row", onsubmit: (event: Event) => { event.preventDefault(); makeGroup(app, field.value, found.map((node) => node.name)); } }, field, html("button", { type: "submit", class: "chip-button" }, "Group"));
+  const field = html("input", {
+    type: "text",
+    class: "text",
+    name: "group",
+    maxlength: 80,
+    placeholder: `name for these ${found.length}`,
+    "aria-label": "Name of the group",
+  });
+  return html(
+    "form",
+    {
+      class: "row",
+      onsubmit: (event: Event) => {
+        event.preventDefault();
+        makeGroup(
+          app,
+          field.value,
+          found.map((node) => node.name),
+        );
+      },
+    },
+    field,
+    html("button", { type: "submit", class: "chip-button" }, "Group"),
+  );
 }
 
 /** A node is in one group at most: a new group takes its nodes from the others. */
@@ -44,44 +104,121 @@ export function makeGroup(app: App, name: string, nodes: string[]): void {
   if (!label || !nodes.length) return;
   (document.activeElement as HTMLElement | null)?.blur(); // its field is done with
   const taken = new Set(nodes);
-  const others = app.state.groups.filter((group) => group.name !== label).map((group) => ({ ...group, nodes: group.nodes.filter((each) => !taken.has(each)) })).filter((group) => group.nodes.length);
+  const others = app.state.groups
+    .filter((group) => group.name !== label)
+    .map((group) => ({ ...group, nodes: group.nodes.filter((each) => !taken.has(each)) }))
+    .filter((group) => group.nodes.length);
   const old = app.state.groups.find((group) => group.name === label)?.nodes ?? [];
-  app.store.do(`group ${label}`, { groups: [...others, { name: label, nodes: [...new Set([...old, ...nodes])] }], folded: [...new Set([...app.state.folded, label])] });
+  app.store.do(`group ${label}`, {
+    groups: [...others, { name: label, nodes: [...new Set([...old, ...nodes])] }],
+    folded: [...new Set([...app.state.folded, label])],
+  });
 }
 
 function filter(app: App): HTMLElement {
   const most = Math.max(0, ...(app.payload?.nodes ?? []).map((node) => node.importance ?? 0));
   if (!most) return html("p", { class: "foot" }, "Importance was not measured in this circuit.");
   const output = html("output", {}, plain(app.state.importance));
-  const input = html("input", { type: "range", min: 0, max: most, step: most / 200, value: app.state.importance, "aria-label": "Least importance", id: "importance",
-    oninput: () => { output.value = plain(chosen()); },
-    onchange: () => void app.store.do(`importance at least ${plain(chosen())}`, { importance: chosen() }) });
+  const input = html("input", {
+    type: "range",
+    min: 0,
+    max: most,
+    step: most / 200,
+    value: app.state.importance,
+    "aria-label": "Least importance",
+    id: "importance",
+    oninput: () => {
+      output.value = plain(chosen());
+    },
+    onchange: () => void app.store.do(`importance at least ${plain(chosen())}`, { importance: chosen() }),
+  });
   const chosen = (): number => Math.min(most, Number(input.value)); // the slider's last step may round to a hair more
   return html("label", { class: "row filter" }, "importance ≥", input, output);
 }
 
 function groupList(app: App): HTMLElement[] {
-  return app.state.groups.map((group) => html("li", { class: "row" },
-    html("button", { type: "button", class: "edge-row", onclick: () => app.store.set({ selected: `group:${group.name}` }) }, html("span", { class: "edge-end" }, group.name), html("span", { class: "edge-note" }, plural(group.nodes.length, "node"))),
-    html("button", { type: "button", class: "chip-button", onclick: () => foldGroup(app, group.name) }, app.state.folded.includes(group.name) ? "Unfold" : "Fold")));
+  return app.state.groups.map((group) =>
+    html(
+      "li",
+      { class: "row" },
+      html(
+        "button",
+        { type: "button", class: "edge-row", onclick: () => app.store.set({ selected: `group:${group.name}` }) },
+        html("span", { class: "edge-end" }, group.name),
+        html("span", { class: "edge-note" }, plural(group.nodes.length, "node")),
+      ),
+      html(
+        "button",
+        { type: "button", class: "chip-button", onclick: () => foldGroup(app, group.name) },
+        app.state.folded.includes(group.name) ? "Unfold" : "Fold",
+      ),
+    ),
+  );
 }
 
 export function findPanel(app: App): HTMLElement[] {
   const { selected, hidden } = app.state;
-  const field = html("input", { type: "search", id: "find", placeholder: "name, kind, head 9, 0.attn.*", "aria-label": "Find nodes", value: query, oninput: () => search(app, field.value) });
-  const own = selected && app.node(selected) ? html("form", { class: "row", onsubmit: (event: Event) => { event.preventDefault(); makeGroup(app, String(new FormData(event.target as HTMLFormElement).get("own")), [selected]); } },
-    html("input", { type: "text", class: "text", name: "own", maxlength: 80, placeholder: `group for ${selected}`, "aria-label": `Group for ${selected}` }), html("button", { type: "submit", class: "chip-button" }, "Add")) : null;
+  const field = html("input", {
+    type: "search",
+    id: "find",
+    placeholder: "name, kind, head 9, 0.attn.*",
+    "aria-label": "Find nodes",
+    value: app.query,
+    oninput: () => search(app, field.value),
+  });
+  const own =
+    selected && app.node(selected)
+      ? html(
+          "form",
+          {
+            class: "row",
+            onsubmit: (event: Event) => {
+              event.preventDefault();
+              makeGroup(app, String(new FormData(event.target as HTMLFormElement).get("own")), [selected]);
+            },
+          },
+          html("input", {
+            type: "text",
+            class: "text",
+            name: "own",
+            maxlength: 80,
+            placeholder: `group for ${selected}`,
+            "aria-label": `Group for ${selected}`,
+          }),
+          html("button", { type: "submit", class: "chip-button" }, "Add"),
+        )
+      : null;
   return [
-    field, results(app),
-    html("h3", {}, "Filter"), filter(app),
-    hidden.length ? html("p", { class: "row" }, `${plural(hidden.length, "node")} hidden`, html("button", { type: "button", class: "chip-button", onclick: () => app.store.do("show all", { hidden: [] }) }, "Show all")) : html("span", {}),
-    html("h3", {}, "Groups"), html("ul", {}, groupList(app)), own ?? html("p", { class: "foot" }, app.state.groups.length ? "" : "Find nodes, or select one, and give the group a name."),
+    field,
+    results(app),
+    html("h3", {}, "Filter"),
+    filter(app),
+    hidden.length
+      ? html(
+          "p",
+          { class: "row" },
+          `${plural(hidden.length, "node")} hidden`,
+          html(
+            "button",
+            { type: "button", class: "chip-button", onclick: () => app.store.do("show all", { hidden: [] }) },
+            "Show all",
+          ),
+        )
+      : html("span", {}),
+    html("h3", {}, "Groups"),
+    html("ul", {}, groupList(app)),
+    own ??
+      html(
+        "p",
+        { class: "foot" },
+        app.state.groups.length ? "" : "Find nodes, or select one, and give the group a name.",
+      ),
   ];
 }
 
 export function forgetSearch(app: App): void {
-  if (!query && !app.found.size) return;
-  query = "";
+  if (!app.query && !app.found.size) return;
+  app.query = "";
   app.found = new Set();
   app.mark();
 }

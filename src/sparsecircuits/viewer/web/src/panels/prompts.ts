@@ -1,57 +1,54 @@
 // The prompts on show, tinted by what is selected; the answers before and after; a prompt of one's own.
 import type { App } from "../app";
-import { byId, html, isNumber, percent, plain, signed, visible } from "../dom";
+import { SCOPES, byId, html, isNumber, percent, plain, plural, promptsOf, signed, visible } from "../dom";
 import { largest, tokenRow } from "../heat";
-import type { Prompt, RunPrompt, TopToken } from "../types";
+import {
+  type Shown,
+  type Side,
+  activationsOf,
+  patternsOf,
+  recordedOf,
+  shownPrompts,
+  sidesOf,
+  titleOfSide,
+} from "../sides";
+import type { Answer, TopToken } from "../types";
 
-/** The prompts on show and what is selected on them, from the last run or from what was recorded. */
-export interface Shown { tokens: string[]; answer: number | null; recorded: Prompt | null; run: RunPrompt | null }
-
-export function shownPrompts(app: App): Shown[] {
-  const { prompt, pair } = app.state;
-  const result = app.result;
-  if (prompt !== null) return (result?.prompts ?? []).map((run) => ({ tokens: run.tokens, answer: null, recorded: null, run }));
-  const recorded = (app.payload?.prompts ?? []).slice(2 * pair, 2 * pair + 2);
-  return recorded.map((each, i) => ({ tokens: each.tokens, answer: each.answer, recorded: each, run: result?.prompts[i] ?? null }));
+function scaleOf(side: Side, rows: number[][], name: string): number {
+  return largest([...rows, ...recordedOf(side, name)]);
 }
 
-export function patternsOf(app: App, id: string): { shown: number[][][]; full: number[][][] | null } | null {
-  const [layer, head] = id.slice(5).split(".").map(Number);
-  const { pair, prompt } = app.state;
-  const recorded = app.payload?.attention?.find((each) => each.layer === layer && each.head === head);
-  const run = app.needsRun ? app.result?.attention.find((each) => each.layer === layer && each.head === head) : undefined;
-  if (run) return { shown: run.patterns, full: null };
-  if (!recorded || prompt !== null) return null;
-  const both = (rows: number[][][]): number[][][] => rows.slice(2 * pair, 2 * pair + 2);
-  return { shown: both(recorded.patterns), full: recorded.patterns_full ? both(recorded.patterns_full) : null };
+interface Tint {
+  rows: (number[] | null)[];
+  scale: number;
+  attention: boolean;
+  words: string;
 }
 
-/** Activations of a node on the shown prompts: of the last run where there is one, else as recorded. */
-export function activationsOf(app: App, name: string): number[][] | null {
-  const run = app.result?.activations[name];
-  if (run) return run;
-  if (app.needsRun && app.state.prompt !== null) return null;
-  const recorded = app.node(name)?.activations;
-  return recorded?.length ? recorded.slice(2 * app.state.pair, 2 * app.state.pair + 2) : null;
-}
-
-function scaleOf(app: App, rows: number[][], name: string): number {
-  return largest([...rows, ...(app.node(name)?.activations ?? [])]);
-}
-
-interface Tint { rows: (number[] | null)[]; scale: number; attention: boolean; words: string }
-
-function tintOf(app: App, shown: Shown[]): Tint {
+function tintOf(app: App, side: Side, shown: Shown[]): Tint {
   const id = app.current();
   const none = (words: string): Tint => ({ rows: shown.map(() => null), scale: 1, attention: false, words });
   if (id?.startsWith("head:")) {
-    const patterns = patternsOf(app, id);
+    const patterns = patternsOf(app, id, side);
     if (!patterns) return none("No attention pattern was recorded for this head.");
-    return { rows: patterns.shown.map((pattern) => pattern.at(-1) ?? null), scale: 1, attention: true, words: `Colour: where head ${id.split(".")[1]} looks from the last token.` };
+    return {
+      rows: patterns.shown.map((pattern) => pattern.at(-1) ?? null),
+      scale: 1,
+      attention: true,
+      words: `Colour: where head ${id.split(".")[1]} looks from the last token.`,
+    };
   }
-  const rows = id ? activationsOf(app, id) : null;
-  if (!id || !rows) return none("Point at a node to see it on these tokens.");
-  return { rows, scale: scaleOf(app, rows, id), attention: false, words: `Activation of ${app.state.names[id] ?? id}` };
+  const rows = id ? activationsOf(app, id, side) : null;
+  if (!id || !rows)
+    return none(
+      id && side.compared && app.node(id) ? "Not in this circuit." : "Point at a node to see it on these tokens.",
+    );
+  return {
+    rows,
+    scale: scaleOf(side, rows, id),
+    attention: false,
+    words: `Activation of ${app.state.names[id] ?? id}`,
+  };
 }
 
 function scoreBar(label: string, logits: number[] | undefined, answer: number, scale: number, name = ""): HTMLElement {
@@ -63,92 +60,279 @@ function scoreBar(label: string, logits: number[] | undefined, answer: number, s
     bar.append(part);
   }
   const verdict = margin === null ? "" : margin > 0 ? "✓" : "✗";
-  return html("div", { class: `margin ${name}`, "data-logits": logits ? logits.join(",") : null },
-    html("span", { class: "margin-label" }, label), bar,
+  return html(
+    "div",
+    { class: `margin ${name}`, "data-logits": logits ? logits.join(",") : null },
+    html("span", { class: "margin-label" }, label),
+    bar,
     html("span", { class: "margin-value" }, signed(margin)),
-    html("span", { class: "margin-mark" }, verdict, margin === null ? null : html("span", { class: "unseen" }, margin > 0 ? "right" : "wrong")));
+    html(
+      "span",
+      { class: "margin-mark" },
+      verdict,
+      margin === null ? null : html("span", { class: "unseen" }, margin > 0 ? "right" : "wrong"),
+    ),
+  );
+}
+
+/** Which answer is preferred, and by how much: of a typed prompt nobody knows the right one. */
+function preference(
+  answers: Answer[],
+  label: string,
+  logits: number[] | undefined,
+  scale: number,
+  name: string,
+): HTMLElement {
+  const known = logits !== undefined && logits.every(isNumber);
+  const lead = known ? logits[1] - logits[0] : 0;
+  const bar = html("span", { class: "margin-bar" });
+  const part = html("i", { class: lead < 0 ? "first" : "second" });
+  part.style.setProperty("--size", `${Math.min(50, (50 * Math.abs(lead)) / scale)}%`);
+  bar.append(part);
+  const answer = visible(answers[lead < 0 ? 0 : 1]?.text ?? "–");
+  const words = !known
+    ? ["–"]
+    : lead === 0
+      ? ["prefers neither"]
+      : ["prefers ", html("b", {}, answer), ` by ${plain(Math.abs(lead))}`];
+  return html(
+    "div",
+    { class: `margin preference ${name}`, "data-logits": logits ? logits.join(",") : null },
+    html("span", { class: "margin-label" }, label),
+    bar,
+    html("span", { class: "prefers" }, words),
+  );
+}
+
+function preferencesOf(app: App, { run }: Shown, widest: number): HTMLElement[] {
+  if (!run) return [];
+  const { result } = app;
+  const { answers } = app.payload!;
+  return [
+    preference(answers, SCOPES.model, run.full, widest, "full"),
+    preference(answers, SCOPES.circuit, run.circuit, widest, "circuit"),
+    ...(changesAnything(app)
+      ? [preference(answers, `${SCOPES[result!.scope]}, after`, run.after.logits, widest, "after")]
+      : []),
+  ];
 }
 
 function scoresOf(app: App, shown: Shown, widest: number): HTMLElement[] {
   const side = shown.answer ?? 0;
   const { run, recorded } = shown;
   if (run && app.needsRun) {
-    const what = app.result!.scope === "model" ? "whole model" : "circuit alone";
-    return [scoreBar(what, run.before.logits, side, widest, "before"), scoreBar("after", run.after.logits, side, widest, "after")];
+    const what = SCOPES[app.result!.scope];
+    return [
+      scoreBar(what, run.before.logits, side, widest, "before"),
+      scoreBar("after", run.after.logits, side, widest, "after"),
+    ];
   }
-  return [scoreBar("whole model", recorded?.full, side, widest), scoreBar("circuit alone", recorded?.circuit, side, widest)];
-}
-
-function promptBlock(app: App, shown: Shown, i: number, tint: Tint, widest: number): HTMLElement {
-  const answers = app.payload!.answers;
-  const own = shown.answer === null;
-  const top = (reading: TopToken[]): string => reading.slice(0, 4).map(({ token, p }) => `${visible(token)} ${percent(p)}`).join("   ");
-  return html("div", { class: "prompt", "data-prompt": i },
-    tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention }),
-    html("div", { class: "verdict" },
-      html("div", { class: "answer-right" }, own ? "for, against" : "right answer",
-        html("b", {}, own ? `${visible(answers[0].text)}  ${visible(answers[1].text)}` : visible(answers[shown.answer!]?.text ?? "–"))),
-      html("div", { class: "margins" }, scoresOf(app, shown, widest))),
-    own && shown.run ? html("p", { class: "next" }, `next token: ${top(shown.run.after.top)}`) : null);
-}
-
-function margins(app: App, shown: Shown[]): number {
-  const logits = [
-    ...(app.payload?.prompts ?? []).flatMap((p) => [p.full, p.circuit]),
-    ...shown.flatMap(({ run }) => [run?.before.logits, run?.after.logits]),
+  return [
+    scoreBar(SCOPES.model, recorded?.full, side, widest),
+    scoreBar(SCOPES.circuit, recorded?.circuit, side, widest),
   ];
-  return Math.max(1e-9, ...logits.filter((pair): pair is number[] => Boolean(pair)).map(([a, b]) => Math.abs(a - b)).filter(isNumber));
+}
+
+/** Whether anything is changed: a typed prompt alone changes nothing. */
+const changesAnything = (app: App): boolean => app.state.touch.length > 0 || app.state.size !== null;
+
+function promptBlock(app: App, side: Side, shown: Shown, i: number, tint: Tint, widest: number): HTMLElement {
+  const own = shown.answer === null;
+  const top = (reading: TopToken[]): string =>
+    reading
+      .slice(0, 4)
+      .map(({ token, p }) => `${visible(token)} ${percent(p)}`)
+      .join("   ");
+  const right = own
+    ? null
+    : html(
+        "div",
+        { class: "answer-right" },
+        "right answer",
+        html("b", {}, visible(side.payload.answers[shown.answer!]?.text ?? "–")),
+      );
+  const tokens = tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention });
+  const verdict = html(
+    "div",
+    { class: "verdict" },
+    right,
+    html("div", { class: "margins" }, own ? preferencesOf(app, shown, widest) : scoresOf(app, shown, widest)),
+  );
+  if (!own) return html("div", { class: "prompt", "data-prompt": i }, tokens, verdict);
+  const next = shown.run
+    ? html("p", { class: "next" }, `next token, ${SCOPES[app.result!.scope]}: ${top(shown.run.after.top)}`)
+    : null;
+  return html("div", { class: "prompt own-prompt", "data-prompt": i }, verdict, next, tokens);
+}
+
+function margins(side: Side, shown: Shown[]): number {
+  const logits = [
+    ...(side.payload.prompts ?? []).flatMap((p) => [p.full, p.circuit]),
+    ...shown.flatMap(({ run }) => [run?.before.logits, run?.after.logits, run?.full, run?.circuit]),
+  ];
+  return Math.max(
+    1e-9,
+    ...logits
+      .filter((pair): pair is number[] => Boolean(pair))
+      .map(([a, b]) => Math.abs(a - b))
+      .filter(isNumber),
+  );
 }
 
 function lossLine(app: App): HTMLElement {
   if (!app.needsRun) return html("p", { class: "foot" }, "Bars: score of the right answer minus the wrong one.");
   if (app.runTrouble) return html("p", { class: "trouble", role: "alert" }, app.runTrouble);
   if (!app.result) return html("p", { class: "foot", "aria-busy": "true" }, "computing…");
-  const { loss, ms } = app.result;
-  return html("p", { class: "loss-line", id: "loss-line", "data-before": loss.before, "data-after": loss.after },
-    "loss over the task ", html("b", {}, plain(loss.before)), " → ", html("b", { class: loss.after > Math.LN2 * 0.9 ? "broken" : "" }, plain(loss.after)),
-    html("span", { class: "foot", title: `computed in ${ms.toFixed(0)} ms` }, ` ${loss.n_prompts} ${loss.split} prompts`));
+  if (!changesAnything(app)) return html("p", { class: "foot unseen", role: "status" }, "Nothing is changed.");
+  const { loss, ms, scope, n_kept: kept } = app.result;
+  const number = (value: number): HTMLElement =>
+    html("b", { class: value > Math.LN2 * 0.9 ? "broken" : "" }, plain(value));
+  const same = plain(loss.before) === plain(loss.after);
+  const size = app.state.size === null ? "" : ` with ${plural(kept, "node")}`;
+  return html(
+    "p",
+    { class: "loss-line", id: "loss-line", "data-before": loss.before, "data-after": loss.after },
+    `loss, ${SCOPES[scope]}: `,
+    ...(same ? [number(loss.after), " as before"] : [number(loss.before), " → ", number(loss.after), size]),
+    html(
+      "span",
+      { class: "foot", title: `computed in ${ms.toFixed(0)} ms` },
+      ` ${promptsOf(loss.n_prompts, loss.split)}`,
+    ),
+  );
 }
 
 function ownForm(app: App): HTMLElement {
   const { prompt, patch } = app.state;
-  const area = (name: string, label: string, value: string | null): HTMLElement => html("label", { class: "own-label" }, label,
-    html("textarea", { name, rows: 2, spellcheck: "false", maxlength: 8000 }, value ?? ""));
-  const form = html("form", { class: "own", onsubmit: (event: Event) => { event.preventDefault(); send(); } },
-    area("prompt", "Your prompt", prompt), area("patch", "Patch takes values from (optional)", patch),
-    html("div", { class: "row" }, html("button", { type: "submit", class: "button" }, "Run"), html("span", { class: "foot" }, "Ctrl+Enter runs")));
+  const area = (name: string, label: string, value: string | null): HTMLElement =>
+    html(
+      "label",
+      { class: "own-label" },
+      label,
+      html("textarea", { name, rows: 2, spellcheck: "false", maxlength: 8000 }, value ?? ""),
+    );
+  const form = html(
+    "form",
+    {
+      class: "own",
+      onsubmit: (event: Event) => {
+        event.preventDefault();
+        send();
+      },
+    },
+    area("prompt", "Your prompt", prompt),
+    area("patch", "Patch takes values from (optional)", patch),
+    html(
+      "div",
+      { class: "row" },
+      html("button", { type: "submit", class: "button" }, "Run"),
+      html("span", { class: "foot" }, "Ctrl+Enter runs"),
+    ),
+  );
   const send = (): void => {
     const data = new FormData(form);
-    app.store.do("own prompt", { prompt: String(data.get("prompt") ?? ""), patch: String(data.get("patch") ?? "") || null });
+    app.store.do("own prompt", {
+      prompt: String(data.get("prompt") ?? ""),
+      patch: String(data.get("patch") ?? "") || null,
+    });
   };
-  form.addEventListener("keydown", (event) => { if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) { event.preventDefault(); send(); } });
+  form.addEventListener("keydown", (event) => {
+    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
+      event.preventDefault();
+      send();
+    }
+  });
   return form;
 }
 
 function heading(app: App, pairs: number): HTMLElement {
-  const step = (by: number): HTMLElement => html("button", {
-    type: "button", class: "step", "data-step": by, "aria-label": by < 0 ? "Previous pair" : "Next pair", title: by < 0 ? "Previous pair (p)" : "Next pair (n)",
-    onclick: () => stepPair(app, by),
-  }, by < 0 ? "‹" : "›");
+  const step = (by: number): HTMLElement =>
+    html(
+      "button",
+      {
+        type: "button",
+        class: "step",
+        "data-step": by,
+        "aria-label": by < 0 ? "Previous pair" : "Next pair",
+        title: by < 0 ? "Previous pair (p)" : "Next pair (n)",
+        onclick: () => stepPair(app, by),
+      },
+      by < 0 ? "‹" : "›",
+    );
   const own = app.state.prompt !== null;
-  const toggle = app.payload?.live ? html("button", {
-    type: "button", class: "step", "data-step": "own", "aria-pressed": own, title: "Type a prompt (t)", onclick: () => toggleOwn(app),
-  }, own ? "Pairs" : "Type…") : null;
-  return html("div", { class: "card-head" }, html("h2", {}, own ? "Your prompt" : "Prompts"),
-    html("div", { class: "steps" }, own || !pairs ? null : [step(-1), html("span", { id: "pair" }, `pair ${app.state.pair + 1} of ${pairs}`), step(1)], toggle));
+  const toggle = app.payload?.live
+    ? html(
+        "button",
+        {
+          type: "button",
+          class: "step",
+          "data-step": "own",
+          "aria-pressed": own,
+          title: "Type a prompt (t)",
+          onclick: () => toggleOwn(app),
+        },
+        own ? "Pairs" : "Type…",
+      )
+    : null;
+  return html(
+    "div",
+    { class: "card-head" },
+    html("h2", {}, own ? "Your prompt" : "Prompts"),
+    html(
+      "div",
+      { class: "steps" },
+      own || !pairs
+        ? null
+        : [step(-1), html("span", { id: "pair" }, `pair ${app.state.pair + 1} of ${pairs}`), step(1)],
+      toggle,
+    ),
+  );
 }
 
 export function toggleOwn(app: App): void {
   if (!app.payload?.live) return;
-  if (app.state.prompt !== null) { app.store.do("back to the pairs", { prompt: null, patch: null }); return; }
+  if (app.state.prompt !== null) {
+    app.store.do("back to the pairs", { prompt: null, patch: null });
+    return;
+  }
   const shown = app.payload.prompts?.slice(2 * app.state.pair, 2 * app.state.pair + 2) ?? [];
   app.store.do("own prompt", { prompt: shown[0]?.text ?? "x = 1", patch: shown[1]?.text ?? null });
   byId("prompts").querySelector("textarea")?.focus();
 }
 
 export function stepPair(app: App, by: number): void {
-  const pairs = Math.ceil((app.payload?.prompts ?? []).length / 2);
+  const pairs = Math.max(0, ...sidesOf(app).map((side) => Math.ceil((side.payload.prompts ?? []).length / 2)));
   if (pairs && app.state.prompt === null) app.store.set({ pair: (app.state.pair + by + pairs) % pairs });
+}
+
+function loaded(app: App): string {
+  return app.payload?.live === null
+    ? "The prompts appear when the model is loaded."
+    : "No prompts were saved with this picture.";
+}
+
+/** The prompts of one circuit, with its answers. */
+function sidePart(app: App, side: Side): HTMLElement {
+  const title = side.compared ? html("h3", {}, titleOfSide(side)) : null;
+  const own = side.runs && app.state.prompt !== null;
+  const shown = shownPrompts(app, side);
+  const part = html("section", { class: "prompt-side", "data-side": side.which }, title);
+  if (!side.payload.prompts?.length && !own) {
+    part.append(html("p", { class: "empty-note" }, loaded(app)));
+    return part;
+  }
+  const widest = margins(side, shown);
+  const tint = tintOf(app, side, shown);
+  const blocks = shown.map((each, i) => promptBlock(app, side, each, i, tint, widest));
+  const line = side.runs ? lossLine(app) : "";
+  part.append(
+    app.needsRun ? line : "",
+    own ? "" : tintLine(tint),
+    ...blocks,
+    own ? tintLine(tint) : "",
+    app.needsRun ? "" : line,
+  );
+  return part;
 }
 
 export function showPrompts(app: App): void {
@@ -158,17 +342,15 @@ export function showPrompts(app: App): void {
   const typing = active instanceof HTMLTextAreaElement && card.contains(active);
   const focused = active?.dataset?.step;
   const scrolled = card.scrollTop;
-  const shown = shownPrompts(app);
-  const tint = tintOf(app, shown);
-  const body = html("div", { class: "prompt-list" });
-  if (!pairs && app.state.prompt === null) {
-    body.append(html("p", { class: "empty-note" }, app.payload?.live === null ? "The prompts appear when the model is loaded." : "No prompts were saved with this picture."));
-  } else {
-    const widest = margins(app, shown);
-    body.append(app.needsRun ? lossLine(app) : "", tintLine(tint), ...shown.map((each, i) => promptBlock(app, each, i, tint, widest)), app.needsRun ? "" : lossLine(app));
-  }
+  const body = html(
+    "div",
+    { class: "prompt-list" },
+    sidesOf(app).map((side) => sidePart(app, side)),
+  );
+  if (!app.payload) body.append(html("p", { class: "empty-note" }, loaded(app)));
   const form = app.state.prompt === null ? null : typing ? card.querySelector<HTMLElement>("form.own") : ownForm(app);
-  if (typing && form) { // the text that is being typed stays where it is
+  if (typing && form) {
+    // the text that is being typed stays where it is
     card.querySelector(".prompt-list")?.replaceWith(body);
     return;
   }
@@ -179,6 +361,16 @@ export function showPrompts(app: App): void {
 
 function tintLine(tint: Tint): HTMLElement {
   if (tint.attention || tint.rows.every((row) => row === null)) return html("p", { class: "tint" }, tint.words);
-  return html("p", { class: "tint" }, html("span", { class: "tint-what" }, tint.words),
-    html("span", { class: "ramp" }, html("span", {}, signed(-tint.scale)), html("i", {}), html("span", {}, signed(tint.scale))));
+  return html(
+    "p",
+    { class: "tint" },
+    html("span", { class: "tint-what" }, tint.words),
+    html(
+      "span",
+      { class: "ramp" },
+      html("span", {}, signed(-tint.scale)),
+      html("i", {}),
+      html("span", {}, signed(tint.scale)),
+    ),
+  );
 }

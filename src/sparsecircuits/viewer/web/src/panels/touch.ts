@@ -1,6 +1,7 @@
 // Ablate, scale, patch: the buttons of what is selected, and the list of what is changed.
 import { type App, SIGNS, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { sameModel } from "../sides";
 import type { Kind } from "../state";
 import type { Intervention } from "../types";
 
@@ -17,12 +18,18 @@ export function targetsOf(app: App, id: string | null): { target: string; source
   if (!id) return [];
   if (id.startsWith("edge:")) {
     const link = app.stage.linkOf(id);
-    return (link?.members ?? [id.slice(5)]).map((name) => { const [source, target] = name.split(" → "); return { source, target }; });
+    return (link?.members ?? [id.slice(5)]).map((name) => {
+      const [source, target] = name.split(" → ");
+      return { source, target };
+    });
   }
-  if (id.startsWith("group:")) return (app.state.groups.find((group) => group.name === id.slice(6))?.nodes ?? []).map((target) => ({ target }));
+  if (id.startsWith("group:"))
+    return (app.state.groups.find((group) => group.name === id.slice(6))?.nodes ?? []).map((target) => ({ target }));
   if (id.startsWith("head:")) {
     const [layer, head] = id.slice(5).split(".").map(Number);
-    return (app.payload?.nodes ?? []).filter((node) => node.layer === layer && node.head === head).map(({ name }) => ({ target: name }));
+    return (app.payload?.nodes ?? [])
+      .filter((node) => node.layer === layer && node.head === head)
+      .map(({ name }) => ({ target: name }));
   }
   return app.anyNode(id) ? [{ target: id }] : [];
 }
@@ -31,60 +38,155 @@ export function touchSelected(app: App, kind: Kind, factor = 0): void {
   const targets = targetsOf(app, app.state.selected);
   if (!targets.length || !app.payload?.live) return;
   const what = targets.length === 1 ? keyOf({ kind, ...targets[0] }) : `${app.state.selected} (${targets.length})`;
-  app.touch(targets.map((target): Intervention => ({ kind, ...target, factor })), `${WORDS[kind][0].toLowerCase()}${kind === "scale" ? ` ×${factor}` : ""} ${what}`);
+  app.touch(
+    targets.map((target): Intervention => ({ kind, ...target, factor })),
+    `${WORDS[kind][0].toLowerCase()}${kind === "scale" ? ` ×${factor}` : ""} ${what}`,
+  );
 }
 
 export function touchButtons(app: App, id: string): HTMLElement | null {
   if (!app.payload?.live) return null;
+  if (app.state.compare !== null && !sameModel(app) && app.picked === "right") return null; // only the left one runs
   const targets = targetsOf(app, id);
   if (!targets.length) return null;
   const keys = targets.map((target) => keyOf({ kind: "zero", ...target }));
   const active = app.state.touch.find((change) => keys.includes(keyOf(change)));
-  const button = (kind: Kind): HTMLElement => html("button", {
-    type: "button", class: "touch-button", "data-kind": kind, "aria-pressed": active?.kind === kind, title: WORDS[kind][1],
-    onclick: () => (active?.kind === kind ? app.untouch(keys, `release ${keys[0]}`) : touchSelected(app, kind)),
-  }, html("i", { "aria-hidden": "true" }, SIGNS[kind]), WORDS[kind][0]);
+  const button = (kind: Kind): HTMLElement =>
+    html(
+      "button",
+      {
+        type: "button",
+        class: "touch-button",
+        "data-kind": kind,
+        "aria-pressed": active?.kind === kind,
+        title: WORDS[kind][1],
+        onclick: () => (active?.kind === kind ? app.untouch(keys, `release ${keys[0]}`) : touchSelected(app, kind)),
+      },
+      html("i", { "aria-hidden": "true" }, SIGNS[kind]),
+      WORDS[kind][0],
+    );
   const factor = active?.kind === "scale" ? (active.factor ?? 0) : 1;
   const slider = html("input", {
-    type: "range", min: -2, max: 4, step: 0.1, value: factor, "aria-label": "Scale by", class: "factor", "data-kind": "scale",
+    type: "range",
+    min: -2,
+    max: 4,
+    step: 0.1,
+    value: factor,
+    "aria-label": "Scale by",
+    class: "factor",
+    "data-kind": "scale",
     onchange: (event: Event) => touchSelected(app, "scale", Number((event.target as HTMLInputElement).value)),
-    oninput: (event: Event) => { output.value = `×${Number((event.target as HTMLInputElement).value)}`; },
+    oninput: (event: Event) => {
+      output.value = `×${Number((event.target as HTMLInputElement).value)}`;
+    },
   });
   const output = html("output", { class: "factor-value" });
   output.value = `×${factor}`;
-  return html("div", { class: "touch", role: "group", "aria-label": "Change it" },
+  const frozen = runScope(app) === "circuit" && targets.every(({ target, source }) => !app.node(source ?? target));
+  return html(
+    "div",
+    { class: "touch", role: "group", "aria-label": "Change it" },
+    frozen
+      ? html("p", { class: "foot" }, "In the circuit alone it is frozen: choose “Whole model” to change it.")
+      : null,
     html("div", { class: "touch-row" }, (["mean", "zero", "resample", "patch"] as const).map(button)),
-    html("div", { class: "touch-row scale" }, html("span", {}, "scale"), slider, output,
-      active ? html("button", { type: "button", class: "link-button", onclick: () => app.untouch(keys, `release ${keys[0]}`) }, "release") : null));
+    html(
+      "div",
+      { class: "touch-row scale" },
+      html("span", {}, "scale"),
+      slider,
+      output,
+      active
+        ? html(
+            "button",
+            { type: "button", class: "link-button", onclick: () => app.untouch(keys, `release ${keys[0]}`) },
+            "release",
+          )
+        : null,
+    ),
+  );
 }
+
+/** What runs: a part of the circuit is a circuit alone. */
+const runScope = (app: App): "model" | "circuit" => (app.state.size !== null ? "circuit" : app.state.scope);
 
 /** The strip above the picture: what is changed now, in which scope, and ways back. */
 export function showStrip(app: App): void {
   const strip = byId("strip");
-  const { touch, scope, size } = app.state;
+  const { touch, size } = app.state;
   const live = app.payload?.live === true;
   strip.hidden = !live || !app.payload?.nodes.length;
   if (strip.hidden) return;
   const focused = (document.activeElement as HTMLElement | null)?.dataset?.act;
   const act = (name: string, words: string, enabled: boolean, title: string, run: () => void): HTMLElement =>
-    html("button", { type: "button", class: "chip-button", "data-act": name, disabled: !enabled, title, onclick: run }, words);
+    html(
+      "button",
+      { type: "button", class: "chip-button", "data-act": name, disabled: !enabled, title, onclick: run },
+      words,
+    );
   const sole = size !== null;
-  const scopes = html("div", { class: "segments", role: "radiogroup", "aria-label": "What runs" },
-    (["model", "circuit"] as const).map((each) => html("button", {
-      type: "button", role: "radio", "data-act": each, "aria-checked": (sole ? "circuit" : scope) === each, disabled: sole && each === "model",
-      title: each === "model" ? "Changes are made in the whole model" : "Changes are made with everything outside the circuit frozen",
-      onclick: () => app.store.do(`in the ${each === "model" ? "whole model" : "circuit alone"}`, { scope: each }),
-    }, each === "model" ? "Whole model" : "Circuit alone")));
-  const chips = touch.slice(0, 4).map((change) => html("button", {
-    type: "button", class: "change", title: `${WORDS[change.kind][1]}. Click to release ${keyOf(change)}`, onclick: () => app.untouch([keyOf(change)], `release ${keyOf(change)}`),
-  }, html("i", {}, change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]), keyOf(change), html("span", { class: "unseen" }, " release")));
-  strip.replaceChildren(scopes,
-    html("div", { class: "changes" }, touch.length ? chips : html("span", { class: "foot" }, "Select a node, an edge or a head, then change it."),
-      touch.length > 4 ? html("span", { class: "foot" }, `and ${plural(touch.length - 4, "more", "more")}`) : null),
-    html("div", { class: "row" },
+  const scopes = html(
+    "div",
+    { class: "segments", role: "radiogroup", "aria-label": "What runs" },
+    (["circuit", "model"] as const).map((each) =>
+      html(
+        "button",
+        {
+          type: "button",
+          role: "radio",
+          "data-act": each,
+          "aria-checked": runScope(app) === each,
+          disabled: sole && each === "model",
+          title:
+            each === "model"
+              ? "Changes are made in the whole model"
+              : "Changes are made with everything outside the circuit frozen",
+          onclick: () => app.store.do(`in the ${each === "model" ? "whole model" : "circuit alone"}`, { scope: each }),
+        },
+        each === "model" ? "Whole model" : "Circuit alone",
+      ),
+    ),
+  );
+  const chips = touch.slice(0, 4).map((change) =>
+    html(
+      "button",
+      {
+        type: "button",
+        class: "change",
+        title: `${WORDS[change.kind][1]}. Click to release ${keyOf(change)}`,
+        onclick: () => app.untouch([keyOf(change)], `release ${keyOf(change)}`),
+      },
+      html("i", {}, change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind]),
+      keyOf(change),
+      html("span", { class: "unseen" }, " release"),
+    ),
+  );
+  strip.replaceChildren(
+    scopes,
+    html(
+      "div",
+      { class: "changes" },
+      touch.length
+        ? chips
+        : html(
+            "span",
+            { class: "foot" },
+            app.state.compare === null
+              ? "Select a node, an edge or a head, then change it."
+              : "Changes are made on the left.",
+          ),
+      touch.length > 4 ? html("span", { class: "foot" }, `and ${plural(touch.length - 4, "more", "more")}`) : null,
+    ),
+    html(
+      "div",
+      { class: "row" },
       act("undo", "Undo", app.store.past.length > 0, "Undo (Ctrl+Z)", () => app.store.undo()),
       act("redo", "Redo", app.store.future.length > 0, "Redo (Ctrl+Shift+Z)", () => app.store.redo()),
       act("reset", "Reset", touch.length > 0, "Release everything (r)", () => app.store.do("reset", { touch: [] })),
-      act("history", "History", true, "All steps (h)", () => app.store.set({ drawer: app.state.drawer === "history" ? null : "history" }))));
+      act("history", "History", true, "All steps (h)", () =>
+        app.store.set({ drawer: app.state.drawer === "history" ? null : "history" }),
+      ),
+    ),
+  );
   if (focused) strip.querySelector<HTMLElement>(`[data-act="${focused}"]`)?.focus();
 }

@@ -1,0 +1,134 @@
+"""What the picture says can be read: captions of what nodes fire on, and words that are never small."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+from sample_payload import quote_payload, random_payload
+from test_page import NEURON, VALUE, node, select
+
+from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.viewer.picture import render_html
+
+pytestmark = pytest.mark.browser
+SMALLEST = 11  # pixels
+SIZES = """all => all.filter(e => e.textContent.trim()).map(e => {
+  const scale = e.getScreenCTM().a; return parseFloat(getComputedStyle(e).fontSize) * scale; })"""
+
+
+def words(payload: dict[str, Any], precision: float, **rule: Any) -> dict[str, Any]:
+    """The payload with what its nodes fire on."""
+    entry = {"above": True, "tokens": [], "place": None, "answer": None, "recall": 1.0, "words": "is above 1", **rule}
+    payload["words"] = [{**entry, "name": n["name"], "precision": precision} for n in payload["nodes"]]
+    return payload
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Any:
+    contexts = []
+
+    def opened(payload: dict[str, Any], width: int = 1280, height: int = 720) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(render_html(payload), encoding="utf-8")
+        contexts.append(browser.new_context(offline=True, viewport={"width": width, "height": height}))
+        page = contexts[-1].new_page()
+        page.goto(path.as_uri())
+        page.wait_for_selector("#picture .vertex")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()
+
+
+def captions(page: Any) -> dict[str, str]:
+    found = page.eval_on_selector_all(
+        "#picture .vertex.node", "all => all.map(e => [e.dataset.name, e.querySelector('.caption')?.textContent ?? ''])"
+    )
+    return dict(found)
+
+
+def test_the_card_says_under_each_node_what_it_fires_on(visit: Callable[..., Any], run_dir: Path) -> None:
+    card = json.loads(circuit_files(run_dir)[0].with_name("report.json").read_text())
+    assert card["mode"] == "quick"
+    rules = {entry["name"]: entry for entry in card["descriptions"]}
+    page = visit()
+    shown = captions(page)
+    for name, entry in rules.items():
+        good = entry["rule"] is not None and entry["precision"] is not None and entry["precision"] >= 0.5
+        assert bool(shown[name]) == good, name
+    tokens = next(e for e in rules.values() if shown[e["name"]] and e["rule"]["tokens"])
+    on = " ".join(token.replace(" ", "·") for token in tokens["rule"]["tokens"])
+    assert shown[tokens["name"]] == f"{'fires' if tokens['above'] else 'low'} on {on}"
+    select(page, NEURON)
+    assert rules[NEURON]["words"] in page.inner_text("#panel .card-words")  # the whole rule, precision and recall
+    page.fill('[aria-label="Name of this node"]', "detector")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(f"{node(NEURON)} >> text=detector")
+    assert captions(page)[NEURON] == ""  # the user's name wins
+    page.fill('[aria-label="Name of this node"]', "")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(f"{node(NEURON)} >> text=detector", state="detached")
+
+
+def test_a_circuit_without_a_card_has_captions_too(visit: Callable[..., Any]) -> None:
+    page = visit("#circuit=1")
+    page.wait_for_selector("#picture .caption", timeout=60_000)
+    select(page, VALUE)
+    assert "precision" in page.inner_text("#panel .card-words")
+
+
+@pytest.mark.parametrize(
+    ("rule", "precision", "caption"),
+    [
+        ({"tokens": ["('"]}, 0.5, "fires on ('"),
+        ({"tokens": [" ('", "\n"]}, 0.9, "fires on ·(' ↵"),
+        ({"tokens": ["('"], "above": False}, 0.9, "low on ('"),
+        ({"place": "last", "answer": '")'}, 0.9, 'fires at the end for ")'),
+        ({"place": "difference"}, 0.9, "fires where pairs differ"),
+        ({"tokens": ["abcdefgh"] * 3}, 0.9, "fires on abcdefgh abcde…"),
+        ({"tokens": ["('"]}, 0.49, ""),
+        ({}, 1.0, ""),
+    ],
+)
+def test_captions(show: Any, rule: dict[str, Any], precision: float, caption: str) -> None:
+    page = show(words(quote_payload(), precision, **rule))
+    assert set(captions(page).values()) == {caption}
+
+
+@pytest.mark.parametrize("n_nodes", [12, 30, 100])
+@pytest.mark.parametrize("size", [(1280, 720), (1920, 1080)])
+def test_words_are_never_small(show: Any, n_nodes: int, size: tuple[int, int]) -> None:
+    """And nothing lies under the zoom buttons when the picture opens, nor do labels lie over each other."""
+    payload = words(random_payload(n_nodes, 2), 0.9, tokens=["('", '("'])
+    page = show(payload, *size)
+    page.wait_for_timeout(400)
+    assert min(page.eval_on_selector_all("#picture text", SIZES)) >= SMALLEST - 0.05
+    small = page.evaluate(
+        "[...document.querySelectorAll('body *:not(svg *)')].filter(e => e.checkVisibility() && "
+        "[...e.childNodes].some(n => n.nodeType === 3 && n.data.trim()) && "
+        "parseFloat(getComputedStyle(e).fontSize) < 11)"
+        ".map(e => e.className)"
+    )
+    assert small == []
+    before = page.locator(".vertex.answer").first.bounding_box()["y"]
+    box = page.locator("#canvas").bounding_box()
+    page.mouse.move(box["x"] + 200, box["y"] + 200)
+    page.mouse.wheel(0, 120)
+    page.wait_for_timeout(300)
+    tall = page.evaluate("document.querySelector('#picture').getBoundingClientRect().height") > box["height"]
+    moved = before - page.locator(".vertex.answer").first.bounding_box()["y"]
+    if tall:
+        assert moved == pytest.approx(120, abs=2)  # the wheel turns the page over
+
+
+def test_the_header_is_one_row_and_the_zoom_buttons_are_free(visit: Callable[..., Any]) -> None:
+    page = visit()
+    tops = page.eval_on_selector_all(".actions > *", "all => all.filter(e => e.offsetHeight).map(e => e.offsetTop)")
+    assert max(tops) - min(tops) < 6
+    assert page.locator("#circuits").is_visible()  # with two circuits and more
+    tools = page.locator(".tools").first.bounding_box()
+    for place in page.eval_on_selector_all("#picture .vertex", "all => all.map(e => e.getBoundingClientRect().right)"):
+        assert place <= tools["x"]
