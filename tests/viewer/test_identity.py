@@ -99,7 +99,7 @@ def test_a_circuit_that_changed_under_an_open_page(run: Path, open_page: Open) -
         page.click("#reload")
         page.wait_for_selector(f"text=target {new.target_loss:.3f}")
         assert page.locator("#banner").is_hidden()
-        assert page.locator(".change").count() == 0  # what was done to the earlier one is not done to this
+        page.wait_for_selector(".change", state="detached")  # what was done to the earlier one is not done to this
         old = open_page(link)
         old.wait_for_selector("#note >> text=changed")
         assert old.locator("#picture").count() == 0
