@@ -151,7 +151,9 @@ class Report(Common):
     model: Path | None = None
     """The model; by default the run directory that the circuit lies in."""
     full: Annotated[bool, Flag] = False
-    """Every measure: also null controls, knockouts, interchange, causal scrubbing, context tests (minutes)."""
+    """Also null controls, knockouts, interchange, causal scrubbing, subset ablation, context tests (minutes)."""
+    deep: Annotated[bool, Flag] = False
+    """All of --full, and what takes longer: an adversary that looks for the worst subset to ablate."""
     corpus: Path | None = None
     """A folder of Python: also try the circuit on the places there that ask the task's question (docs/tasks.md)."""
     seed: int = 0

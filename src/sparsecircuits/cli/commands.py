@@ -309,6 +309,7 @@ def report(command: args.Report) -> None:
                 circuit,
                 task,
                 full=command.full,
+                deep=command.deep,
                 corpus=command.corpus,
                 seed=command.seed,
                 report=update,

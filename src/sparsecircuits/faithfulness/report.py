@@ -25,7 +25,8 @@ from sparsecircuits.faithfulness.measures.corpus import transfer
 from sparsecircuits.faithfulness.measures.estimate import estimate
 from sparsecircuits.faithfulness.measures.runs import by_length, final_logits, first_pairs, losses_of
 from sparsecircuits.faithfulness.measures.size_curve import size_curve
-from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.faithfulness.measures.subsets import constants_of, subset_ablation
+from sparsecircuits.faithfulness.measures.sufficiency import AblationName, ablations_of, share, sufficiency_under
 from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
@@ -39,6 +40,10 @@ from sparsecircuits.tasks.shortcuts import shortcuts_on
 
 SMALL_PAIRS = 64
 """Pairs for the measures that run once per node, or oftener."""
+SUBSET_PAIRS = 32
+"""Pairs for the runs of random subsets, and as many training pairs to calibrate each."""
+ASCENT_STEPS = 20
+"""Of the adversary of the deep card, from each of its starts."""
 
 Tell = Callable[[float, str], None]
 
@@ -49,6 +54,7 @@ def faithfulness(
     task: Task,
     *,
     full: bool = False,
+    deep: bool = False,
     corpus: str | Path | None = None,
     seed: int = 0,
     budget: PruneConfig = BUDGET,
@@ -56,8 +62,9 @@ def faithfulness(
 ) -> Report:
     """Measure a circuit on the held-out split.
 
-    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation,
-    descriptions and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
+    full: also knockouts, interchange interventions, causal scrubbing, subset ablation, the size curve, context tests,
+    binarisation, descriptions and the null controls (minutes). deep: all of that, and an adversary that looks for the
+    worst subset to ablate (longer still). corpus: a folder of Python to try the circuit on. seed: of the
     prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
     many times.
 
@@ -78,9 +85,11 @@ def faithfulness(
     small = first_pairs(batch, SMALL_PAIRS)
     tell(0.0, "the circuit alone")
     fair = Calibrations.of(bound, task)
+    full = full or deep
     card = _quick(bound, task, batch, small, fair, full, seed, tell)
     if full:
-        card = _full(bound, task, small, fair, card, seed, budget, tell)
+        card = _full(bound, task, small, fair, card, deep, seed, budget, tell)
+        card = _with(card, reasons=(*card.reasons, *verdict.reasons_of_subsets(card)))
     if corpus is not None:
         tell(0.95, "real code")
         card = _with(card, transfer=transfer(bound, task, fair.full, corpus, seed=seed))
@@ -184,6 +193,7 @@ def _full(
     small: PairBatch,
     fair: Calibrations,
     card: Report,
+    deep: bool,
     seed: int,
     budget: PruneConfig,
     tell: Tell,
@@ -197,9 +207,15 @@ def _full(
     card = _with(card, interchange=interchange.interchange(bound, fair.full, small, seed=seed))
     tell(0.3, "causal scrubbing")
     scrubbed = interchange.causal_scrubbing(bound, small, answers, fair.empty, draws=2, seed=seed)
-    tell(0.34, "loss against size")
+    tell(0.32, "subset ablation")
+    part, learn = first_pairs(small, SUBSET_PAIRS), training_pairs(task, SUBSET_PAIRS)
+    kinds: tuple[AblationName, ...] = (constants_of(bound), "resample_random")
+    steps = ASCENT_STEPS if deep else 0
+    subsets = tuple(subset_ablation(bound, learn, part, kind, steps=steps, seed=seed) for kind in kinds)
+    card = _with(card, mode="deep" if deep else "full", subsets=subsets)
+    tell(0.36, "loss against size")
     card = _with(card, scrubbing=scrubbed, curve=size_curve(bound, small))
-    tell(0.38, "longer prompts")
+    tell(0.39, "longer prompts")
     diluted_with, rows = context.dilution(bound, task, fair.full, seed=seed)
     queries = context.constant_queries(bound, fair.full, small, gained=gained)
     card = _with(card, dilution_of=diluted_with, dilution=tuple(rows), constant_queries=tuple(queries))

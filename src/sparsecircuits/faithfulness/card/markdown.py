@@ -38,6 +38,7 @@ def _parts(card: CardData) -> Iterator[str]:
     if card.shortcut is not None:
         yield _shortcut(card, card.shortcut)
     yield _ablations(card)
+    yield _subsets(card)
     yield _likeness(card)
     yield _minimality(card)
     yield _tried("## Templates", "split", list(card.splits))
@@ -121,6 +122,29 @@ def _ablations(card: CardData) -> str:
     ]
     header = ["outside the circuit", "loss", "recalibrated", "nothing", "accuracy", "sufficiency"]
     return "## Sufficiency under four ablations\n\n" + table(header, rows)
+
+
+def _subsets(card: CardData) -> str:
+    if not card.subsets:
+        return ""
+    rows = []
+    for x in card.subsets:
+        what = ABLATION_NAMES[x.ablation]
+        rows.append([what, "nothing (the whole model)", number(x.full), number(x.full)])
+        for subsets in x.random:
+            mean = sum(subsets.losses) / len(subsets.losses)
+            name = f"a random {subsets.share:.0%} ({len(subsets.losses)} draws)"
+            rows.append([what, name, number(mean), number(subsets.worst)])
+        rows.append([what, "all (the circuit)", number(x.circuit), number(x.circuit)])
+        if x.adversarial is not None:
+            name = f"the worst found: {x.adversarial.ablated} of {x.adversarial.outside} nodes"
+            rows.append([what, name, with_interval(x.adversarial.loss), number(x.adversarial.loss.value)])
+    text = (
+        "A part of what lies outside the circuit is ablated, one choice for all prompts, and the rest runs. No subset "
+        "should be worse than both the whole model and the circuit."
+    )
+    header = ["ablated at", "how much of the outside", "loss, mean", "loss, worst"]
+    return f"## Subset ablation\n\n{text}\n\n" + table(header, rows)
 
 
 def _likeness(card: CardData) -> str:

@@ -16,6 +16,7 @@ from sparsecircuits.faithfulness.measures.interchange import Interchange, Scrubb
 from sparsecircuits.faithfulness.measures.likeness import Internals, Outputs
 from sparsecircuits.faithfulness.measures.necessity import Completeness, Minimality, Necessity
 from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
+from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
 from sparsecircuits.faithfulness.nulls import Nulls
 from sparsecircuits.files import read_json
@@ -50,13 +51,13 @@ class CardData(BaseModel):
     """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2. Whatever
     ran has a calibration from training pairs; `losses` and the prompts that were tried have raw losses too.
 
-    What the quick version does not measure is None.
+    What the quick version, or the full one, does not measure is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: Literal[3] = 3
-    mode: Literal["quick", "full"]
+    mode: Literal["quick", "full", "deep"]
     version: str
     """Of the program."""
     seed: int
@@ -99,6 +100,7 @@ class CardData(BaseModel):
     binarised: Binarised | None = None
     descriptions: tuple[Description, ...] | None = None
     nulls: Nulls | None = None
+    subsets: tuple[SubsetAblation, ...] | None = None
     transfer: Transfer | None = None
 
     @classmethod
