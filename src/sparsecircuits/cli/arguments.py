@@ -173,7 +173,8 @@ class Report(Common):
     full: Annotated[bool, Flag] = False
     """Also null controls, knockouts, interchange, causal scrubbing, subset ablation, context tests (minutes)."""
     deep: Annotated[bool, Flag] = False
-    """All of --full, and what takes longer: an adversary that looks for the worst subset to ablate."""
+    """All of --full, and what takes longer: an adversary that looks for the worst subset to ablate, and backup
+    circuits."""
     corpus: Path | None = None
     """A folder of Python: also try the circuit on the places there that ask the task's question (docs/tasks.md)."""
     seed: int = 0

@@ -3,6 +3,7 @@
 Every number recomputes from model and circuit: all draws are by seed.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sparsecircuits.circuits.circuit import Bound, Circuit, Losses
 from sparsecircuits.circuits.descriptions import MOST_NODES, describe
 from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.data.corpora import require_folder
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.faithfulness.card import verdict
 from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
@@ -31,6 +32,7 @@ from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
 from sparsecircuits.nodes.task_loss import pick_answers
+from sparsecircuits.pruning.backups import BackupRecord, backups
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.many import save_circuit
 from sparsecircuits.runs import card_path
@@ -44,6 +46,8 @@ SUBSET_PAIRS = 32
 """Pairs for the runs of random subsets, and as many training pairs to calibrate each."""
 ASCENT_STEPS = 20
 """Of the adversary of the deep card, from each of its starts."""
+PRUNING = PruneConfig()
+"""Of the backup circuits of the deep card: as `prune` does by default."""
 
 Tell = Callable[[float, str], None]
 
@@ -58,15 +62,16 @@ def faithfulness(
     corpus: str | Path | None = None,
     seed: int = 0,
     budget: PruneConfig = BUDGET,
+    pruning: PruneConfig = PRUNING,
     report: Tell | None = None,
 ) -> Report:
     """Measure a circuit on the held-out split.
 
     full: also knockouts, interchange interventions, causal scrubbing, subset ablation, the size curve, context tests,
-    binarisation, descriptions and the null controls (minutes). deep: all of that, and an adversary that looks for the
-    worst subset to ablate (longer still). corpus: a folder of Python to try the circuit on. seed: of the
-    prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
-    many times.
+    binarisation, descriptions and the null controls (minutes). deep: all of that, an adversary that looks for the
+    worst subset to ablate, and backup circuits (longer still). corpus: a folder of Python to try the circuit on.
+    seed: of the prompts and of every draw. budget: of the prunings of the null controls. pruning: of those for
+    backup circuits. report(share done, what is going on) many times.
 
     Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
     """
@@ -88,8 +93,13 @@ def faithfulness(
     full = full or deep
     card = _quick(bound, task, batch, small, fair, full, seed, tell)
     if full:
-        card = _full(bound, task, small, fair, card, deep, seed, budget, tell)
+        most = 0.5 if deep else 0.95
+        part: Tell = lambda share, details: tell(most * share, details)  # noqa: E731
+        card = _full(bound, task, small, fair, card, deep, seed, budget, part)
         card = _with(card, reasons=(*card.reasons, *verdict.reasons_of_subsets(card)))
+    if deep and circuit.nodes and card.holds_target:
+        shown: Tell = lambda share, details: tell(0.5 + 0.45 * share, details)  # noqa: E731
+        card = _with(card, backups=_backups(bound, task, pruning, shown))
     if corpus is not None:
         tell(0.95, "real code")
         card = _with(card, transfer=transfer(bound, task, fair.full, corpus, seed=seed))
@@ -175,6 +185,25 @@ def _quick(
     )
 
 
+def _backups(bound: Bound, task: Task, config: PruneConfig, tell: Tell) -> BackupRecord | None:
+    """Backups of the circuit; None where the whole model misses its target, so that nothing can back it up."""
+    circuit = bound.circuit
+    config = dataclasses.replace(config, ablation=circuit.ablation)
+    try:
+        found = backups(
+            bound.model,
+            task,
+            circuit.target_loss,
+            config=config,
+            means=bound.frozen,
+            first=circuit,
+            report=tell,
+        )
+    except TaskTooHard:
+        return None
+    return found.record
+
+
 def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
     found = shortcuts_on(task, held_out, seed, fitted=2 * REPORT_PAIRS)
     rule, accuracy = found.best
@@ -226,7 +255,7 @@ def _full(
     card = _with(card, descriptions=tuple(describe(bound, task, seed=seed)))
     if verdict.needless(circuit, card.losses):  # a null cannot be smaller than nothing
         return card
-    shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
+    shown: Tell = lambda share, details: tell(0.45 + 0.55 * share, details)  # noqa: E731
     nulls = null_controls(bound, task, config=budget, seed=seed, report=shown)
     found, reasons = verdict.judge(circuit, card.losses, nulls)
     return _with(card, nulls=nulls, verdict=found, reasons=reasons)

@@ -18,12 +18,13 @@ from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.losses import measure
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import ablation_values, pretraining_means, training_means
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.pruning.discovery import prune
+from sparsecircuits.pruning.discovery import prune, require_doable
 from sparsecircuits.pruning.discretise import choosable, top_nodes
 from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.tasks import Task
@@ -149,7 +150,10 @@ def backups(
             report=lambda share, details: tell((place + share) / parts, f"{what}: {details}"),
         )
 
+    require_doable(model, task, target_loss, config)
     circuits = [pruned(0, "circuit 1") if first is None else first]
+    if circuits[0].losses is None:
+        circuits[0] = circuits[0].model_copy(update={"losses": measure(model, circuits[0], task)})
     search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config)
     tell(1 / parts, "the necessary core")
     core = necessary_core(search, space.mask(circuits[0].node_names))
@@ -213,7 +217,7 @@ def _loss_without(search: NodeSearch, off: Bool[Tensor, " nodes"]) -> float:
 
 
 def _way(circuit: Circuit, loss_left: float) -> Way:
-    assert circuit.losses is not None  # of all circuits that `prune` makes
+    assert circuit.losses is not None  # those that lacked them were measured
     return Way(
         nodes=tuple(circuit.node_names),
         edges=tuple((edge.source, edge.target) for edge in circuit.edges),

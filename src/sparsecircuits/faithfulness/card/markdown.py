@@ -56,6 +56,7 @@ def _parts(card: CardData) -> Iterator[str]:
     yield _interventions(card)
     yield _curve(card)
     yield _nulls(card)
+    yield _backups(card)
     yield _nodes(card)
 
 
@@ -245,6 +246,28 @@ def _nulls(card: CardData) -> str:
     )
     header = ["pruned", "nodes", "edges", "best loss", "true circuit smaller by a factor of"]
     return f"## Null controls\n\n{text}\n\n" + table(header, rows)
+
+
+def _backups(card: CardData) -> str:
+    found = card.backups
+    if found is None:
+        return ""
+    rows = [
+        [str(place), str(len(way.nodes)), str(len(way.edges)), number(way.loss), number(way.loss_left)]
+        for place, way in enumerate(found.ways, 1)
+    ]
+    parts = [f"## Backup circuits\n\n{found.words}"]
+    parts.append(table(["circuit", "nodes", "edges", "loss", "loss of the model without all so far"], rows))
+    if found.core:
+        parts.append(f"Necessary core: {', '.join(found.core)}.")
+    if found.overlap is not None:
+        sizes = ", ".join(map(str, found.overlap.n_nodes))
+        parts.append(
+            f"Pruned with {len(found.overlap.n_nodes)} seeds ({sizes} nodes), circuits share "
+            f"{number(found.overlap.nodes, 2)} of their nodes and {number(found.overlap.edges, 2)} of their edges "
+            "(mean Jaccard index)."
+        )
+    return "\n\n".join(parts)
 
 
 def _nodes(card: CardData) -> str:

@@ -20,6 +20,7 @@ from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
 from sparsecircuits.faithfulness.nulls import Nulls
 from sparsecircuits.files import read_json
+from sparsecircuits.pruning.backups import BackupRecord
 
 LARGEST_FILE = 20_000_000  # bytes
 Verdict = Literal[
@@ -101,6 +102,8 @@ class CardData(BaseModel):
     descriptions: tuple[Description, ...] | None = None
     nulls: Nulls | None = None
     subsets: tuple[SubsetAblation, ...] | None = None
+    backups: BackupRecord | None = None
+    """Of the deep card, where the whole model holds the target."""
     transfer: Transfer | None = None
 
     @classmethod

@@ -158,7 +158,10 @@ def _said(estimate: Estimate) -> str:
 
 def warnings(card: CardData) -> list[str]:
     """One line for everything in a card that a reader should not overlook (its own `warnings` are not read)."""
-    return [*_of_the_basics(card), *_of_resampling(card), *_of_subsets(card), *_of_the_rest(card)]
+    found = [*_of_the_basics(card), *_of_resampling(card), *_of_subsets(card)]
+    if card.backups is not None and len(card.backups.ways) > 1:
+        found.append(card.backups.words)
+    return [*found, *_of_the_rest(card)]
 
 
 def _there(value: float | None) -> float:

@@ -1,10 +1,12 @@
-"""Subset ablation: between the circuit and the model, and what it catches that ablating everything at once passes."""
+"""Subset ablation (between the circuit and the model, and what it catches that ablating everything at once passes), and
+the deep card."""
 
 import pytest
 import torch
 
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.verdict import CHECKS, reasons_of_subsets, warnings
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.subsets import SHARES, subset_ablation
@@ -12,10 +14,18 @@ from sparsecircuits.faithfulness.measures.sufficiency import gated_answers
 from sparsecircuits.nodes.calibration import calibrate, training_pairs
 from sparsecircuits.nodes.task_loss import correct_of, task_loss
 from sparsecircuits.planted.faults import FAULTS, card_of, circuit_of
-from sparsecircuits.planted.models import CANCELLING, QUOTE_NODES, cancelling_model, quote_model
+from sparsecircuits.planted.models import (
+    CANCELLING,
+    QUOTE_NODES,
+    SECOND_NODES,
+    cancelling_model,
+    quote_model,
+    two_way_model,
+)
 from sparsecircuits.pruning.config import PruneConfig
 
 TINY_BUDGET = PruneConfig(steps=4, pairs=4, eval_pairs=8)
+SMALL_PRUNING = PruneConfig(steps=60, eval_pairs=32)
 [CANCELS] = [fault for fault in FAULTS if fault.words == "nodes outside that cancel each other"]
 
 
@@ -115,3 +125,25 @@ def test_a_circuit_of_all_nodes_has_no_subsets(task, prompts):
     found = subset_ablation(_bound(model, task, everything), *prompts, "mean", draws=1, steps=1)
     assert found.adversarial.outside == found.adversarial.ablated == 0
     assert found.worst == pytest.approx(found.full, abs=1e-6)
+
+
+@pytest.fixture(scope="module")
+def deep_card(task):
+    model = two_way_model(Tokenizer.default(), 6.0)
+    circuit = circuit_of(model, task, QUOTE_NODES)
+    return sc.faithfulness(model, circuit, task, deep=True, budget=TINY_BUDGET, pruning=SMALL_PRUNING)
+
+
+def test_the_deep_card_has_an_adversary_and_backups(deep_card, tmp_path):
+    assert deep_card.mode == "deep"
+    assert all(subsets.adversarial is not None for subsets in deep_card.subsets)
+    backups = deep_card.backups
+    assert [way.nodes for way in backups.ways] == [tuple(QUOTE_NODES), tuple(SECOND_NODES)]
+    assert backups.ways[0].loss == pytest.approx(deep_card.losses.circuit, abs=1e-5)
+    assert backups.exhausted
+    assert "There are 2 circuits that share no node (of 7, 7 nodes): this is one of several." in deep_card.warnings
+    page = deep_card.to_markdown()
+    assert "## Backup circuits\n\nThere are 2 circuits" in page
+    assert "of their nodes and" in page
+    assert page.count("the worst found: ") == 2
+    assert Report.load(deep_card.save(tmp_path / "report.json")) == deep_card
