@@ -34,8 +34,14 @@ def two_ways():
 
 
 @pytest.fixture(scope="module")
-def disjoint(two_ways, task, tokens):
-    return backups(two_ways, task, tokens=tokens, config=QUICK, seeds=2)
+def told():
+    """What was told of the search for disjoint ways: shares done, and words."""
+    return []
+
+
+@pytest.fixture(scope="module")
+def disjoint(two_ways, task, tokens, told):
+    return backups(two_ways, task, tokens=tokens, config=QUICK, seeds=2, report=lambda *said: told.append(said))
 
 
 def _two_ends():
@@ -46,7 +52,7 @@ def _two_ends():
     return model
 
 
-def test_two_disjoint_ways_are_both_found(disjoint):
+def test_two_disjoint_ways_are_both_found(disjoint, told):
     record = disjoint.record
     assert {way.nodes for way in record.ways} == {tuple(QUOTE_NODES), tuple(SECOND_NODES)}
     assert (record.core, record.exhausted) == ((), True)
@@ -56,6 +62,11 @@ def test_two_disjoint_ways_are_both_found(disjoint):
     assert [circuit.node_names for circuit in disjoint.circuits] == [list(way.nodes) for way in record.ways]
     assert disjoint.circuits[1].found_by.forbidden == record.ways[0].nodes
     assert BackupRecord.model_validate_json(record.model_dump_json()) == record
+    shares = [share for share, _ in told]
+    assert shares == sorted(shares)
+    assert shares[-1] == 1.0
+    words = {said.split(":")[0] for _, said in told}
+    assert words >= {"circuit 1", "the necessary core", "circuit 2", "circuit 3", "seed 1"}
 
 
 def test_seeds_share_one_way_or_nothing(disjoint):

@@ -137,7 +137,7 @@ def backups(
     config, tell = config or PruneConfig(), report or (lambda share, details: None)
     if means is None:
         means = training_means(model) if tokens is None else pretraining_means(model, tokens)
-    space, parts = NodeSpace.of(model.config), most + seeds
+    space, parts = NodeSpace.of(model.config), most + seeds  # a circuit each, and the core
 
     def pruned(place: int, what: str, forbidden: Sequence[str] = (), seed: int = 0) -> Circuit:
         return prune(
@@ -155,8 +155,11 @@ def backups(
     if circuits[0].losses is None:
         circuits[0] = circuits[0].model_copy(update={"losses": measure(model, circuits[0], task)})
     search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config)
-    tell(1 / parts, "the necessary core")
-    core = necessary_core(search, space.mask(circuits[0].node_names))
+    core = necessary_core(
+        search,
+        space.mask(circuits[0].node_names),
+        lambda share, details: tell((1 + share) / parts, f"the necessary core: {details}"),
+    )
     used = space.mask(circuits[0].node_names) & ~core
     left = [_loss_without(search, used)]
 
@@ -165,7 +168,7 @@ def backups(
         if not used.any():
             return None
         try:
-            found = pruned(len(circuits), f"circuit {len(circuits) + 1}", space.names(used))
+            found = pruned(1 + len(circuits), f"circuit {len(circuits) + 1}", space.names(used))
         except TaskTooHard:
             return None
         return found if (space.mask(found.node_names) & ~core).any() else None
@@ -174,7 +177,7 @@ def backups(
         circuits.append(found)
         used = used | space.mask(found.node_names) & ~core
         left.append(_loss_without(search, used))
-    others = [pruned(most + seed - 1, f"seed {config.seed + seed}", seed=seed) for seed in range(1, seeds)]
+    others = [pruned(most + seed, f"seed {config.seed + seed}", seed=seed) for seed in range(1, seeds)]
     tell(1.0, f"{len(circuits)} circuits, a core of {int(core.sum())} nodes")
     record = BackupRecord(
         target_loss=target_loss,
@@ -186,29 +189,35 @@ def backups(
     return Backups(tuple(circuits), record)
 
 
-def necessary_core(search: NodeSearch, kept: Bool[Tensor, " nodes"]) -> Bool[Tensor, " nodes"]:
-    """The nodes of a set without which nothing was found to hold the target: neither all the rest of the model, nor
-    ever larger prefixes of the ranking (the rest of a model may hold nodes that work against the task)."""
-    evaluate, target, core = search.evaluate, search.target_loss, kept.clone()
-    everything, tau = torch.ones_like(kept), None
-    for node in kept.nonzero().flatten().tolist():
-        without = everything.clone()
-        without[node] = False
-        if evaluate(without).loss <= target:
-            core[node] = False
-            continue
-        tau = search.ranking() if tau is None else tau
-        left = tau.index_fill(0, torch.tensor(node), -torch.inf)
-        core[node] = not any(evaluate(top_nodes(left, size)).loss <= target for size in _sizes(left))
+def necessary_core(
+    search: NodeSearch, kept: Bool[Tensor, " nodes"], report: Tell = lambda share, details: None
+) -> Bool[Tensor, " nodes"]:
+    """The nodes of a set without which nothing was found to hold the target: neither ever larger prefixes of a ranking
+    (a model may hold nodes that work against the task), nor all the rest of the model. report: as of `backups`."""
+    core, members = kept.clone(), kept.nonzero().flatten().tolist()
+    if not members:
+        return core
+
+    def learning(step: int, _loss: float, _active: int) -> None:
+        report(0.3 * step / search.config.steps, "ranking")
+
+    tau = search.ranking(learning)
+    for place, node in enumerate(members):
+        report(0.3 + 0.7 * place / len(members), f"node {place + 1} of {len(members)}")
+        core[node] = not _holds_without(search, tau, node)
     return core
 
 
-def _sizes(tau: Float[Tensor, " nodes"]) -> list[int]:
-    """Sizes of prefixes: the number of gates that are on, twice that, and so on."""
-    sizes, largest = [max(1, int((tau >= 0).sum()))], choosable(tau)
-    while 2 * sizes[-1] < largest:
-        sizes.append(2 * sizes[-1])
-    return sizes
+def _holds_without(search: NodeSearch, tau: Float[Tensor, " nodes"], node: int) -> bool:
+    """Whether some prefix of a ranking holds the target without a node: as many nodes as there are gates that are on,
+    twice as many, and so on to all; small sets are cheap, so they come first."""
+    left = tau.index_fill(0, torch.tensor(node), -torch.inf)
+    size, largest = max(1, int((left >= 0).sum())), choosable(left)
+    while search.evaluate(top_nodes(left, size)).loss > search.target_loss:
+        if size >= largest:
+            return False
+        size = min(largest, 2 * size)
+    return True
 
 
 def _loss_without(search: NodeSearch, off: Bool[Tensor, " nodes"]) -> float:
