@@ -30,6 +30,7 @@ _EXPORTS = {
     "Task": "sparsecircuits.tasks",
     "Pair": "sparsecircuits.tasks",
     "prune": "sparsecircuits.pruning.discovery",
+    "backups": "sparsecircuits.pruning.backups",
     "Circuit": "sparsecircuits.circuits.circuit",
     "faithfulness": "sparsecircuits.faithfulness.report",
     "run_with": "sparsecircuits.circuits.run_with",
@@ -54,6 +55,7 @@ if TYPE_CHECKING:
     from sparsecircuits.models.hooks import intervene as intervene
     from sparsecircuits.models.hooks import record as record
     from sparsecircuits.models.transformer import SparseTransformer as SparseTransformer
+    from sparsecircuits.pruning.backups import backups as backups
     from sparsecircuits.pruning.discovery import prune as prune
     from sparsecircuits.tasks import Pair as Pair
     from sparsecircuits.tasks import Task as Task

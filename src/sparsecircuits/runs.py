@@ -6,6 +6,7 @@ RUN/circuits/<task>/circuit.json                       a circuit; beside it what
     report.json, report.md, report.html                its faithfulness card
     circuit.html, circuit.groups.json                  its page, and what a person named on it
     task.jsonl, search/                                the pairs of a task of one's own; the trials of a search
+    backups/backups.json, backups/<k>/circuit.json     the circuits that do without one another
 """
 
 from pathlib import Path
@@ -52,6 +53,11 @@ def groups_path(circuit: Path) -> Path:
 def search_folder(circuits: Path, task: str) -> Path:
     """The trials of a search for a task's circuit."""
     return circuits / task / "search"
+
+
+def backups_folder(circuits: Path, task: str) -> Path:
+    """The circuits of a task that do without one another."""
+    return circuits / task / "backups"
 
 
 def holds_model(folder: Path) -> bool:

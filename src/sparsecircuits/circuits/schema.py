@@ -150,6 +150,8 @@ class FoundBy(BaseModel):
     ranked_size: Whole | None = None
     """Nodes of the smallest prefix of the ranking that holds the goal, before any clean-up."""
     edges_before_edge_pruning: Whole | None = None
+    forbidden: tuple[Name, ...] | None = None
+    """Nodes that had to stay outside."""
     validation_loss: Real | None = None
     curve: tuple[tuple[Whole, Whole, Real], ...] | None = None
     """Nodes, edges and loss of looser and tighter sets (see `pruning.size_curve`)."""

@@ -140,6 +140,26 @@ class Prune(Common):
 
 
 @dataclass(kw_only=True)
+class Backups(Common):
+    """How many circuits a task has: prune, forbid what was found, prune again (docs/faithfulness.md). Writes
+    <task>/backups/<k>/circuit.json, which `view` and `report` take, and beside them backups.json."""
+
+    function: ClassVar[str] = "backups"
+    model: Annotated[Path, tyro.conf.Positional]
+    task: Annotated[str | None, tyro.conf.Positional] = None
+    task_file: Path | None = None
+    """A task of your own: a .jsonl file of pairs, or a .py file that makes a Task (docs/tasks.md)."""
+    out: Path | None = None
+    """Folder for <task>/backups; by default circuits/ in the run directory."""
+    target_loss: float = 0.15
+    most: int = 8
+    """Circuits at most."""
+    seeds: int = 3
+    """How many seeds of pruning are compared, the first circuit's among them; 1 for none."""
+    config: Annotated[PruneConfig, Flat] = field(default_factory=PruneConfig)
+
+
+@dataclass(kw_only=True)
 class Report(Common):
     """The faithfulness card of circuits (docs/faithfulness.md). Writes report.json, .md and .html beside each, but for
     those that ship with the package."""
@@ -151,7 +171,10 @@ class Report(Common):
     model: Path | None = None
     """The model; by default the run directory that the circuit lies in."""
     full: Annotated[bool, Flag] = False
-    """Every measure: also null controls, knockouts, interchange, causal scrubbing, context tests (minutes)."""
+    """Also null controls, knockouts, interchange, causal scrubbing, subset ablation, context tests (minutes)."""
+    deep: Annotated[bool, Flag] = False
+    """All of --full, and what takes longer: an adversary that looks for the worst subset to ablate, and backup
+    circuits."""
     corpus: Path | None = None
     """A folder of Python: also try the circuit on the places there that ask the task's question (docs/tasks.md)."""
     seed: int = 0
@@ -237,6 +260,7 @@ COMMANDS: dict[str, type[Common]] = {
     "generate": Generate,
     "tasks": Tasks,
     "prune": Prune,
+    "backups": Backups,
     "report": Report,
     "view": View,
     "models": Models,

@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
+from sparsecircuits.cli.backups import backups as backups
 from sparsecircuits.cli.checks import check_paths
 from sparsecircuits.cli.models import models as models
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
@@ -326,6 +327,7 @@ def report(command: args.Report) -> None:
                 circuit,
                 task,
                 full=command.full,
+                deep=command.deep,
                 corpus=command.corpus,
                 seed=command.seed,
                 report=update,

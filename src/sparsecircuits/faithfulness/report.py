@@ -3,6 +3,7 @@
 Every number recomputes from model and circuit: all draws are by seed.
 """
 
+import dataclasses
 from collections.abc import Callable
 from pathlib import Path
 
@@ -14,7 +15,7 @@ from sparsecircuits.circuits.circuit import Bound, Circuit, Losses
 from sparsecircuits.circuits.descriptions import MOST_NODES, describe
 from sparsecircuits.circuits.losses import REPORT_PAIRS, REPORT_SPLIT
 from sparsecircuits.data.corpora import require_folder
-from sparsecircuits.errors import UserError
+from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.faithfulness.card import verdict
 from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.schema import PromptLosses, Shortcut
@@ -25,11 +26,13 @@ from sparsecircuits.faithfulness.measures.corpus import transfer
 from sparsecircuits.faithfulness.measures.estimate import estimate
 from sparsecircuits.faithfulness.measures.runs import by_length, final_logits, first_pairs, losses_of
 from sparsecircuits.faithfulness.measures.size_curve import size_curve
-from sparsecircuits.faithfulness.measures.sufficiency import ablations_of, share, sufficiency_under
+from sparsecircuits.faithfulness.measures.subsets import constants_of, subset_ablation
+from sparsecircuits.faithfulness.measures.sufficiency import AblationName, ablations_of, share, sufficiency_under
 from sparsecircuits.faithfulness.nulls import BUDGET, null_controls
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import training_pairs
 from sparsecircuits.nodes.task_loss import pick_answers
+from sparsecircuits.pruning.backups import BackupRecord, backups
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.many import save_circuit
 from sparsecircuits.runs import card_path
@@ -39,6 +42,12 @@ from sparsecircuits.tasks.shortcuts import shortcuts_on
 
 SMALL_PAIRS = 64
 """Pairs for the measures that run once per node, or oftener."""
+SUBSET_PAIRS = 32
+"""Pairs for the runs of random subsets, and as many training pairs to calibrate each."""
+ASCENT_STEPS = 20
+"""Of the adversary of the deep card, from each of its starts."""
+PRUNING = PruneConfig()
+"""Of the backup circuits of the deep card: as `prune` does by default."""
 
 Tell = Callable[[float, str], None]
 
@@ -49,17 +58,20 @@ def faithfulness(
     task: Task,
     *,
     full: bool = False,
+    deep: bool = False,
     corpus: str | Path | None = None,
     seed: int = 0,
     budget: PruneConfig = BUDGET,
+    pruning: PruneConfig = PRUNING,
     report: Tell | None = None,
 ) -> Report:
     """Measure a circuit on the held-out split.
 
-    full: also knockouts, interchange interventions, causal scrubbing, the size curve, context tests, binarisation
-    and the null controls (minutes). corpus: a folder of Python to try the circuit on. seed: of the
-    prompts and of every draw. budget: of the prunings of the null controls. report(share done, what is going on)
-    many times.
+    full: also knockouts, interchange interventions, causal scrubbing, subset ablation, the size curve, context tests,
+    binarisation and the null controls (minutes). deep: all of that, an adversary that looks for the
+    worst subset to ablate, and backup circuits (longer still). corpus: a folder of Python to try the circuit on.
+    seed: of the prompts and of every draw. budget: of the prunings of the null controls. pruning: of those for
+    backup circuits. report(share done, what is going on) many times.
 
     Raises UserError when the circuit belongs to another model, or the corpus has no place for the task.
     """
@@ -78,9 +90,16 @@ def faithfulness(
     small = first_pairs(batch, SMALL_PAIRS)
     tell(0.0, "the circuit alone")
     fair = Calibrations.of(bound, task)
+    full = full or deep
     card = _quick(bound, task, batch, small, fair, full, seed, tell)
     if full:
-        card = _full(bound, task, small, fair, card, seed, budget, tell)
+        most = 0.5 if deep else 0.95
+        part: Tell = lambda share, details: tell(most * share, details)  # noqa: E731
+        card = _full(bound, task, small, fair, card, deep, seed, budget, part)
+        card = _with(card, reasons=(*card.reasons, *verdict.reasons_of_subsets(card)))
+    if deep and circuit.nodes and card.holds_target:
+        shown: Tell = lambda share, details: tell(0.5 + 0.45 * share, details)  # noqa: E731
+        card = _with(card, backups=_backups(bound, task, pruning, shown))
     if corpus is not None:
         tell(0.95, "real code")
         card = _with(card, transfer=transfer(bound, task, fair.full, corpus, seed=seed))
@@ -170,6 +189,25 @@ def _quick(
     )
 
 
+def _backups(bound: Bound, task: Task, config: PruneConfig, tell: Tell) -> BackupRecord | None:
+    """Backups of the circuit; None where the whole model misses its target, so that nothing can back it up."""
+    circuit = bound.circuit
+    config = dataclasses.replace(config, ablation=circuit.ablation)
+    try:
+        found = backups(
+            bound.model,
+            task,
+            circuit.target_loss,
+            config=config,
+            means=bound.frozen,
+            first=circuit,
+            report=tell,
+        )
+    except TaskTooHard:
+        return None
+    return found.record
+
+
 def _shortcut(task: Task, held_out: PairBatch, seed: int) -> Shortcut:
     found = shortcuts_on(task, held_out, seed, fitted=2 * REPORT_PAIRS)
     rule, accuracy = found.best
@@ -188,6 +226,7 @@ def _full(
     small: PairBatch,
     fair: Calibrations,
     card: Report,
+    deep: bool,
     seed: int,
     budget: PruneConfig,
     tell: Tell,
@@ -201,9 +240,15 @@ def _full(
     card = _with(card, interchange=interchange.interchange(bound, fair.full, small, seed=seed))
     tell(0.3, "causal scrubbing")
     scrubbed = interchange.causal_scrubbing(bound, small, answers, fair.empty, draws=2, seed=seed)
-    tell(0.34, "loss against size")
+    tell(0.32, "subset ablation")
+    part, learn = first_pairs(small, SUBSET_PAIRS), training_pairs(task, SUBSET_PAIRS)
+    kinds: tuple[AblationName, ...] = (constants_of(bound), "resample_random")
+    steps = ASCENT_STEPS if deep else 0
+    subsets = tuple(subset_ablation(bound, learn, part, kind, steps=steps, seed=seed) for kind in kinds)
+    card = _with(card, mode="deep" if deep else "full", subsets=subsets)
+    tell(0.36, "loss against size")
     card = _with(card, scrubbing=scrubbed, curve=size_curve(bound, small))
-    tell(0.38, "longer prompts")
+    tell(0.39, "longer prompts")
     diluted_with, rows = context.dilution(bound, task, fair.full, seed=seed)
     queries = context.constant_queries(bound, fair.full, small, gained=gained)
     card = _with(card, dilution_of=diluted_with, dilution=tuple(rows), constant_queries=tuple(queries))
@@ -213,7 +258,7 @@ def _full(
         card = _with(card, binarised=binarise(bound, learn, small, seed=seed))
     if verdict.needless(circuit, card.losses):  # a null cannot be smaller than nothing
         return card
-    shown: Tell = lambda share, details: tell(0.45 + 0.5 * share, details)  # noqa: E731
+    shown: Tell = lambda share, details: tell(0.45 + 0.55 * share, details)  # noqa: E731
     nulls = null_controls(bound, task, config=budget, seed=seed, report=shown)
     found, reasons = verdict.judge(circuit, card.losses, nulls)
     return _with(card, nulls=nulls, verdict=found, reasons=reasons)

@@ -21,7 +21,7 @@ from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.ablation_values import ablation_values
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.planted.models import QUOTE_NODES, quote_model, two_way_model
+from sparsecircuits.planted.models import QUOTE_NODES, cancelling_model, quote_model, two_way_model
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import Task, get_task
 
@@ -122,6 +122,11 @@ def _zero_flatters() -> Planted:
     return model, circuit_of(model, task, QUOTE_NODES, ablation="zero"), task
 
 
+def _cancelling() -> Planted:
+    model, task = cancelling_model(Tokenizer.default()), _task()
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
 def _random_nodes() -> Planted:
     model, circuit, task = _true()
     drawn = NodeSpace.of(model.config).names(random_nodes_like(circuit.on(model), torch.Generator().manual_seed(0)))
@@ -180,6 +185,12 @@ FAULTS = (
     ),
     Fault("one of two ways to the answer", _second_way, ("necessity", "completeness"), ("sufficiency", "minimality")),
     Fault("an opposing way, hidden by zeros", _zero_flatters, ("resample ablation",), ("zero ablation", "sufficiency")),
+    Fault(
+        "nodes outside that cancel each other",
+        _cancelling,
+        ("subset ablation",),
+        tuple(name for name in CHECKS if name != "subset ablation"),
+    ),
     Fault("random nodes of the same sites", _random_nodes, ("sufficiency", "necessity", "verdict")),
     Fault(
         "a calibration that turns answers around", _wrong_sign, ("sufficiency", "agreement", "verdict"), ("necessity",)

@@ -32,6 +32,8 @@ SECOND_NODES = [
     "final_resid.5",
 ]
 """The second way of `two_way_model`."""
+CANCELLING = [*range(6, 10), *range(20, 24)]
+"""The neurons of `cancelling_model` that cancel each other."""
 
 
 def openers(tokenizer: Tokenizer) -> list[int]:
@@ -53,6 +55,17 @@ def two_way_model(tokenizer: Tokenizer, weight: float) -> SparseTransformer:
     mlp.c_fc.weight[6, 2] = 3.0
     mlp.c_proj.weight[5, 6] = 1.0
     model.lm_head.weight[double, 5] = weight
+    return model
+
+
+@torch.no_grad()
+def cancelling_model(tokenizer: Tokenizer) -> SparseTransformer:
+    """The quote model with eight more neurons beside the one that passes the answer on: half of them add to it, half
+    take as much away. All of them together, running or ablated, do nothing; some of them decide the answer."""
+    model = quote_model(tokenizer)
+    mlp = model.block(0).mlp
+    mlp.c_fc.weight[CANCELLING, 3] = 3.0
+    mlp.c_proj.weight[4, CANCELLING] = torch.tensor([2.0, -2.0]).repeat(len(CANCELLING) // 2)
     return model
 
 

@@ -4,7 +4,7 @@ import contextlib
 from collections.abc import Callable
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.hooks import record
@@ -35,13 +35,16 @@ def gate_gradients(
     batches: list[PairBatch],
     at: list[float],
     calibration: Calibration | None = None,
+    allowed: Bool[Tensor, " nodes"] | None = None,
 ) -> Float[Tensor, " nodes"]:
-    """How much the loss falls per unit of each gate, with all gates at the values `at`, averaged."""
+    """How much the loss falls per unit of each gate, with all gates (or those of the `allowed` nodes, and the others
+    at 0) at the values `at`, averaged."""
+    on = torch.ones(space.size) if allowed is None else allowed.float()
 
     def gating(gates: Tensor) -> Gating:
         return Gating(space, gates, frozen, config.ablation)
 
-    scores = [first_order_rises(model, batches, torch.full((space.size,), value), gating, calibration) for value in at]
+    scores = [first_order_rises(model, batches, value * on, gating, calibration) for value in at]
     return torch.stack(scores).mean(dim=0)
 
 

@@ -3,7 +3,7 @@
 import dataclasses
 import math
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -42,6 +42,7 @@ def prune(
     config: PruneConfig | None = None,
     tokens: np.ndarray | None = None,
     means: torch.Tensor | None = None,
+    forbidden: Sequence[str] = (),
     report: Callable[[float, str], None] | None = None,
 ) -> Circuit:
     """Find the smallest circuit that holds a task loss (Gao et al. 2025, section 2.2).
@@ -50,17 +51,19 @@ def prune(
     validation split hold the target with a margin; the circuit's `losses` are those of the held-out split.
     Nodes outside carry their ablation value (`config.ablation`); their means over pretraining text are
     `means` [nodes], or computed from `tokens` (1-d ids), or from the corpus that the model was trained on.
-    Then edges are removed too, as far as the target allows (`config.prune_edges`). report(share done, what is going on)
-    many times.
+    Then edges are removed too, as far as the target allows (`config.prune_edges`). forbidden: names of
+    nodes that must stay outside (see `backups`). report(share done, what is going on) many times.
 
-    Raises TaskTooHard when the whole model misses the target, UserError for a target out of range.
+    Raises TaskTooHard when the whole model misses the target, or no set of nodes that are not forbidden holds it;
+    UserError for a target out of range, or a forbidden node that the model lacks.
     """
     began, config = time.perf_counter(), config or PruneConfig()
     require_doable(model, task, target_loss, config)
     if means is None:
         means = training_means(model) if tokens is None else pretraining_means(model, tokens)
     tell = report or (lambda share, details: None)
-    search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config)
+    outside = NodeSpace.of(model.config).mask(list(forbidden)) if forbidden else None
+    search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config, outside)
     evaluate, goal = search.evaluate, search.goal
     nothing = torch.zeros(evaluate.space.size, dtype=torch.bool)
     if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
@@ -69,7 +72,8 @@ def prune(
         learning: Callable = lambda *state: tell(*_learning(config, *state))  # noqa: E731
         tau = search.ranking(learning)
         tell(0.8, "choosing the size")
-        size, goal = _smallest(tau, evaluate, goal, target_loss, task.name)
+        beside = f" without the {len(forbidden)} forbidden nodes" if forbidden else ""
+        size, goal = _smallest(tau, evaluate, goal, target_loss, task.name + beside)
         kept = _cleaned(tau, size, evaluate, goal, config, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
     everything = evaluate.edges_between(kept)
     edges = everything
@@ -83,6 +87,8 @@ def prune(
         ranked_size=size,
         edges_before_edge_pruning=len(everything),
     )
+    if forbidden:
+        found_by = found_by.model_copy(update={"forbidden": tuple(forbidden)})
     circuit = _build(model, task, target_loss, found, tau, evaluate, found_by, began)
     tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
     return circuit

@@ -18,17 +18,24 @@ DOUBTFUL = 1.25  # of the target: sets whose loss at a glance is larger are not 
 
 
 def top_nodes(tau: Float[Tensor, " size"], k: int) -> Bool[Tensor, " size"]:
-    """The k nodes or edges with the largest τ (ties: first in order of computation)."""
-    order = tau.sort(descending=True, stable=True).indices[:k]
+    """The k nodes or edges with the largest τ (ties: first in order of computation); those with a τ of -inf never."""
+    order = tau.sort(descending=True, stable=True).indices[: min(k, choosable(tau))]
     return torch.zeros(tau.numel(), dtype=torch.bool).index_fill_(0, order, True)
 
 
+def choosable(tau: Float[Tensor, " size"]) -> int:
+    """How many nodes or edges a ranking lets be chosen: all but those with a τ of -inf."""
+    return int((tau > -torch.inf).sum())
+
+
 def smallest_prefix(tau: Float[Tensor, " size"], evaluate: Scorer, target: float) -> int | None:
-    """Bisect for the smallest k whose top-k set holds the target loss; None if even all of it misses.
+    """Bisect for the smallest k whose top-k set holds the target loss; None if even all that may be chosen misses.
 
     Begins at the number of gates that are on, where the answer is near.
     """
-    size = tau.numel()
+    size = choosable(tau)
+    if not size:
+        return None
     low, high = 0, max(1, int((tau >= 0).sum()))  # low misses the target, high is to be shown to hold it
     while evaluate(top_nodes(tau, high)).loss > target:
         if high == size:

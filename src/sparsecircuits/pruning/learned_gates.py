@@ -57,10 +57,12 @@ def learn_gates(
     goal: float,
     report: Report | None = None,
     calibration: Calibration | None = None,
+    allowed: Bool[Tensor, " nodes"] | None = None,
 ) -> Float[Tensor, " nodes"]:
     """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
 
-    With `tied_qk`, a head's query channel and the key channel that it is multiplied with share one gate.
+    allowed: nodes that may run, by default all; the others' gates stay closed, whatever their τ. With `tied_qk`, a
+    head's query channel and the key channel that it is multiplied with share one gate.
     """
     space, owner = NodeSpace.of(model.config), None
     if config.tied_qk:
@@ -69,7 +71,8 @@ def learn_gates(
     def gating(gates: Tensor) -> Gating:
         return Gating(space, gates, frozen, config.ablation)
 
-    return _learn(model, task, space.size, gating, config, config.steps, goal, report, calibration, owner)
+    mask = None if allowed is None else allowed.to(model.device, torch.float32)
+    return _learn(model, task, space.size, gating, config, config.steps, goal, report, calibration, owner, mask)
 
 
 def tied_query_keys(space: NodeSpace) -> Tensor:
@@ -112,6 +115,7 @@ def _learn(
     report: Report | None,
     calibration: Calibration | None,
     owner: Tensor | None = None,
+    mask: Tensor | None = None,
 ) -> Float[Tensor, " size"]:
     """Train `size` gates and return τ.
 
@@ -120,7 +124,7 @@ def _learn(
     further: with a fixed weight a small circuit can cost more than it brings, and all of it closes. AdamW,
     gradient clipped, τ clamped to [-1, 1], the learning rate warmed up, then linear to 0.
     calibration: what the logits go through (see `unbiased`). owner [size]: whose τ each gate uses, by default its own.
-    report(step, task loss, gates on) after each step.
+    mask [size]: 0 for gates that stay closed. report(step, task loss, gates on) after each step.
     """
     generator = torch.Generator().manual_seed(config.seed)
     start = config.init_noise_bias + config.init_noise_scale * torch.randn(size, generator=generator)
@@ -135,6 +139,7 @@ def _learn(
                 order = torch.randperm(len(batches), generator=generator).tolist()
             batch = batches[order[step % len(batches)]]
             gates = heaviside(tau if owner is None else tau[owner], config.heaviside_temp)
+            gates = gates if mask is None else gates * mask
             logits = calibration(candidate_logits(model, batch, gating(gates)))
             loss = task_loss(logits, correct_of(batch, model.device))
             value = loss.item()

@@ -1,6 +1,7 @@
 """Circuits of several tasks, side by side."""
 
 import contextlib
+import json
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, Future, wait
 from dataclasses import dataclass
@@ -10,15 +11,16 @@ import torch
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.errors import TaskTooHard
-from sparsecircuits.files import sweep
+from sparsecircuits.files import sweep, write_text
 from sparsecircuits.locks import LOCK_NAME, locked
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import training_means
+from sparsecircuits.pruning.backups import Backups
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.search import search
 from sparsecircuits.pruning.workers import pool, refuse_in_worker
-from sparsecircuits.runs import TASK_FILE, circuit_path, search_folder
+from sparsecircuits.runs import CIRCUIT_NAME, TASK_FILE, backups_folder, circuit_path, search_folder
 from sparsecircuits.tasks import Task, write_task_file
 from sparsecircuits.tasks.own import FileTask
 
@@ -49,7 +51,24 @@ class _Pruning:
 
 def save_circuit(_model: SparseTransformer, task: Task, circuit: Circuit, folder: Path) -> Path:
     """Write <task>/circuit.json and, for a task of one's own, its pairs. Returns the first's path."""
-    path = circuit_path(folder, task.name)
+    return _save_at(circuit_path(folder, task.name), task, circuit)
+
+
+def save_backups(found: Backups, task: Task, folder: Path) -> list[Path]:
+    """Write each of a task's backup circuits to <task>/backups/<k>/circuit.json under a folder of circuits, and what
+    was found of them all to backups.json; circuits of an earlier search go. Returns the paths, the circuits' first."""
+    into = backups_folder(folder, task.name)
+    paths = [circuit_path(into, str(place)) for place in range(1, 1 + len(found.circuits))]
+    for path, circuit in zip(paths, found.circuits, strict=True):
+        _save_at(path, task, circuit)
+    for path in into.glob(f"*/{CIRCUIT_NAME}"):
+        if path not in paths:
+            path.unlink()
+    record = {"task": task.name, **found.record.model_dump(mode="json")}
+    return [*paths, write_text(into / "backups.json", json.dumps(record, indent=1) + "\n")]
+
+
+def _save_at(path: Path, task: Task, circuit: Circuit) -> Path:
     if isinstance(task, FileTask):
         write_task_file(task, path.with_name(TASK_FILE))
     return circuit.save(path)

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from jaxtyping import Float
+import torch
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
@@ -22,6 +23,8 @@ class NodeSearch:
     config: PruneConfig
     target_loss: float
     evaluate: Evaluator
+    forbidden: Bool[Tensor, " nodes"] | None = None
+    """Nodes that stay frozen in every set; by default none."""
 
     @classmethod
     def of(
@@ -31,10 +34,11 @@ class NodeSearch:
         frozen: Float[Tensor, " nodes"],
         target_loss: float,
         config: PruneConfig,
+        forbidden: Bool[Tensor, " nodes"] | None = None,
     ) -> "NodeSearch":
         """A search in a model. frozen: the ablation values."""
         splits = (task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation"))
-        return cls(task, config, target_loss, Evaluator(model, frozen, *splits, ablation=config.ablation))
+        return cls(task, config, target_loss, Evaluator(model, frozen, *splits, ablation=config.ablation), forbidden)
 
     @property
     def goal(self) -> float:
@@ -42,7 +46,8 @@ class NodeSearch:
         return self.config.margin * self.target_loss
 
     def ranking(self, report: Report | None = None) -> Float[Tensor, " nodes"]:
-        """A score per node, by the config's method (see `rank_nodes`)."""
-        evaluate = self.evaluate
+        """A score per node, by the config's method (see `rank_nodes`); -inf for forbidden nodes."""
+        evaluate, allowed = self.evaluate, None if self.forbidden is None else ~self.forbidden
         through = unbiased(evaluate.model, evaluate.batches[0], self.target_loss)
-        return rank_nodes(evaluate.model, self.task, evaluate.frozen, self.config, self.goal, report, through)
+        tau = rank_nodes(evaluate.model, self.task, evaluate.frozen, self.config, self.goal, report, through, allowed)
+        return tau if allowed is None else tau.masked_fill(~allowed, -torch.inf)

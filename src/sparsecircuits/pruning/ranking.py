@@ -1,7 +1,7 @@
 """How nodes are ranked: learned gates, or one of the baselines that they must beat."""
 
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from torch import Tensor
 
 from sparsecircuits.models.transformer import SparseTransformer
@@ -23,6 +23,7 @@ def rank_nodes(
     goal: float,
     report: Report | None = None,
     calibration: Calibration | None = None,
+    allowed: Bool[Tensor, " nodes"] | None = None,
 ) -> Float[Tensor, " nodes"]:
     """A score per node by `config.method`, the larger the more needed; at least 0 for the likely circuit.
 
@@ -30,10 +31,11 @@ def rank_nodes(
     when a node is frozen (attribution patching). integrated-gradients: the same, averaged over gates between
     0 and 1. eap-ig: edge attribution patching with integrated gradients (Hanna et al. 2024), summed over each
     node's edges. weight-magnitude: the sum of the absolute weights on a node's edges. random: by seed.
-    calibration: what the logits go through, by default nothing.
+    calibration: what the logits go through, by default nothing. allowed: nodes that may run, by default all; learned
+    gates and gradients are those of a model where the others are frozen, and what the others score means nothing.
     """
     if config.method == "learned":
-        return learn_gates(model, task, frozen, config, goal, report, calibration)
+        return learn_gates(model, task, frozen, config, goal, report, calibration, allowed)
     space = NodeSpace.of(model.config)
     if config.method == "random":
         scores = torch.rand(space.size, generator=torch.Generator().manual_seed(config.seed))
@@ -46,5 +48,8 @@ def rank_nodes(
                 scores = eap_ig_scores(model, space, batches, calibration)
             else:
                 at = [1.0] if config.method == "gradient" else midpoints()
-                scores = gate_gradients(model, space, frozen, config, batches, at, calibration)
-    return scores - scores.sort(descending=True).values[min(FIRST_SIZE, space.size) - 1]
+                scores = gate_gradients(model, space, frozen, config, batches, at, calibration, allowed)
+    ranked = scores if allowed is None else scores[allowed]
+    if not len(ranked):
+        return scores
+    return scores - ranked.sort(descending=True).values[min(FIRST_SIZE, len(ranked)) - 1]

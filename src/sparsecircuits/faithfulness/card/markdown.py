@@ -38,6 +38,7 @@ def _parts(card: CardData) -> Iterator[str]:
     if card.shortcut is not None:
         yield _shortcut(card, card.shortcut)
     yield _ablations(card)
+    yield _subsets(card)
     yield _likeness(card)
     yield _minimality(card)
     yield _tried("## Templates", "split", list(card.splits))
@@ -55,6 +56,7 @@ def _parts(card: CardData) -> Iterator[str]:
     yield _interventions(card)
     yield _curve(card)
     yield _nulls(card)
+    yield _backups(card)
     yield _nodes(card)
 
 
@@ -121,6 +123,29 @@ def _ablations(card: CardData) -> str:
     ]
     header = ["outside the circuit", "loss", "recalibrated", "nothing", "accuracy", "sufficiency"]
     return "## Sufficiency under four ablations\n\n" + table(header, rows)
+
+
+def _subsets(card: CardData) -> str:
+    if not card.subsets:
+        return ""
+    rows = []
+    for x in card.subsets:
+        what = ABLATION_NAMES[x.ablation]
+        rows.append([what, "nothing (the whole model)", number(x.full), number(x.full)])
+        for subsets in x.random:
+            mean = sum(subsets.losses) / len(subsets.losses)
+            name = f"a random {subsets.share:.0%} ({len(subsets.losses)} draws)"
+            rows.append([what, name, number(mean), number(subsets.worst)])
+        rows.append([what, "all (the circuit)", number(x.circuit), number(x.circuit)])
+        if x.adversarial is not None:
+            name = f"the worst found: {x.adversarial.ablated} of {x.adversarial.outside} nodes"
+            rows.append([what, name, with_interval(x.adversarial.loss), number(x.adversarial.loss.value)])
+    text = (
+        "A part of what lies outside the circuit is ablated, one choice for all prompts, and the rest runs. No subset "
+        "should be worse than both the whole model and the circuit."
+    )
+    header = ["ablated at", "how much of the outside", "loss, mean", "loss, worst"]
+    return f"## Subset ablation\n\n{text}\n\n" + table(header, rows)
 
 
 def _likeness(card: CardData) -> str:
@@ -221,6 +246,28 @@ def _nulls(card: CardData) -> str:
     )
     header = ["pruned", "nodes", "edges", "best loss", "true circuit smaller by a factor of"]
     return f"## Null controls\n\n{text}\n\n" + table(header, rows)
+
+
+def _backups(card: CardData) -> str:
+    found = card.backups
+    if found is None:
+        return ""
+    rows = [
+        [str(place), str(len(way.nodes)), str(len(way.edges)), number(way.loss), number(way.loss_left)]
+        for place, way in enumerate(found.ways, 1)
+    ]
+    parts = [f"## Backup circuits\n\n{found.words}"]
+    parts.append(table(["circuit", "nodes", "edges", "loss", "loss of the model without all so far"], rows))
+    if found.core:
+        parts.append(f"Necessary core: {', '.join(found.core)}.")
+    if found.overlap is not None:
+        sizes = ", ".join(map(str, found.overlap.n_nodes))
+        parts.append(
+            f"Pruned with {len(found.overlap.n_nodes)} seeds ({sizes} nodes), circuits share "
+            f"{number(found.overlap.nodes, 2)} of their nodes and {number(found.overlap.edges, 2)} of their edges "
+            "(mean Jaccard index)."
+        )
+    return "\n\n".join(parts)
 
 
 def _nodes(card: CardData) -> str:

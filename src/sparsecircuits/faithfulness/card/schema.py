@@ -16,9 +16,11 @@ from sparsecircuits.faithfulness.measures.interchange import Interchange, Scrubb
 from sparsecircuits.faithfulness.measures.likeness import Internals, Outputs
 from sparsecircuits.faithfulness.measures.necessity import Completeness, Minimality, Necessity
 from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
+from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
 from sparsecircuits.faithfulness.nulls import Nulls
 from sparsecircuits.files import read_json
+from sparsecircuits.pruning.backups import BackupRecord
 
 LARGEST_FILE = 20_000_000  # bytes
 Verdict = Literal[
@@ -50,13 +52,13 @@ class CardData(BaseModel):
     """The card. Losses are binary cross-entropies in nats, by default on the held-out split; chance is ln 2. Whatever
     ran has a calibration from training pairs; `losses` and the prompts that were tried have raw losses too.
 
-    What the quick version does not measure is None.
+    What the quick version, or the full one, does not measure is None.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     schema_version: Literal[3] = 3
-    mode: Literal["quick", "full"]
+    mode: Literal["quick", "full", "deep"]
     version: str
     """Of the program."""
     seed: int
@@ -101,6 +103,9 @@ class CardData(BaseModel):
     binarised: Binarised | None = None
     descriptions: tuple[Description, ...] | None = None
     nulls: Nulls | None = None
+    subsets: tuple[SubsetAblation, ...] | None = None
+    backups: BackupRecord | None = None
+    """Of the deep card, where the whole model holds the target."""
     transfer: Transfer | None = None
 
     @classmethod

@@ -8,6 +8,7 @@ from sparsecircuits.faithfulness.card.schema import CardData, Verdict
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.interchange import Interchange
 from sparsecircuits.faithfulness.measures.necessity import BROKEN
+from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
 from sparsecircuits.faithfulness.nulls import Control, Nulls
 
@@ -21,7 +22,8 @@ LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.2, 0.95, 0.9
 SMALLEST_ORDER = 0.95
 """Share of pairs in the right order from which the model is said to order them rightly."""
 SUSPICIOUS_RISE = 0.1
-"""Nats by which a resampled or scrubbed loss may exceed the target before the card warns."""
+"""Nats by which a resampled or scrubbed loss may exceed the target, and that of a subset what bounds it (see
+`SubsetAblation.bound`), before the card warns."""
 
 
 def needless(circuit: Circuit, losses: Losses) -> bool:
@@ -90,6 +92,16 @@ def _beside(null: Control) -> str:
     return f"For {name} pruning needs {null.n_edges} edges: the true circuit is {null.times_smaller:.1f} times smaller."
 
 
+def reasons_of_subsets(card: CardData) -> tuple[str, ...]:
+    """What the verdict has to add where subset ablation fails."""
+    if all(map(_bounded, card.subsets or ())):
+        return ()
+    return (
+        "Subset ablation fails: what lies outside the circuit matters when only some of it is ablated, which ablating "
+        "all of it at once hides.",
+    )
+
+
 CHECKS: dict[str, Callable[[CardData], bool | None]] = {
     "sufficiency": lambda card: card.holds_target,
     "zero ablation": lambda card: _survives(card, "zero"),
@@ -97,6 +109,7 @@ CHECKS: dict[str, Callable[[CardData], bool | None]] = {
     "causal scrubbing": lambda card: (
         None if card.scrubbing is None else _at_most(card.scrubbing.loss, card.target_loss + SUSPICIOUS_RISE)
     ),
+    "subset ablation": lambda card: None if card.subsets is None else all(map(_bounded, card.subsets)),
     "necessity": lambda card: card.necessity_test.breaks,
     "ablation values": lambda card: not (card.constants.far or card.constants.misrecorded),
     "minimality": lambda card: not card.minimality.needless,
@@ -124,6 +137,11 @@ def _survives(card: CardData, ablation: str) -> bool | None:
     return _at_most(found[0], card.target_loss + SUSPICIOUS_RISE) if found else None
 
 
+def _bounded(subsets: SubsetAblation) -> bool:
+    """Whether no subset is much worse than both circuit and model."""
+    return subsets.worst is not None and subsets.worst <= subsets.bound + SUSPICIOUS_RISE
+
+
 def _at_most(estimate: Estimate, bound: float) -> bool:
     """Whether a value is defined and no larger."""
     return estimate.value is not None and estimate.value <= bound
@@ -140,7 +158,10 @@ def _said(estimate: Estimate) -> str:
 
 def warnings(card: CardData) -> list[str]:
     """One line for everything in a card that a reader should not overlook (its own `warnings` are not read)."""
-    return [*_of_the_basics(card), *_of_resampling(card), *_of_the_rest(card)]
+    found = [*_of_the_basics(card), *_of_resampling(card), *_of_subsets(card)]
+    if card.backups is not None and len(card.backups.ways) > 1:
+        found.append(card.backups.words)
+    return [*found, *_of_the_rest(card)]
 
 
 def _there(value: float | None) -> float:
@@ -198,6 +219,28 @@ def _of_resampling(card: CardData) -> list[str]:
         found.append(
             f"Causal scrubbing leaves a loss of {_said(scrubbed.loss)}: its inputs carry more than the answer."
         )
+    return found
+
+
+SUBSETS_AT = {"mean": "at means", "zero": "at zero", "resample_random": "resampled from random prompts of the task"}
+
+
+def _of_subsets(card: CardData) -> list[str]:
+    found = []
+    for subsets in card.subsets or ():
+        between = f"circuit {subsets.circuit:.3f}, whole model {subsets.full:.3f}"
+        how, allowed = SUBSETS_AT.get(subsets.ablation, subsets.ablation), subsets.bound + SUSPICIOUS_RISE
+        worst, adversarial = subsets.worst_random, subsets.adversarial
+        if worst.worst > allowed:
+            found.append(
+                f"With a random {worst.share:.0%} of what lies outside the circuit ablated, {how}, the loss is up to "
+                f"{worst.worst:.3f} ({between}): nodes outside cancel each other."
+            )
+        if adversarial is not None and not _at_most(adversarial.loss, allowed):
+            found.append(
+                f"The worst subset that was found outside the circuit, {adversarial.ablated} of {adversarial.outside} "
+                f"nodes ablated, {how}, leaves a loss of {_said(adversarial.loss)} ({between})."
+            )
     return found
 
 
