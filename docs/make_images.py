@@ -31,7 +31,7 @@ def prepare(run: Path, folder: Path) -> list[Path]:
     first = circuit_files(copy)[0]
     circuit, model = sc.Circuit.load(first), sc.load_model(copy)
     task = sc.get_task(circuit.task, model.tokenizer)
-    second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7)).save(
+    second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7, steps=150, restarts=0)).save(
         circuit_path(circuits_folder(copy), "other-seed")
     )
     foreign = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
