@@ -2,6 +2,7 @@
 import type { App } from "../app";
 import { html, plain, shorten } from "../dom";
 import type { CardBar, CardPart, CardShown, CardTable } from "../types";
+import { tableHead } from "./rows";
 
 const CHIP = 46; // letters of a warning that is folded
 
@@ -45,15 +46,7 @@ function table({ rows: [head, ...rows] }: CardTable): HTMLElement {
     html(
       "table",
       { class: "table card-table" },
-      html(
-        "thead",
-        {},
-        html(
-          "tr",
-          {},
-          head.map((cell) => html("th", { scope: "col" }, cell)),
-        ),
-      ),
+      tableHead(head),
       html(
         "tbody",
         {},

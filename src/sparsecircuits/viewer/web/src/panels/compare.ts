@@ -3,6 +3,7 @@ import type { App } from "../app";
 import { byId, count, html, plain, plural, promptsOf } from "../dom";
 import type { Payload } from "../types";
 import { shownLosses } from "./header";
+import { rowTo, tableHead } from "./rows";
 
 export interface Comparison {
   shared: string[];
@@ -39,15 +40,7 @@ function siteTable(first: Payload, second: Payload): HTMLElement {
   return html(
     "table",
     { class: "table" },
-    html(
-      "thead",
-      {},
-      html(
-        "tr",
-        {},
-        ["nodes by site", "left", "right"].map((text) => html("th", { scope: "col" }, text)),
-      ),
-    ),
+    tableHead(["nodes by site", "left", "right"]),
     html(
       "tbody",
       {},
@@ -92,17 +85,7 @@ export function comparePanel(app: App): (HTMLElement | null)[] {
           html(
             "ul",
             {},
-            names.map((name) =>
-              html(
-                "li",
-                {},
-                html(
-                  "button",
-                  { type: "button", class: "edge-row", "data-to": name, onclick: () => app.follow(name) },
-                  html("span", { class: "edge-end" }, name),
-                ),
-              ),
-            ),
+            names.map((name) => rowTo(app, name, name)),
           ),
         )
       : null;
@@ -134,15 +117,7 @@ export function comparePanel(app: App): (HTMLElement | null)[] {
     html(
       "table",
       { class: "table" },
-      html(
-        "thead",
-        {},
-        html(
-          "tr",
-          {},
-          ["", "left", "right"].map((text) => html("th", { scope: "col" }, text)),
-        ),
-      ),
+      tableHead(["", "left", "right"]),
       html(
         "tbody",
         {},

@@ -6,6 +6,7 @@ import type { LinkKind, Vertex } from "../layout/graph";
 import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
 import { endName, fact, linkList, nodePanel, titleOf } from "./node";
+import { rowTo } from "./rows";
 import { touchButtons } from "./touch";
 
 type Parts = (HTMLElement | null)[];
@@ -15,15 +16,11 @@ function nodeRows(app: App, names: string[]): HTMLElement {
     "ul",
     {},
     names.map((name) =>
-      html(
-        "li",
-        {},
-        html(
-          "button",
-          { type: "button", class: "edge-row", "data-to": name, onclick: () => app.follow(name) },
-          html("span", { class: "edge-end" }, app.state.names[name] ?? name),
-          html("span", { class: "edge-note" }, kindOf(app.anyNode(name) ?? { site: "" }).title.toLowerCase()),
-        ),
+      rowTo(
+        app,
+        name,
+        app.state.names[name] ?? name,
+        html("span", { class: "edge-note" }, kindOf(app.anyNode(name) ?? { site: "" }).title.toLowerCase()),
       ),
     ),
   );
@@ -140,17 +137,7 @@ function endRows(app: App, ids: string[]): HTMLElement {
   return html(
     "ul",
     {},
-    ids.map((id) =>
-      html(
-        "li",
-        {},
-        html(
-          "button",
-          { type: "button", class: "edge-row", "data-to": id, onclick: () => app.follow(id) },
-          html("span", { class: "edge-end" }, endName(app, id)),
-        ),
-      ),
-    ),
+    ids.map((id) => rowTo(app, id, endName(app, id))),
   );
 }
 

@@ -3,6 +3,7 @@ import type { App } from "../app";
 import { html, isNumber, kindOf, plain, plural } from "../dom";
 import type { CircuitNode } from "../types";
 import { foldGroup } from "./details";
+import { rowTo } from "./rows";
 
 const MOST_SHOWN = 60;
 
@@ -51,19 +52,11 @@ function results(app: App): HTMLElement {
       found
         .slice(0, MOST_SHOWN)
         .map((node) =>
-          html(
-            "li",
-            {},
-            html(
-              "button",
-              { type: "button", class: "edge-row", "data-to": node.name, onclick: () => app.follow(node.name) },
-              html(
-                "span",
-                { class: "edge-end" },
-                app.state.names[node.name] ? `${app.state.names[node.name]} (${node.name})` : node.name,
-              ),
-              html("span", { class: "edge-note" }, plain(node.importance)),
-            ),
+          rowTo(
+            app,
+            node.name,
+            app.state.names[node.name] ? `${app.state.names[node.name]} (${node.name})` : node.name,
+            html("span", { class: "edge-note" }, plain(node.importance)),
           ),
         ),
     ),

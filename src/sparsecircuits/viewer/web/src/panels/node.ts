@@ -22,6 +22,7 @@ import { type Side, activationsOf, shownPrompts, sideFor, sidesOf, sidesWith, ti
 import type { CircuitNode, NodeDetails, WeightList } from "../types";
 import { captionOf } from "../words";
 import { histogram } from "./histogram";
+import { rowTo } from "./rows";
 import { touchButtons } from "./touch";
 
 export const fact = (name: string, value: string): HTMLElement =>
@@ -70,17 +71,13 @@ export function endName(app: App, id: string): string {
 }
 
 function linkRow(app: App, link: Link, other: string): HTMLElement {
-  return html(
-    "li",
-    {},
-    html(
-      "button",
-      { type: "button", class: "edge-row", "data-to": other, onclick: () => app.follow(other) },
-      html("span", { class: "edge-end" }, endName(app, other)),
-      link.kind === "residual"
-        ? html("span", { class: "edge-note" }, "carried along")
-        : html("span", { class: `edge-weight ${signClass(link.weight)}` }, signed(link.weight)),
-    ),
+  return rowTo(
+    app,
+    other,
+    endName(app, other),
+    link.kind === "residual"
+      ? html("span", { class: "edge-note" }, "carried along")
+      : html("span", { class: `edge-weight ${signClass(link.weight)}` }, signed(link.weight)),
   );
 }
 
