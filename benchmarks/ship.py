@@ -124,13 +124,12 @@ def entry(name: str, about: str, command: str, machine: str) -> Shipped:
 def add_means(name: str) -> None:
     """Make the means of a model that ships without them, over its corpus as it is made today."""
     folder = ROOT / name
-    save_means(sc.load_model(folder), training_means(sc.load_model(folder)), folder)
-    whole = manifest()
+    model = sc.load_model(folder)
+    save_means(model, training_means(model), folder)
+    means = {MEANS_NAME: sha256(folder / MEANS_NAME)}
     models = [
-        model.model_copy(update={"files": {**model.files, MEANS_NAME: sha256(folder / MEANS_NAME)}})
-        if model.name == name
-        else model
-        for model in whole.models
+        shipped.model_copy(update={"files": shipped.files | means}) if shipped.name == name else shipped
+        for shipped in manifest().models
     ]
     _write(Manifest(models=tuple(models)))
 

@@ -33,9 +33,11 @@ def pretraining_means(
     return (totals / count).float()
 
 
-def training_means(model: SparseTransformer) -> torch.Tensor:
-    """Means of all nodes [nodes] over the text that the model was trained on: those that were saved beside it, or
-    computed from that text."""
+def training_means(model: SparseTransformer, tokens: np.ndarray | None = None) -> torch.Tensor:
+    """Means of all nodes [nodes] over `tokens`, or over the text that the model was trained on: those that were saved
+    beside it, or computed from that text."""
+    if tokens is not None:
+        return pretraining_means(model, tokens)
     saved = load_means(model)
     if saved is not None:
         if saved.numel() != (size := NodeSpace.of(model.config).size):

@@ -49,13 +49,17 @@ class Evaluator:
     ) -> None:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space = NodeSpace.of(model.config)
-        self.calls = 0
+        self.calls = self.glances = 0
         # Donors' activations differ from prompt to prompt: nothing is constant then.
         self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
 
+    def glance(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
+        """The worst calibrated loss on the first few pairs of each batch. Counted apart from `calls`."""
+        self.glances += 1
+        return self._few(kept, removed)
+
     @cached_property
-    def glance(self) -> "Evaluator":
-        """Scores sets on the first few pairs of each batch."""
+    def _few(self) -> "Evaluator":
         few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
         return Evaluator(self.model, self.frozen, *few, ablation=self.ablation)
 

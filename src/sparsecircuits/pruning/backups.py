@@ -21,7 +21,7 @@ from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.ablation_values import ablation_values, pretraining_means, training_means
+from sparsecircuits.nodes.ablation_values import ablation_values, training_means
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discovery import prune, require_doable
@@ -136,7 +136,7 @@ def backups(
             raise UserError(f"{name} must be at least 1, got {value}")
     config, tell = config or PruneConfig(), report or (lambda share, details: None)
     if means is None:
-        means = training_means(model) if tokens is None else pretraining_means(model, tokens)
+        means = training_means(model, tokens)
     space, parts = NodeSpace.of(model.config), most + seeds  # a circuit each, and the core
 
     def pruned(place: int, what: str, forbidden: Sequence[str] = (), seed: int = 0) -> Circuit:

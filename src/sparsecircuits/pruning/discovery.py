@@ -17,7 +17,7 @@ from sparsecircuits.circuits.schema import FoundBy
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.ablation_values import ablation_values, pretraining_means, training_means
+from sparsecircuits.nodes.ablation_values import ablation_values, training_means
 from sparsecircuits.nodes.calibration import fitted, training_pairs
 from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.evaluator import Evaluator
@@ -60,7 +60,7 @@ def prune(
     began, config = time.perf_counter(), config or PruneConfig()
     require_doable(model, task, target_loss, config)
     if means is None:
-        means = training_means(model) if tokens is None else pretraining_means(model, tokens)
+        means = training_means(model, tokens)
     tell = report or (lambda share, details: None)
     outside = NodeSpace.of(model.config).mask(list(forbidden)) if forbidden else None
     search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config, outside)
@@ -190,7 +190,7 @@ def _build(
         "validation_loss": score.loss,
         "curve": curve,
         "evaluations": evaluate.calls,
-        "glances": evaluate.glance.calls,
+        "glances": evaluate.glances,
         "seconds": round(time.perf_counter() - began, 2),
     }
     circuit = Circuit(
