@@ -8,8 +8,8 @@ from sparsecircuits.models.transformer import SparseTransformer
 
 
 @st.composite
-def configs(draw, vocab_size: int = 40) -> ModelConfig:
-    """Any mix of the options that the released format has."""
+def configs(draw, vocab_size: int = 40, ours: bool = False) -> ModelConfig:
+    """Any mix of the options that the released format has. ours: and of those that are ours alone."""
     positions = draw(st.sampled_from(["none", "added", "concat", "concat_sinusoidal"]))
     norm = draw(st.sampled_from(["rms", "layer"]))
     concatenates = positions.startswith("concat")
@@ -30,6 +30,7 @@ def configs(draw, vocab_size: int = 40) -> ModelConfig:
         d_pos_emb=draw(st.sampled_from([2, 5])) if concatenates else None,
         position_norm=norm if concatenates else "rms",
         sink=draw(st.booleans()),
+        offsets=draw(st.sampled_from([None, 1, 3, 20])) if ours else None,
         bigram=draw(st.sampled_from(["none", "frozen", "learned"])),
         tied_unembed=draw(st.booleans()),
         afrac=draw(st.sampled_from([None, 0.25, 0.5, 0.05])),

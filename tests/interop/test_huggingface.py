@@ -28,7 +28,15 @@ from sparsecircuits.sparsity.schedules import SparsityConfig
 
 PROMPTS = ["def f(x):\n    return", "x", "for name in names:\n    print("]
 CONFIG = sc.ModelConfig(
-    vocab_size=2048, n_ctx=48, n_layer=2, d_model=32, d_head=8, positions="concat", d_pos_emb=4, sink=True
+    vocab_size=2048,
+    n_ctx=48,
+    n_layer=2,
+    d_model=32,
+    d_head=8,
+    positions="concat",
+    d_pos_emb=4,
+    sink=True,
+    offsets=3,
 )
 
 

@@ -7,23 +7,25 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecircuits.kernels.attention import attention_reference, causal_attention
+from sparsecircuits.kernels.attention import attention_at, attention_reference, causal_attention
 
 
 @given(
     st.integers(1, 3), st.integers(1, 70), st.integers(1, 4), st.integers(1, 19), st.booleans(),
-    st.sampled_from([0.3, 2.0, 4.0]), st.integers(0, 99),
+    st.integers(0, 5), st.sampled_from([0.3, 2.0, 4.0]), st.integers(0, 99),
 )  # fmt: skip
 @settings(max_examples=60, deadline=None)
-def test_values_and_gradients(batch, length, heads, width, with_sink, size, seed):
+def test_values_and_gradients(batch, length, heads, width, with_sink, reach, size, seed):
     torch.manual_seed(seed)
     q, k, v = (size * torch.randn(batch, length, heads * width) for _ in range(3))
     sink = torch.randn(heads) if with_sink else None
+    offsets = size * torch.randn(heads, reach) if reach else None
     upstream = torch.randn(batch, length, heads * width)
     results = []
     for function, dtype in ((causal_attention, torch.float32), (attention_reference, torch.float64)):
-        leaves = [x.to(dtype, copy=True).requires_grad_() for x in (q, k, v, sink) if x is not None]
-        y = function(*leaves[:3], heads, leaves[3] if with_sink else None)
+        given = [None if x is None else x.to(dtype, copy=True).requires_grad_() for x in (q, k, v, sink, offsets)]
+        leaves = [x for x in given if x is not None]
+        y = function(*given[:3], heads, *given[3:])
         y.backward(upstream.to(dtype))
         results.append([y.detach().double(), *(leaf.grad.double() for leaf in leaves)])
     # A probability is exp(score - log-sum), so its relative error is float32's at the size of the scores.
@@ -63,8 +65,26 @@ def test_strided_input_and_other_types():
 def test_is_a_proper_operator():
     q, k, v = (torch.randn(2, 9, 8, requires_grad=True) for _ in range(3))
     torch.library.opcheck(
-        torch.ops.sparsecircuits.causal_attention.default, (q, k, v, torch.zeros(2, requires_grad=True), 2)
+        torch.ops.sparsecircuits.causal_attention.default,
+        (q, k, v, torch.zeros(2, requires_grad=True), torch.zeros(2, 3, requires_grad=True), 2),
     )
+
+
+def test_offsets_let_a_head_look_one_token_back():
+    v, nothing = torch.randn(1, 12, 4), torch.zeros(1, 12, 4)
+    offsets = torch.tensor([[-40.0, 40.0]])
+    y = causal_attention(nothing, nothing, v, 1, offsets=offsets)
+    torch.testing.assert_close(y[:, 1:], v[:, :-1])
+    torch.testing.assert_close(y[:, 0], v[:, 0])
+
+
+def test_a_query_at_one_place_has_the_offsets_of_that_place():
+    q, k, v = (torch.randn(2, 20, 8) for _ in range(3))
+    sink, offsets, last = torch.randn(2), torch.randn(2, 4), torch.tensor([2, 19])
+    whole = causal_attention(q, k, v, 2, sink, offsets)
+    rows = torch.arange(2)
+    y = attention_at(q[rows, last].unsqueeze(1), k, v, 2, sink, last, offsets)
+    torch.testing.assert_close(y[:, 0], whole[rows, last])
 
 
 def test_threads_may_call_at_once():

@@ -16,6 +16,7 @@ OPTIONS = {
     "plain": {},
     "dense": {"afrac": None},
     "sink": {"sink": True},
+    "offsets": {"offsets": 3},
     "added positions": {"positions": "added"},
     "concatenated positions": {"positions": "concat", "d_pos_emb": 8},
     "sinusoids": {"positions": "concat_sinusoidal", "d_pos_emb": 8},
@@ -32,8 +33,10 @@ OPTIONS = {
 def model(request):
     torch.manual_seed(0)
     model = SparseTransformer(dataclasses.replace(BASE, **OPTIONS[request.param]))
-    for parameter in model.parameters():  # no gentle start: let differences show
-        if parameter.dim() == 2:
+    for name, parameter in model.named_parameters():  # no gentle start: let differences show
+        if name.endswith("offset_logit"):
+            parameter.data.normal_()
+        elif parameter.dim() == 2:
             parameter.data.mul_(10)
     return model.eval()
 

@@ -70,6 +70,18 @@ def test_a_resumed_run_needs_no_model_and_ends_the_same(tokens, tmp_path, first,
     assert_same(whole, interrupted(config, 9, tmp_path / "run", tokens, monkeypatch, init=first))
 
 
+def test_a_model_without_offsets_gains_them(tokens, tmp_path, first):
+    wider = dataclasses.replace(given(steps=8), model=dataclasses.replace(HELD.model, offsets=4))
+    run = loop._Run(wider, tmp_path, tokens, Tokenizer.default(), torch.device("cpu"), init=first)
+    ids = torch.from_numpy(tokens.val[:16].astype("int64")).view(1, -1)
+    assert run.model.block(0).attn.offset_logit.shape == (run.model.config.heads, 4)
+    torch.testing.assert_close(run.model(ids), first(ids))
+    trained = sc.train(wider, tmp_path / "run", tokens=tokens, init=first)
+    assert all((block.attn.offset_logit != 0).all() for block in trained.blocks)
+    with pytest.raises(sc.UserError, match=r"model\.offsets 4, not None"):
+        sc.train(given(), tmp_path / "less", tokens=tokens, init=trained)
+
+
 def test_what_does_not_fit_is_told(tokens, tmp_path, first):
     wider = dataclasses.replace(HELD, model=dataclasses.replace(HELD.model, d_model=128, n_layer=3))
     with pytest.raises(sc.UserError, match=r"model\.n_layer 2, not 3; model\.d_model 64, not 128"):

@@ -22,7 +22,9 @@ from sparsecircuits.training.distributed import joined
 
 # 3 heads and 10 sequences: nothing divides by the number of processes. Position tables are frozen.
 CONFIG = TrainConfig(
-    model=ModelConfig(n_ctx=32, n_layer=2, d_model=24, d_head=8, sink=True, positions="concat_sinusoidal", d_pos_emb=4),
+    model=ModelConfig(
+        n_ctx=32, n_layer=2, d_model=24, d_head=8, sink=True, offsets=3, positions="concat_sinusoidal", d_pos_emb=4
+    ),
     sparsity=SparsityConfig(density=0.1, floor=2, anneal_end=0.35, sparse_biases=True, regrow_every=3),
     optimizer=OptimizerConfig(lr=1e-2),
     batch_size=10,

@@ -99,6 +99,8 @@ def config_to_released(config: ModelConfig) -> dict[str, Any]:
             f"the released format has one norm for all: {config.norm} beside {config.position_norm} for the "
             "position channels cannot be written"
         )
+    if config.offsets is not None:
+        raise UserError("the released format knows no logits by offset (model.offsets): it cannot hold this model")
     return {
         "block_size": config.n_ctx,
         "vocab_size": config.vocab_size,

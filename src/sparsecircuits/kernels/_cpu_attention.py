@@ -66,7 +66,14 @@ def _whole(n, size):
 
 
 @kernel
-def _forward_head(q, k, v, y, lse, b, h, sink, queries, keys, turned, values, scores, mixed):
+def _add_offsets(scores, row, t, offsets):
+    """Adds to the scores of query t, in `row`, those of the latest keys."""
+    for d in range(min(len(offsets), t + 1)):
+        scores[row, t - d] += offsets[d]
+
+
+@kernel
+def _forward_head(q, k, v, y, lse, b, h, sink, offsets, queries, keys, turned, values, scores, mixed):
     length, width = q.shape[1], q.shape[2] // lse.shape[1]
     padded, wide = keys.shape
     first, shares = h * width, np.zeros(ROWS, dtype=np.float32)
@@ -78,6 +85,7 @@ def _forward_head(q, k, v, y, lse, b, h, sink, queries, keys, turned, values, sc
         n = _whole(i + ROWS, COLUMNS)
         _scores(queries, i, turned, scores, 0, n)
         for r in range(min(ROWS, length - i)):
+            _add_offsets(scores, r, i + r, offsets)
             top: float = largest_8(scores, r * padded, n // LANES, i + r + 1)  # type: ignore[call-arg]
             top = sink if sink > top else top
             total: float = exponentials_8(scores, r * padded, n // LANES, i + r + 1, top)  # type: ignore[call-arg]
@@ -93,8 +101,9 @@ def _forward_head(q, k, v, y, lse, b, h, sink, queries, keys, turned, values, sc
 
 
 @kernel(parallel=True)
-def attention_forward(q, k, v, sink, y, lse, chunks):
-    """y[B, T, H K] and lse[B, H, T] (log of the softmax denominator). sink[H]: -inf where there is none."""
+def attention_forward(q, k, v, sink, offsets, y, lse, chunks):
+    """y[B, T, H K] and lse[B, H, T] (log of the softmax denominator). sink[H]: -inf where there is none; offsets[H, N],
+    N 0 where there are none."""
     batch, length, heads = q.shape[0], q.shape[1], lse.shape[1]
     wide, padded = _whole(q.shape[2] // heads, COLUMNS), _whole(length, BLOCK)
     tasks = batch * heads
@@ -104,8 +113,9 @@ def attention_forward(q, k, v, sink, y, lse, chunks):
         for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
             b, h = task // heads, task % heads
             _forward_head(
-                q, k, v, y, lse, b, h, sink[h], scratch[0], scratch[1], turned, scratch[2], scores, scratch[3]
-            )
+                q, k, v, y, lse, b, h, sink[h], offsets[h], scratch[0], scratch[1], turned, scratch[2], scores,
+                scratch[3],
+            )  # fmt: skip
 
 
 @kernel(fastmath={"contract", "reassoc", "nsz"})
@@ -120,7 +130,7 @@ def _softmax_backward(p, dp):
 
 
 @kernel
-def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p, dp):
+def _backward_head(q, k, v, sink, offsets, lse, grad, dq, dk, dv, doffsets, b, h, sides, turned, p, dp):
     queries, keys, values, upstream, dqueries, dkeys, dvalues = sides
     length, width = q.shape[1], q.shape[2] // lse.shape[1]
     padded, wide = keys.shape
@@ -133,6 +143,7 @@ def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p,
     turn(values, 0, wide, padded, wide, turned[1], 0, padded)
     dkeys[:] = 0
     dvalues[:] = 0
+    doffsets[:] = 0
     for start in range(0, length, BLOCK):
         n = start + BLOCK
         for i in range(start, n, ROWS):
@@ -143,10 +154,13 @@ def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p,
                     p[r, :n], dp[r, :n] = 0, 0
                     continue
                 shift = lse[b, h, start + r]
+                _add_offsets(p, r, start + r, offsets)
                 exponentials_8(p, r * padded, n // LANES, start + r + 1, shift)  # type: ignore[call-arg]
                 mean = _softmax_backward(p[r, :n], dp[r, :n])
                 if sink > -np.inf:
                     dsink -= f32(math.exp(sink - shift)) * mean
+                for d in range(min(len(offsets), start + r + 1)):
+                    doffsets[d] += dp[r, start + r - d]
             _mix(dp, i - start, min(n, length), keys, dqueries, i)
         _spread(dp, n, queries, start, dkeys)
         _spread(p, n, upstream, start, dvalues)
@@ -157,8 +171,8 @@ def _backward_head(q, k, v, sink, lse, grad, dq, dk, dv, b, h, sides, turned, p,
 
 
 @kernel(parallel=True)
-def attention_backward(q, k, v, sink, lse, grad, dq, dk, dv, dsink, chunks):
-    """Gradients of q, k, v [B, T, H K]; dsink[B, H] is to be summed over B."""
+def attention_backward(q, k, v, sink, offsets, lse, grad, dq, dk, dv, dsink, doffsets, chunks):
+    """Gradients of q, k, v [B, T, H K]; dsink[B, H] and doffsets[B, H, N] are to be summed over B."""
     batch, length, heads = q.shape[0], q.shape[1], lse.shape[1]
     wide, padded = _whole(q.shape[2] // heads, COLUMNS), _whole(length, BLOCK)
     tasks = batch * heads
@@ -169,6 +183,6 @@ def attention_backward(q, k, v, sink, lse, grad, dq, dk, dv, dsink, chunks):
         for task in range(chunk * tasks // chunks, (chunk + 1) * tasks // chunks):
             b, h = task // heads, task % heads
             dsink[b, h] = _backward_head(
-                q, k, v, sink[h], lse, grad, dq, dk, dv, b, h,
+                q, k, v, sink[h], offsets[h], lse, grad, dq, dk, dv, doffsets[b, h], b, h,
                 (sides[0], sides[1], sides[2], sides[3], sides[4], sides[5], sides[6]), turned, p, dp,
             )  # fmt: skip

@@ -178,6 +178,14 @@ def _scores(keys, queries, first, n, out):
 
 
 @kernel
+def _add_offsets(scores, first, offsets):
+    """Adds to scores[key, query] those of the latest keys of the queries from `first` on."""
+    for i in range(QUERIES):
+        for d in range(min(len(offsets), first + i + 1)):
+            scores[first + i - d, i] += offsets[d]
+
+
+@kernel
 def _mix(values, weights, n, out, first):
     """out[c, first + i] = Σ_j values[c, j] weights[j, i] over n keys."""
     channels, length = values.shape
@@ -201,11 +209,12 @@ def _spread(weights, n, rows, first, out):
 
 
 @kernel
-def _attend(queries, keys, values, sink, scores, tops, totals, mixed, shifts):
+def _attend(queries, keys, values, sink, offsets, scores, tops, totals, mixed, shifts):
     """One head: mixed[c, t] and the log of the softmax's denominator shifts[t]; queries are scaled."""
     for first in range(0, keys.shape[1], QUERIES):
         n = first + QUERIES
         _scores(keys, queries, first, n, scores)
+        _add_offsets(scores, first, offsets)
         _softmax(scores, n, first, sink, tops, totals)  # type: ignore[call-arg]
         _mix(values, scores, n, mixed, first)
         for i in range(QUERIES):
@@ -258,13 +267,14 @@ def _scatter_head(mixed, first, width, proj, values, out):
 
 @kernel(parallel=True)
 def held_attention(
-    x, k, attn, attn_values, attn_bias, proj, proj_values, proj_bias, sink, y, qkv, mixed, lse, kept, chunks
+    x, k, attn, attn_values, attn_bias, proj, proj_values, proj_bias, sink, offsets, y, qkv, mixed, lse, kept, chunks
 ):
     """y[B, T, outputs] = W_proj attention(AbsTopK(q), AbsTopK(k), AbsTopK(v)) + b_proj, where q, k, v = W_attn x + b.
 
     x[B, T, inputs]; k[3]: entries kept, all from the width on; attn: (starts, columns) of W_attn by row; proj: (starts,
-    rows) of W_proj by column; sink[H], -inf where there is none. For backward: qkv[B, 3 A, P], mixed[B, A, P],
-    lse[B, H, P] and what AbsTopK kept, kept[B, 3 A, P / 8], a bit for each; all turned, P: T in whole blocks.
+    rows) of W_proj by column; sink[H], -inf where there is none; offsets[H, N], N 0 where there are none. For backward:
+    qkv[B, 3 A, P], mixed[B, A, P], lse[B, H, P] and what AbsTopK kept, kept[B, 3 A, P / 8], a bit for each; all turned,
+    P: T in whole blocks.
     """
     batch, length, n_in = x.shape
     padded, width, heads, n_out = qkv.shape[2], mixed.shape[1], lse.shape[1], y.shape[2]
@@ -295,7 +305,7 @@ def held_attention(
                 _head(qkv[b], first, channels, scale, sides[0])
                 _head(qkv[b], width + first, channels, f32(1), sides[1])
                 _head(qkv[b], 2 * width + first, channels, f32(1), sides[2])
-                _attend(sides[0], sides[1], sides[2], sink[h], scores, tops, totals, sides[3], lse[b, h])
+                _attend(sides[0], sides[1], sides[2], sink[h], offsets[h], scores, tops, totals, sides[3], lse[b, h])
                 mixed[b, first : first + channels] = sides[3, :channels]
                 _scatter_head(sides[3], first, channels, proj, proj_values, out)
             for block in range(blocks):
@@ -317,10 +327,10 @@ def _upstream(mixed, dy, first, proj, values, d_values, back):
 
 
 @kernel
-def _attend_backward(sides, rows, scores, grads, mixed, shifts, means):
+def _attend_backward(sides, rows, scores, grads, mixed, shifts, means, offsets, doffsets):
     """A head's gradients, of queries (as they were scaled) turned in sides[4] and of keys and values by position in
     rows[2] and rows[3]. sides: queries, keys, values and the mixed values' gradient, all turned; rows: queries and that
-    gradient by position. Fills means[t]."""
+    gradient by position. Fills means[t]; doffsets are added to (queries past the end add 0)."""
     length = means.shape[0]
     means[:] = 0
     for c in range(mixed.shape[0]):
@@ -331,8 +341,12 @@ def _attend_backward(sides, rows, scores, grads, mixed, shifts, means):
     for first in range(0, length, QUERIES):
         n = first + QUERIES
         _scores(sides[1], sides[0], first, n, scores)
+        _add_offsets(scores, first, offsets)
         _scores(sides[2], sides[3], first, n, grads)
         _softmax_backward(scores, grads, n, first, shifts, means)  # type: ignore[call-arg]
+        for i in range(QUERIES):
+            for d in range(min(len(offsets), first + i + 1)):
+                doffsets[d] += grads[first + i - d, i]
         _mix(sides[1], grads, n, sides[4], first)
         _spread(grads, n, rows[0], first, rows[2])
         _spread(scores, n, rows[1], first, rows[3])
@@ -353,8 +367,8 @@ def _units_backward(back, kept, factor, first, turned, attn, values, dx, d_value
 
 @kernel
 def _head_backward(
-    h, qkv, kept, mixed, lse, sink, turned, dy, attn, attn_values, proj, proj_values, dx, sides, rows, scores, grads,
-    means, sums, dsink,
+    h, qkv, kept, mixed, lse, sink, offsets, turned, dy, attn, attn_values, proj, proj_values, dx, sides, rows, scores,
+    grads, means, sums, dsink, doffsets,
 ):  # fmt: skip
     """One head of one sequence: what it adds to every gradient."""
     d_attn, d_bias, d_proj = sums
@@ -368,7 +382,7 @@ def _head_backward(
     _head(qkv, 2 * width + first, channels, f32(1), sides[2])
     turn(sides[0].reshape(-1), 0, length, whole, length, rows[0].reshape(-1), 0, whole)
     turn(sides[3].reshape(-1), 0, length, whole, length, rows[1].reshape(-1), 0, whole)
-    _attend_backward(sides, rows, scores, grads, own, lse[h], means)
+    _attend_backward(sides, rows, scores, grads, own, lse[h], means, offsets, doffsets[h])
     if sink > -np.inf:
         for t in range(length):
             dsink[h] -= f32(math.exp(sink - lse[h, t])) * means[t]
@@ -383,11 +397,11 @@ def _head_backward(
 
 @kernel(parallel=True)
 def held_attention_backward(
-    grad, x, qkv, kept, mixed, lse, attn, attn_values, proj, proj_values, sink, dx, d_attn, d_bias, d_proj, dsink,
-    groups, chunks,
+    grad, x, qkv, kept, mixed, lse, attn, attn_values, proj, proj_values, sink, offsets, dx, d_attn, d_bias, d_proj,
+    dsink, doffsets, groups, chunks,
 ):  # fmt: skip
-    """The gradients of `held_attention` by x, both weights' values (in the orders given), the first bias and the sinks;
-    arguments as there.
+    """The gradients of `held_attention` by x, both weights' values (in the orders given), the first bias, the sinks and
+    the offsets; arguments as there.
 
     Sequences are summed in `groups`, and these at the end: the numbers are the same for any number of threads.
     """
@@ -399,6 +413,7 @@ def held_attention_backward(
     bias_sums = np.zeros((groups, d_bias.shape[0]), dtype=np.float32)
     proj_sums = np.zeros((groups, d_proj.shape[0]), dtype=np.float32)
     sink_sums = np.zeros((groups, heads), dtype=np.float32)
+    offset_sums = np.zeros((groups, heads, offsets.shape[1]), dtype=np.float32)
     for chunk in prange(chunks):
         turned, dy = np.zeros((blocks, n_in * BLOCK), dtype=np.float32), np.zeros((blocks, n_out * BLOCK), np.float32)
         out, means = np.empty((blocks, n_in * BLOCK), dtype=np.float32), np.empty(padded, dtype=np.float32)
@@ -414,8 +429,8 @@ def held_attention_backward(
                 out[:] = 0
                 for h in range(heads):
                     _head_backward(
-                        h, qkv[b], kept[b], mixed[b], lse[b], sink[h], turned, dy, attn, attn_values, proj, proj_values,
-                        out, sides, rows, scores, grads, means, sums, sink_sums[group],
+                        h, qkv[b], kept[b], mixed[b], lse[b], sink[h], offsets[h], turned, dy, attn, attn_values, proj,
+                        proj_values, out, sides, rows, scores, grads, means, sums, sink_sums[group], offset_sums[group],
                     )  # fmt: skip
                 for block in range(blocks):
                     here = min(length - block * BLOCK, BLOCK)
@@ -424,3 +439,4 @@ def held_attention_backward(
     add_up(bias_sums, d_bias)
     add_up(proj_sums, d_proj)
     add_up(sink_sums, dsink)
+    add_up(offset_sums.reshape(groups, -1), doffsets.reshape(-1))

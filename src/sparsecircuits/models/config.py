@@ -51,6 +51,10 @@ class ModelConfig:
     """Norm of the concatenated position channels."""
     sink: bool = False
     """A learned logit per head in the softmax denominator."""
+    offsets: int | None = None
+    """A learned number per head and offset is added to the scores of the latest keys, so many of them, a query's own
+    first (a clipped relative position bias: Shaw et al. 2018, Raffel et al. 2020); None: nothing is. Ours: the paper's
+    models have none, and a sparse one needs many weights to look one token back through position channels."""
     bigram: Literal["none", "frozen", "learned"] = "learned"
     """A dense vocab x vocab table whose row of the current token is added to the logits."""
     tied_unembed: bool = False
@@ -75,6 +79,8 @@ class ModelConfig:
         unknown = set(self.abstopk) - set(ABSTOPK_SITES)
         if unknown:
             raise UserError(f"model.abstopk: unknown {sorted(unknown)}; known are {sorted(ABSTOPK_SITES)}")
+        if self.offsets is not None and self.offsets < 1:
+            raise UserError(f"model.offsets must be at least 1 or none, got {self.offsets}")
         if self.concatenates_positions and (self.d_pos_emb or 0) < 1:
             raise UserError(f"model.positions {self.positions!r} needs d_pos_emb, at least 1")
 
@@ -134,6 +140,8 @@ class ModelConfig:
             fields["d_pos_emb"] = None
         if not self.concatenates_positions or self.position_norm == "rms":
             del fields["position_norm"]
+        if self.offsets is None:  # so that it is that of before the field was there
+            del fields["offsets"]
         return fields
 
     @classmethod

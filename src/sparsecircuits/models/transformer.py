@@ -76,6 +76,7 @@ class Attention(nn.Module):
         self.c_attn = Linear(config.d_in, 3 * config.attn_width, bias=config.bias)
         self.c_proj = Linear(config.attn_width, config.d_model, bias=config.bias)
         self.sink_logit = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
+        self.offset_logit = nn.Parameter(torch.zeros(config.heads, config.offsets)) if config.offsets else None
         self.act_in = Site(config.abstopk_k("attn.act_in"))
         self.q = Site(config.abstopk_k("attn.q"))
         self.k = Site(config.abstopk_k("attn.k"))
@@ -93,23 +94,24 @@ class Attention(nn.Module):
             attn, proj = held
             return self.resid_delta(
                 held_attention(
-                    x, attn, self.c_attn.bias, proj, self.c_proj.bias, self.sink_logit, self.n_head, self._kept
+                    *(x, attn, self.c_attn.bias, proj, self.c_proj.bias, self.sink_logit, self.n_head, self._kept),
+                    offsets=self.offset_logit,
                 )
             )
         q, k, v = self.c_attn(x).chunk(3, dim=-1)
         q, k, v = self.q(q), self.k(k), self.v(v)
         if cache is None:
-            y = causal_attention(q, k, v, self.n_head, self.sink_logit)
+            y = causal_attention(q, k, v, self.n_head, self.sink_logit, self.offset_logit)
         else:
             k, v = cache.extend(layer, k, v)
-            y = attention_reference(q, k, v, self.n_head, self.sink_logit)
+            y = attention_reference(q, k, v, self.n_head, self.sink_logit, self.offset_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
 
     def at(self, x: Float[Tensor, "B T Din"], place: Int[Tensor, " B"]) -> Float[Tensor, "B 1 D"]:
         """The write at one position of each sequence: keys and values of all positions, the rest of these alone."""
         q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
         q, k, v = self.q(rows_at(q, place)), self.k(k), self.v(v)
-        y = attention_at(q, k, v, self.n_head, self.sink_logit, place)
+        y = attention_at(q, k, v, self.n_head, self.sink_logit, place, self.offset_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
 
     @property
@@ -295,7 +297,7 @@ class SparseTransformer(nn.Module):
 
     @torch.no_grad()
     def init_weights(self) -> None:
-        """N(0, 0.02); residual writes 0.02/√(2L); biases and sinks 0; bigram table U[0, 0.02)."""
+        """N(0, 0.02); residual writes 0.02/√(2L); biases, sinks and offsets 0; bigram table U[0, 0.02)."""
         for module_name, module in self.named_modules():
             if isinstance(module, nn.Linear | nn.Embedding):
                 write = module_name.endswith("c_proj")
@@ -436,11 +438,11 @@ class SparseTransformer(nn.Module):
 
 
 def sparse_matrices(model: SparseTransformer) -> dict[str, nn.Parameter]:
-    """The matrices that weight sparsity is about, by name: all but the bigram table and position tables."""
+    """The matrices that weight sparsity is about, by name: all but the bigram table and those of positions."""
     return {
         name: parameter
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 2 and not name.startswith(("bigram", "wpe"))
+        if parameter.dim() == 2 and not name.startswith(("bigram", "wpe")) and not name.endswith("offset_logit")
     }
 
 

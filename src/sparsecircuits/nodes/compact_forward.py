@@ -84,12 +84,12 @@ class CompactForward:
             stream = block.resid_in(x)
             update = wiring.frozen[write]
             if len(wiring.kept[write]):
-                sink = block.attn.sink_logit
+                sink, offsets = block.attn.sink_logit, block.attn.offset_logit
                 heads = wiring.running_heads(layer, self._model.config.d_head, sink)
                 y, varying = self._attention(chunk, wiring, layer, stream, last, heads)
                 taken = None
                 if sink is not None:
-                    taken = wiring.taken_by_sinks(layer, sink, heads, x.shape[1])
+                    taken = wiring.taken_by_sinks(layer, sink, offsets, heads, x.shape[1])
                     taken = taken if last is None else taken[last].unsqueeze(1)
                 update = wiring.gated(write, wiring.activations(write, block.attn.resid_delta, y, varying, taken))
             return block.add_attention(stream if last is None else rows_at(stream, last), update)
@@ -117,11 +117,11 @@ class CompactForward:
             wiring.site(f"{layer}.attn.{name}", site, read, channels)
             for name, site, read in (("q", attn.q, queries), ("k", attn.k, inputs), ("v", attn.v, inputs))
         )
-        sink = None if attn.sink_logit is None else attn.sink_logit[heads]
+        sink, offsets = (None if x is None else x[heads] for x in (attn.sink_logit, attn.offset_logit))
         if last is None:
-            y = causal_attention(q, k, v, len(heads), sink)
+            y = causal_attention(q, k, v, len(heads), sink, offsets)
         else:
-            y = attention_at(q, k, v, len(heads), sink, last)
+            y = attention_at(q, k, v, len(heads), sink, last, offsets)
         # What a sink leaves of a frozen value depends on the prompt too.
         varying = wiring.kept[f"{layer}.attn.v"] if sink is None else channels
         return y[..., torch.searchsorted(channels, varying)], varying
@@ -179,6 +179,17 @@ class _Chunk:
         return known[key]
 
 
+def _seen(
+    offsets: Float[Tensor, "H N"] | None, heads: Int[Tensor, " heads"], length: int, like: Tensor
+) -> Float[Tensor, "T heads"]:
+    """Log of the sum over the keys that each position sees of exp(what is added to their scores)."""
+    by_offset = like.new_zeros(len(heads), length)
+    if offsets is not None:
+        near = offsets[heads, :length]
+        by_offset[:, : near.shape[1]] = near
+    return by_offset.logcumsumexp(dim=1).T
+
+
 class _Wiring:
     """What of a model varies with the prompt when these nodes and edges run: columns of its matrices."""
 
@@ -228,10 +239,15 @@ class _Wiring:
         return heads
 
     def taken_by_sinks(
-        self, layer: int, sink: Float[Tensor, " H"], running: Int[Tensor, " running"], length: int
+        self,
+        layer: int,
+        sink: Float[Tensor, " H"],
+        offsets: Float[Tensor, "H N"] | None,
+        running: Int[Tensor, " running"],
+        length: int,
     ) -> Float[Tensor, "T D"]:
-        """What sinks take, at each position, from the writes of the heads that do not run: their scores are one
-        constant, so it is the same in every prompt."""
+        """What sinks take, at each position, from the writes of the heads that do not run: their scores depend on
+        nothing but the offset, so it is the same in every prompt."""
         size = self.frozen[f"{layer}.attn.v"].numel() // len(sink)
         idle = (
             torch.ones(len(sink), dtype=torch.bool, device=sink.device).index_fill_(0, running, False).nonzero()[:, 0]
@@ -239,8 +255,7 @@ class _Wiring:
         channels = _channels_of(idle, size)
         q, k, v = (self.frozen[f"{layer}.attn.{site}"][channels].view(-1, size) for site in "qkv")
         score = (q * k).sum(dim=1) * size**-0.5
-        seen = torch.arange(1, length + 1, device=score.device).log()
-        share = torch.sigmoid(seen[:, None] + score - sink[idle])
+        share = torch.sigmoid(_seen(offsets, idle, length, score) + score - sink[idle])
         weight = self._joins[f"{layer}.attn.resid_delta"][1][:, channels].unflatten(1, (-1, size))
         return (share - 1) @ torch.einsum("dhs,hs->hd", weight, v)
 

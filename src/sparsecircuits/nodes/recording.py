@@ -35,4 +35,5 @@ def head_pattern(model: SparseTransformer, seen: Mapping[str, Tensor], layer: in
     attention = model.block(layer).attn
     q, k = (split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk")
     sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-    return attention_pattern(q, k, sink)[:, 0]
+    offsets = None if attention.offset_logit is None else attention.offset_logit[head : head + 1]
+    return attention_pattern(q, k, sink, offsets)[:, 0]

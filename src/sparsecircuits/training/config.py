@@ -68,8 +68,9 @@ class TrainConfig:
     """Start of the bigram table: U[0, 0.02), as released, or log-frequencies of the training tokens, so that
     a short run spends none of its steps on what a table can hold."""
     init: str | None = None
-    """Begin with the weights of this model (a run, a folder, pretrained:NAME), which has the same shape, instead of
-    random ones. With `sparsity.start` given, training is sparse from its first step."""
+    """Begin with the weights of this model (a run, a folder, pretrained:NAME), which has the same shape (it may lack
+    `model.offsets`, or have fewer), instead of random ones. With `sparsity.start` given, training is sparse from its
+    first step."""
     seed: int = 0
     dtype: Literal["auto", "float32", "bfloat16"] = "auto"
     """Autocast type of the matrix products; auto: bfloat16 on a GPU that has it or a CPU

@@ -15,6 +15,7 @@ from typing import Any, NoReturn
 
 import numpy as np
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
@@ -107,11 +108,24 @@ def _checked_config(config: TrainConfig, out: Path, resume: bool, held: contextl
 def require_alike(init: SparseTransformer, config: TrainConfig, tokenizer: Tokenizer) -> None:
     """Raise UserError if a model cannot be what training with this config begins with."""
     theirs, ours, name = init.config.identity(), config.model.identity(), config.init or init.name or "the model"
+    ours["offsets"], theirs["offsets"] = config.model.offsets, init.config.offsets
+    if (init.config.offsets or 0) <= (config.model.offsets or 0):  # those that it lacks are 0, as they begin anyway
+        theirs["offsets"] = ours["offsets"]
     differ = [f"model.{key} {theirs.get(key)}, not {value}" for key, value in ours.items() if theirs.get(key) != value]
     if differ:
         raise UserError(f"{name} has {'; '.join(differ)}")
     if init.tokenizer is not None and init.tokenizer.content_hash != tokenizer.content_hash:
         raise UserError(f"{name} has another tokenizer than the one that training uses")
+
+
+def begin_with_(model: SparseTransformer, init: SparseTransformer) -> None:
+    """Give a model the weights of another one like it, which may lack logits by offset: 0, they change nothing."""
+    state = init.state_dict()
+    for name, parameter in model.named_parameters():
+        if name.endswith("offset_logit"):
+            known = state.get(name, parameter.new_zeros(parameter.shape[0], 0))
+            state[name] = F.pad(known, (0, parameter.shape[1] - known.shape[1]))
+    model.load_state_dict(state)
 
 
 def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
@@ -178,7 +192,7 @@ class _Run:
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
         self.model.corpus = config.data
         if init is not None:
-            self.model.load_state_dict(init.state_dict())
+            begin_with_(self.model, init)
         elif config.bigram_init == "counts" and self.model.bigram is not None:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)

@@ -22,11 +22,13 @@ def build_adam(parameters: Iterable[nn.Parameter], config: OptimizerConfig) -> t
 
 
 def decayed_weights(model: SparseTransformer) -> list[nn.Parameter]:
-    """What weight decay acts on: matrices, the bigram table apart."""
+    """What weight decay acts on: matrices, the bigram table and logits by offset apart."""
     return [
         parameter
         for name, parameter in model.named_parameters()
-        if parameter.dim() == 2 and parameter.requires_grad and not name.startswith("bigram")
+        if parameter.dim() == 2
+        and parameter.requires_grad
+        and not (name.startswith("bigram") or name.endswith("offset_logit"))
     ]
 
 

@@ -37,6 +37,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         positions: "none", "added", "concat" or "concat_sinusoidal"; d_pos_emb: their width when concatenated;
             position_norm: their norm then.
         sink: a learned logit per head in the softmax denominator.
+        offsets: number of latest keys with a learned number per head added to their scores; None: none.
         bigram: "none", "frozen" or "learned": a vocab x vocab table added to the logits.
         tied_unembed: whether the unembedding is the embedding.
         afrac: share of entries that AbsTopK keeps (None: no AbsTopK); abstopk: where it acts.
@@ -71,6 +72,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         d_pos_emb: int | None = None,
         position_norm: str = "rms",
         sink: bool = False,
+        offsets: int | None = None,
         bigram: str = "learned",
         tied_unembed: bool = False,
         afrac: float | None = 0.25,
@@ -94,6 +96,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         self.d_pos_emb = d_pos_emb
         self.position_norm = position_norm
         self.sink = sink
+        self.offsets = offsets
         self.bigram = bigram
         self.tied_unembed = tied_unembed
         self.afrac = afrac

@@ -56,7 +56,7 @@ def _norm(width: int, kind: str, bias: bool) -> nn.Module:
 
 
 class Attention(nn.Module):
-    """Multi-head causal attention, AbsTopK over all heads' channels together, optional sink per head."""
+    """Multi-head causal attention, AbsTopK over all heads' channels together, optional sink and offsets per head."""
 
     def __init__(self, config: SparseCircuitsConfig, layer: int) -> None:
         super().__init__()
@@ -66,6 +66,7 @@ class Attention(nn.Module):
         self.c_proj = nn.Linear(width, config.d_model, bias=config.bias)
         self.c_proj.writes_residual = True  # type: ignore[assignment]
         self.sink_logit = nn.Parameter(torch.zeros(config.n_head)) if config.sink else None
+        self.offset_logit = nn.Parameter(torch.zeros(config.n_head, config.offsets)) if config.offsets else None
         self.act_in = Site(config.abstopk_k("attn.act_in", config.d_in))
         self.q, self.k, self.v = (Site(config.abstopk_k(f"attn.{name}", width)) for name in "qkv")
         self.y = Site()
@@ -80,6 +81,8 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.update(k, v, self.layer)
         scores = q @ k.transpose(-2, -1) / math.sqrt(self.d_head)
+        if self.offset_logit is not None:
+            scores = scores + self._by_offset(*scores.shape[-2:]).to(scores.dtype)
         scores = scores.masked_fill(~allowed, torch.finfo(scores.dtype).min)
         if self.sink_logit is not None:  # one more column in the denominator, whose value is zero
             sink = self.sink_logit.to(scores.dtype).view(1, -1, 1, 1).expand(*scores.shape[:-1], 1)
@@ -87,6 +90,13 @@ class Attention(nn.Module):
         pattern = scores.softmax(dim=-1, dtype=torch.float32).to(v.dtype)[..., : k.shape[-2]]
         y = (pattern @ v).transpose(1, 2).flatten(-2)
         return self.resid_delta(self.c_proj(self.y(y))), pattern
+
+    def _by_offset(self, queries: int, keys: int) -> Tensor:
+        """[H, T, S]: what is added to each score, by how many tokens before the query the key is."""
+        assert isinstance(self.offset_logit, Tensor)
+        device, reach = self.offset_logit.device, self.offset_logit.shape[1]
+        back = torch.arange(keys - queries, keys, device=device)[:, None] - torch.arange(keys, device=device)
+        return F.pad(self.offset_logit, (0, 1))[:, back.where(back >= 0, reach).clamp(max=reach)]
 
 
 class MLP(nn.Module):
@@ -171,7 +181,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
-        """N(0, 0.02); residual writes 0.02/√(2L); biases and sinks 0; bigram table U[0, 0.02)."""
+        """N(0, 0.02); residual writes 0.02/√(2L); biases, sinks and offsets 0; bigram table U[0, 0.02)."""
         if module is self.bigram:
             nn.init.uniform_(module.weight, 0.0, 0.02)
         elif module is self.wpe and self.config.positions == "concat_sinusoidal":
@@ -189,6 +199,8 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
                 nn.init.zeros_(bias)
         elif isinstance(module, Attention) and isinstance(module.sink_logit, Tensor):
             nn.init.zeros_(module.sink_logit)
+        if isinstance(module, Attention) and isinstance(module.offset_logit, Tensor):
+            nn.init.zeros_(module.offset_logit)
         elif module is self:
             nn.init.zeros_(self.logit_bias)
 
