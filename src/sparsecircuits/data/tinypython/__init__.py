@@ -97,6 +97,13 @@ def _drill_lines(w: Writer) -> list[str]:
     return _joined([], sections)
 
 
+def _binding_lines(w: Writer) -> list[str]:
+    target, sections = w.between(25, 95), []
+    while sum(map(len, sections)) < target:
+        sections.append(drills.bound(w))
+    return _joined([], sections)
+
+
 def _outside_return(lines: list[str]) -> list[str]:
     """Drop nothing but turn a `return` outside any function into a bare expression."""
     inside = quoted = False
@@ -118,8 +125,12 @@ def _outside_return(lines: list[str]) -> list[str]:
     return fixed
 
 
-KINDS: dict[str, Callable[[Writer], list[str]]] = {"tinypython": _lines, "drills": _drill_lines}
-"""What a file of each kind is made by: ordinary files, and those of `drills`."""
+KINDS: dict[str, Callable[[Writer], list[str]]] = {
+    "tinypython": _lines,
+    "drills": _drill_lines,
+    "bindings": _binding_lines,
+}
+"""What a file of each kind is made by: ordinary files, those of `drills`, and those that do nothing but use names."""
 
 
 def generate_file(seed: int, kind: str = "tinypython") -> str:
