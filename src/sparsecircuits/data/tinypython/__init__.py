@@ -98,9 +98,11 @@ def _drill_lines(w: Writer) -> list[str]:
 
 
 def _binding_lines(w: Writer) -> list[str]:
-    target, sections = w.between(25, 95), []
-    while sum(map(len, sections)) < target:
+    sections: list[list[str]] = []
+    target, size = w.between(25, 95), 0
+    while size < target:
         sections.append(drills.bound(w))
+        size += len(sections[-1])
     return _joined([], sections)
 
 
