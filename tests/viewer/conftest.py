@@ -13,6 +13,7 @@ import sparsecircuits as sc
 from sparsecircuits.circuits.descriptions import describe
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.runs import groups_path
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 
@@ -68,12 +69,20 @@ class Visit:
         return page
 
 
+def forget_names(run: Path) -> None:
+    """Names and groups that a test gave are no other test's."""
+    for path in circuit_files(run):
+        groups_path(path).unlink(missing_ok=True)
+
+
 @pytest.fixture
-def visit(browser: Any, viewer: ViewerServer) -> Iterator[Callable[..., Any]]:
+def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callable[..., Any]]:
+    forget_names(run_dir)
     opened = Visit(browser, viewer)
     yield opened
     for context in opened.contexts:
         context.close()
+    forget_names(run_dir)
     # The browser logs every answer that refuses something; the page says it in words.
     assert not [text for text in opened.troubles if "status of 422" not in text]
     assert all(url.startswith((viewer.url, "blob:", "data:")) for url in opened.requests)

@@ -5,10 +5,30 @@ const SVG = "http://www.w3.org/2000/svg";
 type Child = Node | string | null | undefined | false | Child[];
 type Attributes = Record<string, unknown>;
 
+type Handler = (event: Event) => void;
+const handlers = new WeakMap<Element, Map<string, Handler>>();
+
+/** Calls a function on events of an element; an earlier one for the same kind of event is not called any more. */
+export function handle(element: Element, kind: string, handler: Handler): void {
+  const known = handlers.get(element) ?? new Map<string, Handler>();
+  handlers.set(element, known);
+  if (!known.has(kind)) element.addEventListener(kind, (event) => handlers.get(element)?.get(kind)?.(event));
+  known.set(kind, handler);
+}
+
+const nothing: Handler = () => {};
+
+/** `to` does from now on what `from` does on events. */
+export function moveHandlers(from: Element, to: Element): void {
+  const next = handlers.get(from);
+  for (const kind of handlers.get(to)?.keys() ?? []) if (!next?.has(kind)) handle(to, kind, nothing);
+  for (const [kind, handler] of next ?? []) handle(to, kind, handler);
+}
+
 function fill<T extends Element>(element: T, attributes: Attributes, children: Child[]): T {
   for (const [name, value] of Object.entries(attributes)) {
     if (value === null || value === undefined || (value === false && !name.startsWith("aria-"))) continue;
-    if (name.startsWith("on")) element.addEventListener(name.slice(2), value as EventListener);
+    if (name.startsWith("on")) handle(element, name.slice(2), value as Handler);
     else element.setAttribute(name, value === true && !name.startsWith("aria-") ? "" : String(value));
   }
   for (const child of children.flat(9) as (Node | string | null | undefined | false)[]) {

@@ -15,6 +15,7 @@ import { endName } from "./panels/node";
 import { showPrompts, stepPair, toggleOwn } from "./panels/prompts";
 import { showSizes } from "./panels/sizes";
 import { showStrip, targetsOf, touchSelected } from "./panels/touch";
+import { refill } from "./refill";
 import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
 import { wordsOf } from "./sides";
@@ -40,9 +41,8 @@ function showLegend(app: App): void {
       },
       words,
     );
-  const focused = (document.activeElement as HTMLElement | null)?.dataset?.flow;
   const known = Boolean(app.payload?.prompts?.length);
-  byId("legend").replaceChildren(
+  refill(byId("legend"), [
     known
       ? html(
           "div",
@@ -60,8 +60,7 @@ function showLegend(app: App): void {
       entry("neg", "subtracts"),
       entry("lane", "residual stream"),
     ),
-  );
-  if (focused) document.querySelector<HTMLElement>(`[data-flow="${focused}"]`)?.focus();
+  ]);
 }
 
 /** Title and words of what stands in place of the picture; none where there is a picture. */
@@ -105,7 +104,7 @@ function showNotes(app: App): void {
   const found = noteOf(app);
   const { instead } = app;
   note.hidden = found === null;
-  note.replaceChildren(
+  refill(note, [
     ...(found ? [html("h2", {}, found[0]), html("p", {}, found[1])] : []),
     ...(instead
       ? [
@@ -116,11 +115,11 @@ function showNotes(app: App): void {
           ),
         ]
       : []),
-  );
+  ]);
   const banner = byId("banner");
   const words = bannerOf(app);
   banner.hidden = !words.length;
-  banner.replaceChildren(...words);
+  refill(banner, words);
   for (const button of document.querySelectorAll<HTMLButtonElement>("[data-zoom], #download"))
     button.disabled = !app.payload?.nodes.length;
 }

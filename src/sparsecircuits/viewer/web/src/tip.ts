@@ -1,5 +1,5 @@
 // A small label beside the pointer.
-import { byId, html } from "./dom";
+import { byId, handle, html } from "./dom";
 
 export function showTip(event: MouseEvent, lines: string[] | null): void {
   const tip = byId("tip");
@@ -19,6 +19,6 @@ export function hideTip(): void {
 }
 
 export function tipOn(element: HTMLElement, lines: (event: PointerEvent) => string[] | null): void {
-  element.addEventListener("pointermove", (event) => showTip(event, lines(event)));
-  element.addEventListener("pointerleave", hideTip);
+  handle(element, "pointermove", (event) => showTip(event as PointerEvent, lines(event as PointerEvent)));
+  handle(element, "pointerleave", hideTip);
 }

@@ -3,6 +3,7 @@ import type { App } from "../app";
 import { byId, html, kindOf, plural, signClass, signed, visible } from "../dom";
 import { patternMap } from "../heat";
 import type { LinkKind, Vertex } from "../layout/graph";
+import { refill } from "../refill";
 import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
 import { endName, fact, linkList, nodePanel, titleOf } from "./node";
@@ -249,39 +250,18 @@ function restPanel(app: App): Parts {
 export function showDetails(app: App): void {
   const panel = byId("panel");
   const id = app.current();
-  const open = new Set(
-    [...panel.querySelectorAll<HTMLDetailsElement>("details[open]")].map((part) => part.dataset.title),
-  );
-  const same = panel.dataset.shown === (id ?? "");
-  const scrolled = panel.scrollTop;
-  const active = document.activeElement as HTMLElement | null;
-  const focused =
-    active && panel.contains(active)
-      ? { id: active.id, kind: active.dataset.kind, to: active.dataset.to, label: active.getAttribute("aria-label") }
-      : null;
-  panel.dataset.shown = id ?? "";
+  const shown = `${app.state.circuit} ${id ?? ""}`;
+  const parts = contentOf(app, id).filter((part) => part !== null);
   panel.classList.toggle("pinned", app.state.selected !== null);
-  panel.replaceChildren(...contentOf(app, id).filter((part) => part !== null));
-  for (const part of panel.querySelectorAll<HTMLDetailsElement>("details"))
-    part.open = same && open.has(part.dataset.title);
-  panel.scrollTop = same ? scrolled : 0;
-  if (focused) restoreFocus(panel, focused);
-}
-
-function restoreFocus(panel: HTMLElement, was: { id: string; kind?: string; to?: string; label: string | null }): void {
-  const candidates = [
-    was.id ? `#${was.id}` : "",
-    was.kind ? `[data-kind="${was.kind}"]` : "",
-    was.label ? `[aria-label="${CSS.escape(was.label)}"]` : "",
-    was.to ? `[data-to="${CSS.escape(was.to)}"]` : "",
-  ];
-  for (const selector of candidates.filter(Boolean)) {
-    const element = panel.querySelector<HTMLElement>(selector);
-    if (element) {
-      element.focus({ preventScroll: true });
-      return;
-    }
+  if (panel.dataset.shown === shown) {
+    refill(panel, parts);
+    return;
   }
+  const title = document.activeElement?.id === "panel-title";
+  panel.dataset.shown = shown;
+  panel.replaceChildren(...parts);
+  panel.scrollTop = 0;
+  if (title) byId("panel-title")?.focus({ preventScroll: true });
 }
 
 function contentOf(app: App, id: string | null): Parts {

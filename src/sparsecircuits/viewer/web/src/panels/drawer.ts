@@ -1,6 +1,7 @@
 // The drawer over the side: the faithfulness card, history, keys, and what one looks at.
 import { type App, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { refill } from "../refill";
 import type { Drawer } from "../state";
 import { cardPanel } from "./card";
 import { findPanel } from "./find";
@@ -26,22 +27,13 @@ export function showDrawer(app: App): void {
     return;
   }
   const opened = drawer.dataset.which !== which;
-  const typing =
-    document.activeElement instanceof HTMLInputElement && drawer.contains(document.activeElement)
-      ? document.activeElement
-      : null;
-  if (!opened && typing) {
-    // what is being typed stays
-    if (typing.id === "find") refreshFind(app);
-    return;
-  }
-  const scrolled = drawer.scrollTop;
   drawer.dataset.which = which;
   drawer.setAttribute("aria-label", TITLES[which]);
   const content = { card: cardPanel, history: historyPanel, help: helpPanel, about: aboutText, find: findPanel }[which](
     app,
   );
-  drawer.replaceChildren(
+  if (opened) drawer.replaceChildren();
+  refill(drawer, [
     html(
       "div",
       { class: "card-head" },
@@ -59,18 +51,10 @@ export function showDrawer(app: App): void {
       ),
     ),
     ...content,
-  );
-  drawer.scrollTop = opened ? 0 : scrolled;
-  if (opened) (drawer.querySelector<HTMLElement>("input[type=search]") ?? byId("drawer-title")).focus();
-}
-
-function refreshFind(app: App): void {
-  const list = byId("find-results");
-  const next = findPanel(app).flatMap((part) => [
-    ...part.querySelectorAll<HTMLElement>("#find-results"),
-    ...(part.id === "find-results" ? [part] : []),
-  ])[0];
-  if (list && next) list.replaceWith(next);
+  ]);
+  if (!opened) return;
+  drawer.scrollTop = 0;
+  (drawer.querySelector<HTMLElement>("input[type=search]") ?? byId("drawer-title")).focus();
 }
 
 // ------------------------------------------------------------------ history and keys

@@ -65,29 +65,34 @@ function results(app: App): HTMLElement {
 }
 
 function groupForm(app: App, found: CircuitNode[]): HTMLElement {
-  const field = html("input", {
-    type: "text",
-    class: "text",
-    name: "group",
-    maxlength: 80,
-    placeholder: `name for these ${found.length}`,
-    "aria-label": "Name of the group",
-  });
+  const names = found.map((node) => node.name);
+  return nameForm(app, "group", names, `name for these ${found.length}`, "Name of the group", "Group");
+}
+
+/** A field and a button that gather nodes in a group. */
+function nameForm(
+  app: App,
+  name: string,
+  nodes: string[],
+  placeholder: string,
+  label: string,
+  button: string,
+): HTMLElement {
   return html(
     "form",
     {
       class: "row",
+      "aria-label": label,
       onsubmit: (event: Event) => {
         event.preventDefault();
-        makeGroup(
-          app,
-          field.value,
-          found.map((node) => node.name),
-        );
+        const form = event.currentTarget as HTMLFormElement;
+        const given = String(new FormData(form).get(name));
+        form.reset();
+        makeGroup(app, given, nodes);
       },
     },
-    field,
-    html("button", { type: "submit", class: "chip-button" }, "Group"),
+    html("input", { type: "text", class: "text", name, maxlength: 80, placeholder, "aria-label": label }),
+    html("button", { type: "submit", class: "chip-button" }, button),
   );
 }
 
@@ -111,7 +116,8 @@ export function makeGroup(app: App, name: string, nodes: string[]): void {
 function filter(app: App): HTMLElement {
   const most = Math.max(0, ...(app.payload?.nodes ?? []).map((node) => node.importance ?? 0));
   if (!most) return html("p", { class: "foot" }, "Importance was not measured in this circuit.");
-  const output = html("output", {}, plain(app.state.importance));
+  // The slider's last step may round to a hair more.
+  const chosen = (event: Event): number => Math.min(most, Number((event.currentTarget as HTMLInputElement).value));
   const input = html("input", {
     type: "range",
     min: 0,
@@ -120,13 +126,13 @@ function filter(app: App): HTMLElement {
     value: app.state.importance,
     "aria-label": "Least importance",
     id: "importance",
-    oninput: () => {
-      output.value = plain(chosen());
+    oninput: (event: Event) => {
+      (event.currentTarget as HTMLInputElement).nextElementSibling!.textContent = plain(chosen(event));
     },
-    onchange: () => void app.store.do(`importance at least ${plain(chosen())}`, { importance: chosen() }),
+    onchange: (event: Event) =>
+      void app.store.do(`importance at least ${plain(chosen(event))}`, { importance: chosen(event) }),
   });
-  const chosen = (): number => Math.min(most, Number(input.value)); // the slider's last step may round to a hair more
-  return html("label", { class: "row filter" }, "importance ≥", input, output);
+  return html("label", { class: "row filter" }, "importance ≥", input, html("output", {}, plain(app.state.importance)));
 }
 
 function groupList(app: App): HTMLElement[] {
@@ -157,29 +163,11 @@ export function findPanel(app: App): HTMLElement[] {
     placeholder: "name, kind, head 9, 0.attn.*",
     "aria-label": "Find nodes",
     value: app.query,
-    oninput: () => search(app, field.value),
+    oninput: ({ currentTarget }: Event) => search(app, (currentTarget as HTMLInputElement).value),
   });
   const own =
     selected && app.node(selected)
-      ? html(
-          "form",
-          {
-            class: "row",
-            onsubmit: (event: Event) => {
-              event.preventDefault();
-              makeGroup(app, String(new FormData(event.target as HTMLFormElement).get("own")), [selected]);
-            },
-          },
-          html("input", {
-            type: "text",
-            class: "text",
-            name: "own",
-            maxlength: 80,
-            placeholder: `group for ${selected}`,
-            "aria-label": `Group for ${selected}`,
-          }),
-          html("button", { type: "submit", class: "chip-button" }, "Add"),
-        )
+      ? nameForm(app, "own", [selected], `group for ${selected}`, `Group for ${selected}`, "Add")
       : null;
   return [
     field,

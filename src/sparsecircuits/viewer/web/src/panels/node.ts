@@ -161,16 +161,17 @@ function tools(app: App, name: string): HTMLElement {
     placeholder: "name this node",
     "aria-label": "Name of this node",
     value: app.state.names[name] ?? "",
-  });
-  field.addEventListener("change", () => {
-    const { [name]: _old, ...rest } = app.state.names;
-    app.store.do(`name ${name}`, { names: field.value.trim() ? { ...rest, [name]: field.value.trim() } : rest });
-  });
-  field.addEventListener("keydown", (event) => {
-    // its keys are done with: the next ones are shortcuts
-    if (event.key !== "Enter") return;
-    field.blur();
-    byId("panel-title").focus();
+    onchange: ({ currentTarget }: Event) => {
+      const given = (currentTarget as HTMLInputElement).value.trim();
+      const { [name]: _old, ...rest } = app.state.names;
+      app.store.do(`name ${name}`, { names: given ? { ...rest, [name]: given } : rest });
+    },
+    onkeydown: (event: KeyboardEvent) => {
+      // its keys are done with: the next ones are shortcuts
+      if (event.key !== "Enter") return;
+      (event.currentTarget as HTMLInputElement).blur();
+      byId("panel-title").focus();
+    },
   });
   return html(
     "div",

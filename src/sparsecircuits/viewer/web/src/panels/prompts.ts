@@ -2,6 +2,7 @@
 import type { App } from "../app";
 import { SCOPES, byId, html, isNumber, percent, plain, plural, promptsOf, signed, visible } from "../dom";
 import { largest, tokenRow } from "../heat";
+import { refill } from "../refill";
 import {
   type Shown,
   type Side,
@@ -211,13 +212,25 @@ function ownForm(app: App): HTMLElement {
       label,
       html("textarea", { name, rows: 2, spellcheck: "false", maxlength: 8000 }, value ?? ""),
     );
-  const form = html(
+  const send = ({ currentTarget }: Event): void => {
+    const data = new FormData(currentTarget as HTMLFormElement);
+    app.store.do("own prompt", {
+      prompt: String(data.get("prompt") ?? ""),
+      patch: String(data.get("patch") ?? "") || null,
+    });
+  };
+  return html(
     "form",
     {
       class: "own",
       onsubmit: (event: Event) => {
         event.preventDefault();
-        send();
+        send(event);
+      },
+      onkeydown: (event: KeyboardEvent) => {
+        if (event.key !== "Enter" || !(event.ctrlKey || event.metaKey)) return;
+        event.preventDefault();
+        send(event);
       },
     },
     area("prompt", "Your prompt", prompt),
@@ -229,20 +242,6 @@ function ownForm(app: App): HTMLElement {
       html("span", { class: "foot" }, "Ctrl+Enter runs"),
     ),
   );
-  const send = (): void => {
-    const data = new FormData(form);
-    app.store.do("own prompt", {
-      prompt: String(data.get("prompt") ?? ""),
-      patch: String(data.get("patch") ?? "") || null,
-    });
-  };
-  form.addEventListener("keydown", (event) => {
-    if (event.key === "Enter" && (event.ctrlKey || event.metaKey)) {
-      event.preventDefault();
-      send();
-    }
-  });
-  return form;
 }
 
 function heading(app: App, pairs: number): HTMLElement {
@@ -338,25 +337,13 @@ function sidePart(app: App, side: Side): HTMLElement {
 export function showPrompts(app: App): void {
   const card = byId("prompts");
   const pairs = Math.ceil((app.payload?.prompts ?? []).length / 2);
-  const active = document.activeElement as HTMLElement | null;
-  const typing = active instanceof HTMLTextAreaElement && card.contains(active);
-  const focused = active?.dataset?.step;
-  const scrolled = card.scrollTop;
   const body = html(
     "div",
     { class: "prompt-list" },
     sidesOf(app).map((side) => sidePart(app, side)),
   );
   if (!app.payload) body.append(html("p", { class: "empty-note" }, loaded(app)));
-  const form = app.state.prompt === null ? null : typing ? card.querySelector<HTMLElement>("form.own") : ownForm(app);
-  if (typing && form) {
-    // the text that is being typed stays where it is
-    card.querySelector(".prompt-list")?.replaceWith(body);
-    return;
-  }
-  card.replaceChildren(heading(app, pairs), ...(form ? [form] : []), body);
-  card.scrollTop = scrolled;
-  if (focused) card.querySelector<HTMLElement>(`[data-step="${focused}"]`)?.focus();
+  refill(card, [heading(app, pairs), ...(app.state.prompt === null ? [] : [ownForm(app)]), body]);
 }
 
 function tintLine(tint: Tint): HTMLElement {

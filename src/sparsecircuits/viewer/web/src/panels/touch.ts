@@ -1,6 +1,7 @@
 // Ablate, scale, patch: the buttons of what is selected, and the list of what is changed.
 import { type App, SIGNS, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { refill } from "../refill";
 import { sameModel } from "../sides";
 import type { Kind } from "../state";
 import type { Intervention } from "../types";
@@ -76,12 +77,11 @@ export function touchButtons(app: App, id: string): HTMLElement | null {
     class: "factor",
     "data-kind": "scale",
     onchange: (event: Event) => touchSelected(app, "scale", Number((event.target as HTMLInputElement).value)),
-    oninput: (event: Event) => {
-      output.value = `×${Number((event.target as HTMLInputElement).value)}`;
+    oninput: ({ currentTarget }: Event) => {
+      const { value, nextElementSibling } = currentTarget as HTMLInputElement;
+      nextElementSibling!.textContent = `×${Number(value)}`;
     },
   });
-  const output = html("output", { class: "factor-value" });
-  output.value = `×${factor}`;
   const frozen = runScope(app) === "circuit" && targets.every(({ target, source }) => !app.node(source ?? target));
   return html(
     "div",
@@ -95,7 +95,7 @@ export function touchButtons(app: App, id: string): HTMLElement | null {
       { class: "touch-row scale" },
       html("span", {}, "scale"),
       slider,
-      output,
+      html("output", { class: "factor-value" }, `×${factor}`),
       active
         ? html(
             "button",
@@ -117,7 +117,6 @@ export function showStrip(app: App): void {
   const live = app.payload?.live === true;
   strip.hidden = !live || !app.payload?.nodes.length;
   if (strip.hidden) return;
-  const focused = (document.activeElement as HTMLElement | null)?.dataset?.act;
   const act = (name: string, words: string, enabled: boolean, title: string, run: () => void): HTMLElement =>
     html(
       "button",
@@ -161,7 +160,7 @@ export function showStrip(app: App): void {
       html("span", { class: "unseen" }, " release"),
     ),
   );
-  strip.replaceChildren(
+  refill(strip, [
     scopes,
     html(
       "div",
@@ -187,6 +186,5 @@ export function showStrip(app: App): void {
         app.store.set({ drawer: app.state.drawer === "history" ? null : "history" }),
       ),
     ),
-  );
-  if (focused) strip.querySelector<HTMLElement>(`[data-act="${focused}"]`)?.focus();
+  ]);
 }
