@@ -93,6 +93,14 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
     def run(identifier: Id, request: RunRequest) -> Response:
         return _json(library.live(identifier).run(request))
 
+    @app.post("/api/circuits/{identifier}/loss")
+    def loss(identifier: Id, request: RunRequest) -> Response:
+        return _json(library.live(identifier).loss(request))
+
+    @app.post("/api/circuits/{identifier}/continued")
+    def continued(identifier: Id, request: RunRequest) -> Response:
+        return _json(library.live(identifier).continued(request))
+
     @app.post("/api/circuits/{identifier}/groups")
     def save_groups(identifier: Id, groups: Groups) -> Response:
         return _json(Saved(saved=library.save_groups(identifier, groups).name))
