@@ -2,11 +2,13 @@
 import type {
   CircuitList,
   CircuitRecord,
+  Continued,
   Curve,
   Groups,
   NodeDetails,
   Payload,
   Refusal,
+  RunLoss,
   RunRequest,
   RunResult,
   Saved,
@@ -48,6 +50,8 @@ export interface Source {
   curve(id: string): Promise<Curve>;
   words(id: string): Promise<Words>;
   run(id: string, request: RunRequest): Promise<RunResult>;
+  loss(id: string, request: RunRequest): Promise<RunLoss>;
+  continued(id: string, request: RunRequest): Promise<Continued>;
   saveGroups(id: string, groups: Groups): Promise<void>;
 }
 
@@ -61,6 +65,8 @@ export const server: Source = {
   words: (id) => ask(`${at(id)}/words`),
   curve: (id) => ask(`${at(id)}/curve`),
   run: (id, request) => ask(`${at(id)}/run`, request),
+  loss: (id, request) => ask(`${at(id)}/loss`, request),
+  continued: (id, request) => ask(`${at(id)}/continued`, request),
   saveGroups: async (id, groups) => {
     await ask<Saved>(`${at(id)}/groups`, groups);
   },
@@ -95,6 +101,8 @@ export function embedded(payload: Payload): Source {
     words: async () => ({ nodes: payload.words ?? [] }),
     curve: async () => payload.curve ?? needsModel(),
     run: async () => needsModel(),
+    loss: async () => needsModel(),
+    continued: async () => needsModel(),
     saveGroups: async () => {
       /* kept in this page alone */
     },

@@ -115,7 +115,7 @@ function jsonText(app: App): string {
     {
       ...payload,
       view: { groups, names, interventions: touch, scope, size, hidden, selected, pair, prompt },
-      result: app.result,
+      result: app.runs.answers.result,
     },
     null,
     1,

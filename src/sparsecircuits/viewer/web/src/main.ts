@@ -1,7 +1,7 @@
 // Puts the page together, and what happens on keys.
 import "./style.css";
 import { embedded, server } from "./api";
-import { App } from "./app";
+import { App, keyOf } from "./app";
 import { byId, html, isNumber, plain, signed, svg, visible } from "./dom";
 import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
@@ -18,7 +18,7 @@ import { showStrip, targetsOf, touchSelected } from "./panels/touch";
 import { refill } from "./refill";
 import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
-import { wordsOf } from "./sides";
+import { shownPrompts, sidesOf, wordsOf } from "./sides";
 import { hideTip, showTip } from "./tip";
 import { captionOf } from "./words";
 
@@ -178,8 +178,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const isDark = (app: App): boolean => (app.state.theme ?? (system.matches ? "dark" : "light")) === "dark";
 
 function showTheme(app: App): void {
-  if (app.state.theme) document.documentElement.dataset.theme = app.state.theme;
-  else delete document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = isDark(app) ? "dark" : "light";
   byId("theme").setAttribute("aria-label", isDark(app) ? "Light mode" : "Dark mode");
 }
 
@@ -190,12 +189,8 @@ function toggle(app: App, drawer: Drawer): void {
 }
 
 function scaleBy(app: App, step: number): void {
-  const known = targetsOf(app, app.state.selected).map((target) =>
-    app.state.touch.find(
-      (change) => change.target === target.target && change.source === target.source && change.kind === "scale",
-    ),
-  );
-  const now = known.find((change) => change)?.factor ?? 1;
+  const keys = targetsOf(app, app.state.selected).map((target) => keyOf({ kind: "scale", ...target }));
+  const now = app.state.touch.find((change) => change.kind === "scale" && keys.includes(keyOf(change)))?.factor ?? 1;
   touchSelected(app, "scale", Math.round(10 * (now + step)) / 10);
 }
 
@@ -218,6 +213,21 @@ function escape(app: App): void {
   app.store.set({ selected: null });
   const element = selected ? app.stage.elementOf(selected) : null;
   if (element && document.activeElement === document.body) app.stage.focus(element);
+}
+
+/** Goes on to the field that names a group of what is selected. */
+function groupSelected(app: App): void {
+  const field = byId("panel").querySelector<HTMLElement>("input[name=several]");
+  if (field) field.focus();
+  else toggle(app, "find");
+}
+
+/** The one token that changes are made at, further from the end or nearer; beyond either end it is all of them. */
+function stepToken(app: App, by: number): void {
+  const side = sidesOf(app)[0];
+  const longest = Math.max(0, ...(side ? shownPrompts(app, side) : []).map(({ tokens }) => tokens.length));
+  const next = app.state.token === null ? (by > 0 ? 0 : longest - 1) : app.state.token + by;
+  app.store.set({ token: next < 0 || next >= longest ? null : next });
 }
 
 function hide(app: App): void {
@@ -261,7 +271,9 @@ function keysOf(app: App): Record<string, () => void> {
         });
     },
     x: () => hide(app),
-    g: () => toggle(app, "find"),
+    g: () => groupSelected(app),
+    ",": () => stepToken(app, 1),
+    ".": () => stepToken(app, -1),
     "/": () => toggle(app, "find"),
     c: () => toggle(app, "card"),
     h: () => toggle(app, "history"),

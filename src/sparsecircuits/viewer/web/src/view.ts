@@ -145,6 +145,15 @@ export class View {
     select(this.box).call(this.behaviour.transform, zoomIdentity.translate(x, y).scale(k));
   }
 
+  /** As another picture in the same window stands, be it by hand or not. */
+  placeAs(other: View): void {
+    const { touched, cap } = other;
+    this.cap = cap;
+    const { x, y, k } = zoomTransform(this.box);
+    this.place([x, y, k]);
+    this.touched = touched;
+  }
+
   zoom(factor: number): void {
     this.touched = true;
     select(this.box).call(this.behaviour.scaleBy, factor);

@@ -1,5 +1,5 @@
 // The order of each band: barycentres, sweep by sweep, kept while crossings fall.
-import type { Band, End, Item, Joint, Link, Vertex } from "./graph";
+import type { Band, End, Item, Joint, Link, Stood, Vertex } from "./graph";
 
 const LANE_W = 10;
 const MOST_LANED = 700; // links; beyond that a link goes straight, for lanes would outnumber the nodes
@@ -120,4 +120,35 @@ export function orderBands(bands: Band[], gap: number): void {
     band.items = best.orders[i];
     pack(band, gap);
   });
+}
+
+const meanOf = (values: (number | undefined)[]): number | null => {
+  const known = values.filter((value) => value !== undefined);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+};
+
+/** Where an item's vertices stood; of a group that was not drawn, where its nodes did. */
+function stoodAt(item: Item, { x }: Stood): number | null {
+  return meanOf(
+    item.vertices.flatMap((v) =>
+      x.has(v.id) ? [x.get(v.id)! - v.dx] : (v.group?.nodes ?? []).map((name) => x.get(name)),
+    ),
+  );
+}
+
+/** Everything where it stood; what was not there between what it is joined to. Returns what stood somewhere. */
+export function orderAsBefore(bands: Band[], before: Stood): Set<Item> {
+  const stood = new Set<Item>();
+  for (const item of bands.flatMap((band) => band.items)) {
+    const x = item.lane ? (before.x.get(item.id) ?? null) : stoodAt(item, before);
+    if (x === null) continue;
+    item.x = x;
+    stood.add(item);
+  }
+  for (let round = 0; round < 4; round++) {
+    for (const band of round % 2 ? [...bands].reverse() : bands)
+      for (const item of band.items) if (!stood.has(item)) item.x = wishOf([...item.down, ...item.up])?.x ?? item.x;
+  }
+  for (const band of bands) if (!band.fixed) band.items.sort((a, b) => a.x - b.x);
+  return stood;
 }

@@ -94,13 +94,35 @@ export function placeX(bands: Band[], gap: number): number {
     }
   }
   straighten(bands, gap);
+  const [left, width] = extentOf(items);
+  for (const item of items) item.x -= left;
+  return width;
+}
+
+const NARROW = 4; // the least room between what stood somewhere and what is put in between
+
+/** Leaves what stood somewhere there, but for what would begin left of the margin; the rest makes room. */
+export function placeAsBefore(bands: Band[], stood: Set<Item>): number {
+  for (const band of bands)
+    settle(
+      band,
+      band.items.map((item) => ({ x: item.x, weight: stood.has(item) ? 1e6 : 1 })),
+      NARROW,
+    );
+  const items = bands.flatMap((band) => band.items);
+  const [left, width] = extentOf(items);
+  if (left < 0) for (const item of items) item.x -= left;
+  return width + Math.max(0, left);
+}
+
+/** The left end of what is placed, and how wide it is. */
+function extentOf(items: Item[]): [number, number] {
   let [left, right] = [Infinity, -Infinity];
   for (const item of items) {
     left = Math.min(left, item.x - item.w / 2);
     right = Math.max(right, item.x + item.w / 2);
   }
-  for (const item of items) item.x -= left;
-  return right - left;
+  return [left, right - left];
 }
 
 type Port = { links: [Link, "in" | "out"][]; x: number };
