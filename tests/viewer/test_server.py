@@ -22,6 +22,7 @@ from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
+from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.requests import RunRequest
@@ -423,3 +424,41 @@ def test_how_the_prompts_go_on(viewer: ViewerServer) -> None:
     for on, prompt in zip(json.loads(text)["prompts"], run["prompts"], strict=True):
         assert on["before"][0] == prompt["before"]["top"][0]["token"]
         assert on["after"][0] == prompt["after"]["top"][0]["token"]
+
+
+def test_a_proxy_that_is_named_may_be_used(run_dir: Path) -> None:
+    server = serve(circuit_files(run_dir), hosts=["Hub.example.org"])
+    try:
+        for host in ("hub.example.org", "HUB.example.org:8443", "localhost:9"):
+            assert ask(server, "/api/circuits", Host=host)[0] == 200
+            assert ask(server, "/api/circuits", Host=host, Origin=f"http://{host}")[0] == 200
+        assert ask(server, "/api/circuits", Host="hub.example.org", Origin="https://hub.example.org")[0] == 200
+        for host in (
+            "evil.example",
+            "hub.example.org.evil.example",
+            "xhub.example.org",
+            "example.org",
+            "hub.example.org:",
+        ):
+            assert ask(server, "/api/circuits", Host=host)[0] == 403
+        for origin in ("https://evil.example", "https://hub.example.org:1", "null"):
+            assert ask(server, "/api/circuits", Host="hub.example.org", Origin=origin)[0] == 403
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("name", ["https://hub.example.org", "hub.example.org:80", "*", "", "a b", "hub/path"])
+def test_what_is_no_name_of_a_host_is_refused(name: str) -> None:
+    with pytest.raises(sc.UserError, match="no name of a host"):
+        Guard(None, [name])  # type: ignore[arg-type]
+
+
+def test_the_port_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    with listening_socket(0) as taken, listening_socket(0) as free:
+        ports = [taken.getsockname()[1], free.getsockname()[1]]
+        free.close()
+        monkeypatch.setattr("sparsecircuits.viewer.server.USUAL_PORTS", ports)
+        for _ in range(2):
+            server = serve(circuit_files(run_dir), port=None)
+            assert server.port == ports[1]
+            server.close()

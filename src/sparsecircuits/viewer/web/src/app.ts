@@ -1,5 +1,5 @@
 // What the page knows and does: state, data, picture; panels read it and call it.
-import { Changed, Refused, type Source } from "./api";
+import { Changed, Gone, type Kept, Refused, type Source } from "./api";
 import { byId, isNumber, parseNode } from "./dom";
 import type { Graph, Link } from "./layout/graph";
 import { type Which, nodeOf, sameModel, sideFor } from "./sides";
@@ -11,6 +11,8 @@ import { hideTip } from "./tip";
 import { flowOf, withFlow } from "./flow";
 import { captionsOf } from "./words";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload } from "./types";
+
+const RETRY = 1000; // ms
 
 export const SIGNS: Record<Intervention["kind"], string> = {
   mean: "μ",
@@ -41,6 +43,8 @@ export class App {
   instead: CircuitRecord | null = null;
   /** What is to be said above the picture. */
   notice: string | null = null;
+  /** Whether nobody answers. */
+  gone = false;
   /** Set once the server has another content than this page shows: nothing runs any more. */
   changed: string | null = null;
   curve: Curve | null = null;
@@ -57,8 +61,11 @@ export class App {
   private details = new Map<string, NodeDetails | Promise<NodeDetails> | Refused>();
   private listeners: (() => void)[] = [];
 
-  constructor(readonly source: Source) {
-    this.store = new Store(fromHash(location.hash));
+  constructor(
+    readonly source: Source,
+    private readonly kept: Kept | null = null,
+  ) {
+    this.store = new Store(fromHash(location.hash || (kept?.hash ?? "")));
     this.stage = new Stage(
       byId("canvas"),
       {
@@ -197,11 +204,46 @@ export class App {
 
   /** The words of a failure; after one that says that the circuit is another now, nothing is asked any more. */
   failed(error: unknown): string {
+    if (error instanceof Gone) this.waitForServer();
     if (error instanceof Changed) {
       this.changed = error.message;
       this.runs.running = false;
     }
     return (error as Error).message;
+  }
+
+  /** Asks until the server answers again, and goes on from there. */
+  private waitForServer(): void {
+    if (this.gone) return;
+    this.gone = true;
+    const again = async (): Promise<void> => {
+      try {
+        this.circuits = await this.source.list();
+      } catch {
+        setTimeout(() => void again(), RETRY);
+        return;
+      }
+      this.gone = false;
+      await this.goOn();
+    };
+    setTimeout(() => void again(), RETRY);
+  }
+
+  /** With the circuits that the server has now: what failed is asked again, if it has the one on show. */
+  private async goOn(): Promise<void> {
+    const id = this.state.circuit;
+    if (!this.payload || !this.has(id)) {
+      if (this.payload) this.changed = "The server is back with other circuits.";
+      else await this.open();
+      this.tell();
+      return;
+    }
+    for (const [key, details] of this.details) if (details instanceof Gone) this.details.delete(key);
+    this.curveTrouble = this.notice = null;
+    if (this.payload.live === null) await this.take(await this.source.payload(id, false), id);
+    if (this.runs.needed || this.runs.watched().length) this.runs.ask(true);
+    if (this.state.compare !== null && !this.other) await this.openOther();
+    this.tell();
   }
 
   private writeHash(): void {
@@ -216,8 +258,10 @@ export class App {
     if (id !== this.state.circuit) return;
     const first = this.payload === null;
     this.payload = payload;
-    if (first)
-      this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (first) {
+      const { groups = [], names = {} } = this.kept ?? payload.groups ?? {};
+      this.store.state = { ...this.state, groups, names };
+    }
     if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();

@@ -1,10 +1,11 @@
 // Puts the page together, and what happens on keys.
 import "./style.css";
-import { embedded, server } from "./api";
+import { type Kept, embedded, server } from "./api";
 import { App, keyOf } from "./app";
 import { byId, html, isNumber, plain, signed, svg, visible } from "./dom";
 import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
+import { beginGuide, showGuide } from "./guide";
 import type { Link } from "./layout/graph";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
@@ -85,6 +86,7 @@ function noteOf(app: App): [string, string] | null {
 
 /** What is said above the picture, and what can be done about it. */
 function bannerOf(app: App): (HTMLElement | string)[] {
+  if (app.gone) return ["The server has gone: start it again with “sparsecircuits view”, and this page goes on."];
   if (app.changed !== null) {
     return [
       "This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
@@ -127,6 +129,7 @@ function showNotes(app: App): void {
 function render(app: App): void {
   showHeader(app);
   showNotes(app);
+  showGuide(app);
   showPrompts(app);
   showDetails(app);
   showStrip(app);
@@ -340,12 +343,14 @@ function listen(app: App): void {
 function start(): void {
   const data = document.getElementById("payload");
   if (data) rememberPage();
-  const source = data ? embedded(JSON.parse(data.textContent ?? "null")) : server;
-  const app = new App(source);
+  const saved = document.getElementById("kept")?.textContent;
+  const kept = saved ? (JSON.parse(saved) as Kept) : null;
+  const app = new App(data ? embedded(JSON.parse(data.textContent ?? "null"), kept) : server, kept);
   app.onHover = (id, event) => onHover(app, id, event);
   app.listen(() => render(app));
   document.body.classList.toggle("comparing", app.state.compare !== null);
   listen(app);
+  beginGuide(app);
   render(app);
   void app.start();
 }

@@ -81,7 +81,8 @@ export class Runs {
     this.busy = false;
   }
 
-  private request(): RunRequest {
+  /** What is asked about now. */
+  request(): RunRequest {
     const { pair, prompt, patch, scope, size, touch, selected } = this.app.state;
     return {
       pair,

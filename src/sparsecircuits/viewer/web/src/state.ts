@@ -146,7 +146,8 @@ export class Store {
 const LIST = ["hidden", "folded"] as const;
 const KINDS: Kind[] = ["mean", "zero", "resample", "scale", "patch"];
 
-const spelled = (t: Intervention): unknown[] => [
+/** A change as the URL has it. */
+export const spelled = (t: Intervention): unknown[] => [
   t.kind,
   t.target,
   t.source ?? 0,

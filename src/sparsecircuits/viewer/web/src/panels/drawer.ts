@@ -1,6 +1,7 @@
 // The drawer over the side: the faithfulness card, history, keys, and what one looks at.
 import { type App, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { guideButton } from "../guide";
 import { refill } from "../refill";
 import type { Drawer } from "../state";
 import { cardPanel } from "./card";
@@ -134,5 +135,6 @@ function helpPanel(app: App): HTMLElement[] {
       { class: "keys" },
       keys.map(([key, words]) => html("li", {}, html("kbd", {}, key), html("span", {}, words))),
     ),
+    ...(app.source.offline ? [] : [guideButton(app)]),
   ];
 }

@@ -157,7 +157,7 @@ export function showStrip(app: App): void {
   const strip = byId("strip");
   const { touch, size } = app.state;
   const live = app.payload?.live === true;
-  strip.hidden = !live || !app.payload?.nodes.length;
+  strip.hidden = !(live || touch.length) || !app.payload?.nodes.length;
   if (strip.hidden) return;
   const act = (name: string, words: string, enabled: boolean, title: string, run: () => void): HTMLElement =>
     html(
@@ -177,7 +177,7 @@ export function showStrip(app: App): void {
           role: "radio",
           "data-act": each,
           "aria-checked": runScope(app) === each,
-          disabled: sole && each === "model",
+          disabled: !live || (sole && each === "model"),
           title:
             each === "model"
               ? "Changes are made in the whole model"
