@@ -23,7 +23,7 @@ export interface StageEvents {
   hover(id: string | null, event: PointerEvent | FocusEvent): void;
   /** more: beside what is selected already. */
   pick(id: string | null, more: boolean): void;
-  moved(at: Place): void;
+  moved(at: Place | null): void;
 }
 
 /** What an element of the picture stands for, in the words of the state's `selected`. */
@@ -271,7 +271,7 @@ export class Stage {
       ...headItems(this.layout).map((head) => ({
         element: this.drawing!.heads.get(`${head.layer}.${head.head}`)!.frame,
         x: head.x - head.w / 2,
-        y: head.band.bottom - head.h! + 18,
+        y: head.bottom! - head.h! + 18,
       })),
     ];
   }

@@ -24,7 +24,7 @@ export class View {
     private readonly layer: HTMLElement,
     private readonly picture: SVGSVGElement,
     private readonly layout: Layout,
-    private readonly moved: (at: [number, number, number]) => void,
+    private readonly moved: (at: [number, number, number] | null) => void,
   ) {
     const { width, height, gutter } = layout;
     picture.setAttribute(
@@ -124,6 +124,8 @@ export class View {
 
   fit(): void {
     this.centre(this.whole);
+    const { x, y, k } = this.now;
+    this.moved(this.whole === this.beginning ? null : [x, y, k]); // a link shows it like this
   }
 
   /** In the middle; what does not fit begins at its top, and at its left if the answers are in sight there. */

@@ -51,6 +51,8 @@ export interface Item {
   head?: number;
   layer?: number;
   h?: number;
+  /** The lower end of a head's box, once it is placed. */
+  bottom?: number;
   glyph?: number;
   gate?: number[] | null;
   up: Joint[];
@@ -68,6 +70,8 @@ export interface Band {
   fixed: boolean;
   /** Height of what stands in it. */
   unit: number;
+  /** Width of the widest that stands in it. */
+  widest: number;
   index: number;
   top: number;
   bottom: number;

@@ -73,6 +73,7 @@ export function layoutGraph(
   const level = beside ? heightsOf(stand(beside, window, wide, new Map()).bands) : (before?.heights ?? new Map());
   const { vertices, drawnAs, bands } = stand(graph, window, wide, level);
   const links = makeLinks(graph, vertices, drawnAs);
+  if (beside) bands.at(-1)!.fixed = true; // answers, in one order on both sides
   makeChains(links, vertices, bands);
   connect(links);
   const stood = before && orderAsBefore(bands, before);

@@ -63,7 +63,7 @@ export function gapBetween(a: Item, b: Item, gap: number): number {
   if (a.lane || b.lane) return (a.w + b.w) / (a.band.rows > 1 ? 3 : 2) + Math.min(gap, 12);
   const { rows } = a.band;
   // In several rows a neighbour stands higher or lower: only the next in the same row must not touch.
-  return rows > 1 ? (Math.max(a.w, b.w) + 18) / rows : (a.w + b.w) / 2 + gap;
+  return rows > 1 ? (a.band.widest + 18) / rows : (a.w + b.w) / 2 + gap;
 }
 
 export function pack(band: Band, gap: number): void {

@@ -158,7 +158,10 @@ export function showStrip(app: App): void {
   const { touch, size } = app.state;
   const live = app.payload?.live === true;
   strip.hidden = !(live || touch.length) || !app.payload?.nodes.length;
-  if (strip.hidden) return;
+  if (strip.hidden) {
+    strip.replaceChildren();
+    return;
+  }
   const act = (name: string, words: string, enabled: boolean, title: string, run: () => void): HTMLElement =>
     html(
       "button",
