@@ -2,9 +2,9 @@
 
     python docs/make_images.py [NAME ...]        all of them, or those named
 
-Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes, small, medium and large (circuits of 18, 14, 30 and
-about 100 nodes of pretrained:nano, the last one two circuits together), dark, card, node (the node's panel), touch (an
-intervention), compare (two circuits) and error (a circuit of another model).
+Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), small, medium and
+large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits together), dark, card, node (its panel),
+touch (an intervention), compare (two circuits) and error (a circuit of another model).
 """
 
 import itertools
@@ -19,7 +19,6 @@ from playwright.sync_api import sync_playwright
 import sparsecircuits as sc
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.interop.pretrained import folder_of
-from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.runs import circuit_path, circuits_folder
 from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.server import serve
@@ -30,43 +29,39 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Circuits to show, by name."""
-    run = folder_of("pretrained:nano")
-    copy = folder / run.name
-    shutil.copytree(run, copy)
-    model = sc.load_model(copy)
+    copies = {name: folder / name for name in ("nano", "versed")}
+    for name, copy in copies.items():
+        shutil.copytree(folder_of(f"pretrained:{name}"), copy)
+    nano = copies["nano"]
 
-    def shipped(task: str) -> Path:
-        return circuit_path(circuits_folder(copy), task)
+    def shipped(task: str, run: Path = nano) -> Path:
+        return circuit_path(circuits_folder(run), task)
 
     one, two = (sc.Circuit.load(shipped(task)) for task in ("lambda_func", "var_if"))
-    names = list(dict.fromkeys((*one.node_names, *two.node_names)))
     nodes = {node.name: node for node in (*two.nodes, *one.nodes)}
-    both = one.model_copy(
-        update={"nodes": tuple(nodes[name] for name in names), "edges": tuple(edges_of(names, model))}
-    )
-    circuit = sc.Circuit.load(shipped("enumerate_range"))
-    task = sc.get_task(circuit.task, model.tokenizer)
-    again = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7, steps=150, restarts=0))
-    foreign = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
+    edges = tuple(edges_of(list(nodes), sc.load_model(nano)))
+    both = one.model_copy(update={"nodes": tuple(nodes.values()), "edges": edges})
+    foreign = one.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
     return {
+        "quotes": shipped("single_double_quote", copies["versed"]),
         "small": shipped("enumerate_range"),
         "medium": shipped("final_kwarg"),
-        "large": both.save(circuit_path(circuits_folder(copy), "both")),
-        "quotes": shipped("single_double_quote"),
-        "again": again.save(circuit_path(circuits_folder(copy), "again")),
-        "foreign": foreign.save(circuit_path(circuits_folder(copy), "foreign")),
+        "large": both.save(circuit_path(circuits_folder(nano), "both")),
+        "left": shipped("indent_for"),
+        "right": shipped("single_double_quote"),
+        "foreign": foreign.save(circuit_path(circuits_folder(nano), "foreign")),
     }
 
 
 SHOTS = {
     "quotes": "quotes", "small": "small", "medium": "medium", "large": "large", "dark": "small", "card": "small",
-    "node": "small", "touch": "small", "compare": "small", "error": "foreign",
+    "node": "small", "touch": "small", "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
 SIZES = ((1280, 720), (1920, 1080))
 
 
-def act(page: Any, name: str, important: str) -> None:
+def act(page: Any, name: str, important: str, ids: dict[str, str]) -> None:
     """Bring the page into the state that an image shows."""
     if name in ("node", "touch"):
         page.click(f'.vertex[data-name="{important}"]')
@@ -80,7 +75,7 @@ def act(page: Any, name: str, important: str) -> None:
         page.keyboard.press("c")
         page.wait_for_selector("#drawer .bars")
     if name == "compare":
-        page.select_option("#compare", index=4)
+        page.select_option("#compare", ids["right"])
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
 
 
@@ -100,7 +95,7 @@ def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> N
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
             if name != "error":
                 page.wait_for_selector(".vertex .caption", timeout=120_000)
-            act(page, name, important)
+            act(page, name, important, ids)
             page.wait_for_timeout(900)
             page.screenshot(path=TARGET / f"{name}-{width}.png")
             page.close()

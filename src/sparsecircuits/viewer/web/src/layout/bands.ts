@@ -1,7 +1,9 @@
 // Rows of the picture, from tokens (bottom) to answers (top), and what stands in each.
 import { isNumber } from "../dom";
 import type { Band, Graph, Item, Vertex } from "./graph";
+import { extentIn } from "./order";
 
+export const GAP = 22;
 const NODE_H = 28;
 const CAPTIONED_H = 42;
 const ANSWER_H = 40;
@@ -64,7 +66,6 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
     unit: NODE_H,
     fixed: (spot.key === "tokens" || spot.key === "answers") && graph.prompt !== null,
     rows: 1,
-    widest: 0,
     index: 0,
     top: 0,
     bottom: 0,
@@ -109,7 +110,6 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
   for (const band of kept) {
     if (band.key.endsWith(".heads")) band.height = Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H));
   }
-  for (const band of kept) band.widest = Math.max(0, ...band.items.map((item) => item.w));
   if (room === null) wrapLongBands(kept);
   else wrapWideBands(kept, room);
   for (const band of kept) band.height = Math.max(band.height, beside.get(band.key)?.height ?? 0);
@@ -134,13 +134,10 @@ function setRows(band: Band, rows: number): void {
 /** Rows that are wider than the room become several, so that their words can be read. */
 function wrapWideBands(bands: Band[], room: number): void {
   for (const band of bands.filter(stacks)) {
-    const { widest } = band;
-    const single = band.items.reduce((sum, item) => sum + item.w + 22, 0);
-    const rows =
-      single <= room
-        ? 1
-        : Math.max(2, Math.ceil(((band.items.length - 1) * (widest + 18)) / Math.max(1, room - widest)));
-    setRows(band, Math.min(rows, Math.max(1, band.items.length)));
+    const most = Math.max(1, band.items.length);
+    let rows = 1;
+    while (rows < most && extentIn(band.items, rows, GAP) > room) rows++;
+    setRows(band, rows);
   }
 }
 

@@ -70,8 +70,6 @@ export interface Band {
   fixed: boolean;
   /** Height of what stands in it. */
   unit: number;
-  /** Width of the widest that stands in it. */
-  widest: number;
   index: number;
   top: number;
   bottom: number;

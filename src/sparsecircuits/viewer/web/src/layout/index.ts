@@ -1,7 +1,7 @@
 // Places a circuit. Our own layered layout rather than a general one: the layers are given by the model's sites,
 // a head's q, k and v stand in one box with the gate drawn between them, and links along the residual stream
 // share lanes.
-import { type Heights, arrangeHead, makeBands, placeY } from "./bands";
+import { GAP, type Heights, arrangeHead, makeBands, placeY } from "./bands";
 import { type Band, type Graph, type Layout, type Stood, type Vertex, makeLinks, makeVertices } from "./graph";
 import { connect, endX, makeChains, orderAsBefore, orderBands } from "./order";
 import { placeAsBefore, placeX, spreadPorts } from "./place";
@@ -9,9 +9,8 @@ import { placeAsBefore, placeX, spreadPorts } from "./place";
 /** Scale below which words cannot be read: the smallest, the captions, are 12 pixels at 1. */
 const LEGIBLE = 11 / 12;
 const MOST_LEGIBLE = 150; // nodes; a larger circuit is a map first, and is read by zooming in
-const GAP = 22;
 const LABEL = 14.5; // margin words, of a picture that is never shown smaller than `LEGIBLE`
-const GUTTER = { alone: 10.2, beside: 6.2 }; // of margin words' size; side by side there is room for layers alone
+const GUTTER = { alone: 11.4, beside: 6.2 }; // of margin words' size; side by side there is room for layers alone
 
 export interface Window {
   width: number;

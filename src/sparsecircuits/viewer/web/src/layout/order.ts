@@ -59,17 +59,45 @@ export function wishOf(joints: Joint[]): { x: number; weight: number } | null {
   return total ? { x: sum / total, weight: total } : null;
 }
 
-export function gapBetween(a: Item, b: Item, gap: number): number {
-  if (a.lane || b.lane) return (a.w + b.w) / (a.band.rows > 1 ? 3 : 2) + Math.min(gap, 12);
-  const { rows } = a.band;
-  // In several rows a neighbour stands higher or lower: only the next in the same row must not touch.
-  return rows > 1 ? (a.band.widest + 18) / rows : (a.w + b.w) / 2 + gap;
+const APART = 18; // between neighbours of one row, where a band has several
+const NEXT_ROW = 12; // sideways, between an item and the one after it, which stands in the next row
+
+/** The least distance of each item's middle from that of the item before it; of the first one 0. */
+export function gapsOf(items: Item[], rows: number, gap: number): number[] {
+  const gaps: number[] = [];
+  const standing: number[] = []; // indices of what is no lane: these stand in the rows by turns
+  items.forEach((item, i) => {
+    const before = items[i - 1];
+    if (!before) gaps.push(0);
+    else if (item.lane || before.lane) gaps.push((item.w + before.w) / (rows > 1 ? 3 : 2) + Math.min(gap, 12));
+    else gaps.push(rows > 1 ? NEXT_ROW : (item.w + before.w) / 2 + gap);
+    if (item.lane) return;
+    const same = rows > 1 ? standing.at(-rows) : undefined;
+    standing.push(i);
+    if (same === undefined) return;
+    const between = gaps.slice(same + 1, i).reduce((sum, each) => sum + each, 0);
+    gaps[i] = Math.max(gaps[i], (item.w + items[same].w) / 2 + APART - between);
+  });
+  return gaps;
+}
+
+/** How wide items are in so many rows. */
+export function extentIn(items: Item[], rows: number, gap: number): number {
+  let [x, left, right] = [0, 0, 0];
+  const gaps = gapsOf(items, rows, gap);
+  items.forEach((item, i) => {
+    x += gaps[i];
+    left = Math.min(left, x - item.w / 2);
+    right = Math.max(right, x + item.w / 2);
+  });
+  return right - left;
 }
 
 export function pack(band: Band, gap: number): void {
+  const gaps = gapsOf(band.items, band.rows, gap);
   let x = 0;
   band.items.forEach((item, i) => {
-    if (i) x += gapBetween(band.items[i - 1], item, gap);
+    x += gaps[i];
     item.x = x;
   });
   for (const item of band.items) item.x -= x / 2;

@@ -1,6 +1,6 @@
 // Where everything goes sideways: near its neighbours, in order, lanes straight.
 import type { Band, Item, Link, Vertex } from "./graph";
-import { endX, gapBetween, pack, wishOf } from "./order";
+import { endX, gapsOf, pack, wishOf } from "./order";
 
 interface Wish {
   x: number;
@@ -9,10 +9,11 @@ interface Wish {
 
 /** The positions nearest to `wishes` that keep order and distance (isotonic regression by pooling). */
 function settle(band: Band, wishes: Wish[], gap: number): void {
+  const gaps = gapsOf(band.items, band.rows, gap);
   const offsets: number[] = [];
   const pools: { sum: number; weight: number; size: number }[] = [];
-  band.items.forEach((item, i) => {
-    offsets.push(i ? offsets[i - 1] + gapBetween(band.items[i - 1], item, gap) : 0);
+  band.items.forEach((_item, i) => {
+    offsets.push(i ? offsets[i - 1] + gaps[i] : 0);
     pools.push({ sum: (wishes[i].x - offsets[i]) * wishes[i].weight, weight: wishes[i].weight, size: 1 });
     while (pools.length > 1) {
       const [before, last] = pools.slice(-2);
@@ -37,6 +38,7 @@ interface Run {
 function straighten(bands: Band[], gap: number): void {
   const runs = new Map<string, Run>();
   for (const band of bands) {
+    const gaps = gapsOf(band.items, band.rows, gap);
     band.items.forEach((item, i) => {
       if (!item.lane) return;
       const [before, after] = [band.items[i - 1], band.items[i + 1]];
@@ -44,8 +46,8 @@ function straighten(bands: Band[], gap: number): void {
       runs.set(item.run!, run);
       run.items.push(item);
       run.ends.push([
-        () => (before ? before.x + gapBetween(before, item, gap) : -Infinity),
-        () => (after ? after.x - gapBetween(item, after, gap) : Infinity),
+        () => (before ? before.x + gaps[i] : -Infinity),
+        () => (after ? after.x - gaps[i + 1] : Infinity),
       ]);
     });
   }
