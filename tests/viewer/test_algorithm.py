@@ -76,6 +76,20 @@ def test_one_value_is_for_double_quotes_and_one_for_single_ones(picture: Payload
     assert weights["0.attn.v.136"] > 0 > weights["0.attn.v.135"]  # up for double quotes, down for single ones
 
 
+def test_reads_are_for_one_kind_of_quote_or_for_both(picture: Payload) -> None:
+    def tokens(*reads: str) -> list[set[str]]:
+        quotes = {*SINGLE, *DOUBLE}
+        lines = picture.embedding or []
+        return [{e.token for e in lines if e.target == f"0.attn.act_in.{read}"} & quotes for read in reads]
+
+    assert tokens("219", "238") == [{*DOUBLE}, {*DOUBLE}]
+    assert tokens("129") == [{*SINGLE}]
+    assert tokens("27") == [{*SINGLE, ' "'}]  # the weight of which is less than half of theirs
+    assert tokens("46", "1") == [{*SINGLE, *DOUBLE}] * 2
+    into = {e.token: e.weight for e in picture.embedding or [] if e.target == "0.attn.act_in.22"}
+    assert into[" from"] > max(into["('"], into['("']) > 0
+
+
 def test_keys_single_out_opening_quotes(picture: Payload) -> None:
     """The queries are frozen: what keys say alone decides where the head looks."""
     keys = {edge.source for edge in picture.edges if edge.target.startswith("0.attn.k")}
