@@ -56,7 +56,7 @@ def touched(page: Any, nodes: list[str]) -> dict[str, list[float]]:
         page.click(f"#strip [data-act={scope}]")
         for name in nodes:
             page.evaluate(SELECT, name)
-            page.wait_for_selector("#panel.pinned .weights", timeout=120_000)
+            page.wait_for_selector("#panel.pinned .touch")
             for key in KEYS:
                 began = time.perf_counter()
                 page.keyboard.press(key)

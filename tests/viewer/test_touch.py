@@ -1,6 +1,5 @@
 """Touching nodes: several at once, at one token, how the prompts go on, and how long it takes."""
 
-import statistics
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -128,17 +127,25 @@ def test_how_the_prompts_go_on_is_shown(visit: Callable[..., Any]) -> None:
     page.wait_for_selector(".own-prompt .continued")
 
 
-def test_answers_come_at_once(visit: Callable[..., Any]) -> None:
+def test_answers_wait_for_nothing_else(visit: Callable[..., Any]) -> None:
+    """Neither for the loss nor for the text; `benchmarks/viewer.py` says how long they take."""
     page = visit()
+    held: list[Any] = []
+    for slow in ("**/loss", "**/continued", "**/nodes/*"):
+        page.route(slow, lambda route: held.append(route))
     select(page, NEURON)
-    page.wait_for_selector("#panel .weights")
-    for key in "1234" * 3:
+    shown = []
+    for key in "124":
         page.keyboard.press(key)
         page.wait_for_selector(".prompt .margin.after")
-        page.wait_for_selector("#loss-line")
-    took = page.evaluate("performance.getEntriesByName('round trip').map(e => e.duration)")
-    assert len(took) >= 12
-    assert statistics.median(took) < 100  # this model is small, the machine may be busy
+        shown.append(logits(page))
+        page.keyboard.press("r")
+        page.wait_for_selector(".prompt .margin.after", state="detached")
+    assert len({tuple(each) for each in shown}) > 1
+    assert page.evaluate("performance.getEntriesByName('round trip').length") >= 3
+    assert held
+    for route in held:
+        route.continue_()
 
 
 def test_the_last_of_fast_changes_is_answered(visit: Callable[..., Any]) -> None:

@@ -1,6 +1,7 @@
 """Serve the viewer on the loopback interface alone."""
 
 import errno
+import logging
 import socket
 import threading
 import time
@@ -50,7 +51,8 @@ class ViewerServer:
             self.close()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. What is being answered meanwhile is cut off, and that is no error to print."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
