@@ -1,0 +1,248 @@
+"""Numba kernel: one token through a whole model that is given by its nonzeros, without leaving compiled code.
+
+A matrix is a list of columns (by input): what AbsTopK set to zero is never read. Keys and values are kept by channel
+with time contiguous, so that only the channels where a query is not zero are read. Everything of one kind lies in one
+flat array: `bases` says where each matrix's columns begin in `starts`, `vectors` where biases and norms are in `flat`.
+"""
+
+import numpy as np
+from numba import prange
+
+from sparsecircuits.kernels._cpu import ABS, row_threshold
+from sparsecircuits.kernels._cpu_columns import add_columns, add_scaled, dot, gelu
+from sparsecircuits.kernels._cpu_exp import exponentials, largest
+from sparsecircuits.kernels._cpu_simd import WIDE
+from sparsecircuits.kernels._jit import kernel
+
+i32, f32 = np.int32, np.float32
+LAYERS, WIDTH, POSITION_CHANNELS, HEADS, HEAD, NEURONS, VOCABULARY, LAYER_NORM, RELU, RESIDUAL_RELU = range(10)
+"""Places in `sizes`."""
+ATTN_IN, Q, K, V, ATTN_OUT, MLP_IN, NEURON, MLP_OUT, RESID_MID, RESID_OUT, SITES = range(11)
+"""Places in `kept`: how many entries AbsTopK keeps, -1 where it does not act; and their number."""
+C_ATTN, ATTN_PROJ, C_FC, MLP_PROJ, MATRICES = range(5)
+"""A layer's matrices in `bases`; after all layers come the unembedding, and by token the embedding and the bigram table
+(-1 where there is none, or a dense one)."""
+LN_1, LN_1_BIAS, B_ATTN, B_ATTN_PROJ, LN_2, LN_2_BIAS, B_FC, B_MLP_PROJ, SINK, VECTORS = range(10)
+"""A layer's vectors in `vectors`; after all layers come the last norm, its bias and the logits' bias."""
+RMS_EPSILON, LAYER_EPSILON = np.finfo(np.float32).eps, 1e-5
+
+
+@kernel(fastmath={"contract", "reassoc", "nsz"})
+def _sums(x, n):
+    total, squares = f32(0), f32(0)
+    for j in range(n):
+        total += x[j]
+        squares += x[j] * x[j]
+    return total, squares
+
+
+@kernel(fastmath={"contract", "reassoc", "nsz"})
+def _squares_about(x, n, mean):
+    squares = f32(0)
+    for j in range(n):
+        squares += (x[j] - mean) * (x[j] - mean)
+    return squares
+
+
+@kernel
+def _norm(x, n, weight, bias, layer_norm, out):
+    """RMSNorm or LayerNorm of x[:n] into out[:n]."""
+    total, squares = _sums(x, n)
+    if layer_norm:
+        mean = f32(total / n)
+        scale = f32(1 / np.sqrt(_squares_about(x, n, mean) / n + LAYER_EPSILON))
+        for j in range(n):
+            out[j] = (x[j] - mean) * scale * weight[j] + bias[j]
+    else:
+        scale = f32(1 / np.sqrt(squares / n + RMS_EPSILON))
+        for j in range(n):
+            out[j] = x[j] * scale * weight[j]
+
+
+@kernel
+def _nonzeros(x, bits, n, least, ties, start, places, amounts):
+    """List entries of at least a magnitude (as bits, at least 1), and of those equal to it only the first `ties`."""
+    found = 0
+    for j in range(n):
+        places[found] = start + j
+        amounts[found] = x[j]
+        found += (bits[j] & ABS) >= least
+    if ties < 0:
+        return found
+    every, found = found, 0
+    for p in range(every):
+        equal = (bits[places[p] - start] & ABS) == least
+        places[found], amounts[found] = places[p], amounts[p]
+        found += (not equal) or ties > 0
+        ties -= equal
+    return found
+
+
+@kernel
+def _select(x, n, k, guesses, place, start, places, amounts):
+    """AbsTopK of x[:n] as a list of what is kept and not zero: returns how many, places (from `start` on) and amounts.
+
+    guesses[place]: the threshold of the token before, a good first guess.
+    """
+    bits = x.view(np.int32)
+    if k == 0:
+        return 0
+    if k < 0 or k >= n:
+        return _nonzeros(x, bits, n, i32(1), -1, start, places, amounts)
+    threshold, exact = row_threshold(bits, n, k, max(i32(1), guesses[place]))
+    guesses[place] = threshold
+    if exact or threshold == 0:
+        return _nonzeros(x, bits, n, max(i32(1), threshold), -1, start, places, amounts)
+    above = 0
+    for j in range(n):
+        above += (bits[j] & ABS) > threshold
+    return _nonzeros(x, bits, n, threshold, k - above, start, places, amounts)
+
+
+@kernel
+def _add_write(x, write, n, k, guesses, place, places, amounts, relu, k_after, place_after):
+    """x += AbsTopK(write), then the residual stream's own activation and AbsTopK."""
+    count = _select(write, n, k, guesses, place, 0, places, amounts)
+    for j in range(count):
+        x[places[j]] += amounts[j]
+    if relu:
+        for j in range(n):
+            x[j] = max(x[j], f32(0))
+    if 0 <= k_after < n:
+        count = _select(x, n, k_after, guesses, place_after, 0, places, amounts)
+        x[:n] = 0
+        for j in range(count):
+            x[places[j]] = amounts[j]
+
+
+@kernel
+def _attention(made, sizes, kept, guesses, guess, sinks, keys, values, cache, capacity, time, scores, y, places, amounts):
+    """q, k and v side by side in `made`: keep k and v of this token, and write what the heads read into y.
+
+    cache: where this layer's and sequence's channels begin in keys and values, `capacity` apart.
+    """
+    heads, size = sizes[HEADS], sizes[HEAD]
+    width = heads * size
+    for site, kept_in in ((K, keys), (V, values)):
+        count = _select(
+            made[(site - Q) * width : (site - Q + 1) * width], width, kept[site], guesses, guess + site, 0, places, amounts
+        )
+        for j in range(count):
+            kept_in[cache + places[j] * capacity + time] = amounts[j]
+    seen = time + 1
+    groups = (seen + WIDE - 1) // WIDE
+    room = groups * WIDE
+    for j in range(heads * room):
+        scores[j] = 0
+    count = _select(made[:width], width, kept[Q], guesses, guess + Q, 0, places, amounts)
+    scale = f32(1 / np.sqrt(size))
+    for j in range(count):
+        c = np.int64(places[j])
+        add_scaled(scores, c // size * room, amounts[j] * scale, keys, cache + c * capacity, groups)  # type: ignore[call-arg]
+    for head in range(heads):
+        row = scores[head * room : head * room + seen]
+        top = max(largest(row), sinks[head])
+        total = exponentials(row, top) + f32(np.exp(sinks[head] - top))
+        scores[head * room + seen : (head + 1) * room] = 0
+        share = f32(1) / total
+        for c in range(head * size, (head + 1) * size):
+            y[c] = share * dot(scores, head * room, values, cache + c * capacity, groups)  # type: ignore[call-arg]
+
+
+@kernel
+def _step(
+    token, time, sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table, keys, values,
+    cache, layer_step, capacity, guesses, room, logits,
+):  # fmt: skip
+    layers, width, extra = sizes[LAYERS], sizes[WIDTH], sizes[POSITION_CHANNELS]
+    heads = sizes[HEADS] * sizes[HEAD]
+    neurons, vocabulary, layer_norm = sizes[NEURONS], sizes[VOCABULARY], sizes[LAYER_NORM]
+    widest = max(3 * heads, neurons, width + extra, vocabulary) + WIDE
+    x, read, made = room[:widest], room[widest : 2 * widest], room[2 * widest : 3 * widest]
+    amounts, scores = room[3 * widest : 4 * widest], room[4 * widest :]
+    places = np.empty(widest, dtype=np.int32)
+
+    x[:width] = 0
+    if added.shape[0]:
+        x[:width] = added[time]
+    places[0], amounts[0] = token, f32(1)
+    add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], indices, weights, x, 0)
+    for layer in range(layers):
+        matrix, vector, guess = layer * MATRICES, layer * VECTORS, layer * SITES
+        _norm(x, width, flat[vectors[vector + LN_1] :], flat[vectors[vector + LN_1_BIAS] :], layer_norm, read)
+        for j in range(extra):
+            read[width + j] = beside[2 * layer, time, j]
+        count = _select(read, width + extra, kept[ATTN_IN], guesses, guess + ATTN_IN, 0, places, amounts)
+        made[: 3 * heads] = flat[vectors[vector + B_ATTN] : vectors[vector + B_ATTN] + 3 * heads]
+        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], indices, weights, made, 0)
+        sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
+        _attention(
+            made, sizes, kept, guesses, guess, sinks, keys, values, cache + layer * layer_step, capacity, time, scores,
+            read, places, amounts,
+        )  # fmt: skip
+        count = _select(read, heads, -1, guesses, 0, 0, places, amounts)
+        made[:width] = flat[vectors[vector + B_ATTN_PROJ] : vectors[vector + B_ATTN_PROJ] + width]
+        add_columns(places, amounts, count, starts, bases[matrix + ATTN_PROJ], indices, weights, made, 0)
+        _add_write(
+            x, made, width, kept[ATTN_OUT], guesses, guess + ATTN_OUT, places, amounts, sizes[RESIDUAL_RELU],
+            kept[RESID_MID], guess + RESID_MID,
+        )  # fmt: skip
+
+        _norm(x, width, flat[vectors[vector + LN_2] :], flat[vectors[vector + LN_2_BIAS] :], layer_norm, read)
+        for j in range(extra):
+            read[width + j] = beside[2 * layer + 1, time, j]
+        count = _select(read, width + extra, kept[MLP_IN], guesses, guess + MLP_IN, 0, places, amounts)
+        made[:neurons] = flat[vectors[vector + B_FC] : vectors[vector + B_FC] + neurons]
+        add_columns(places, amounts, count, starts, bases[matrix + C_FC], indices, weights, made, 0)
+        if sizes[RELU]:
+            for j in range(neurons):
+                made[j] = max(made[j], f32(0))
+        else:
+            gelu(made, neurons)
+        count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
+        read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
+        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], indices, weights, read, 0)
+        _add_write(
+            x, read, width, kept[MLP_OUT], guesses, guess + MLP_OUT, places, amounts, sizes[RESIDUAL_RELU],
+            kept[RESID_OUT], guess + RESID_OUT,
+        )  # fmt: skip
+    last = layers * VECTORS
+    _norm(x, width, flat[vectors[last] :], flat[vectors[last + 1] :], layer_norm, read)
+    logits[:vocabulary] = flat[vectors[last + 2] : vectors[last + 2] + vocabulary]
+    if table.shape[0]:
+        for j in range(vocabulary):
+            logits[j] += table[token, j]
+    count = _select(read, width, -1, guesses, 0, 0, places, amounts)
+    add_columns(places, amounts, count, starts, bases[layers * MATRICES], indices, weights, logits, 0)
+    if bases[layers * MATRICES + 2] >= 0:
+        places[0], amounts[0] = token, f32(1)
+        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 2], indices, weights, logits, 0)
+
+
+@kernel
+def room_for(sizes, capacity):
+    """Entries of working memory that a step takes."""
+    heads = sizes[HEADS] * sizes[HEAD]
+    widest = max(3 * heads, sizes[NEURONS], sizes[WIDTH] + sizes[POSITION_CHANNELS], sizes[VOCABULARY]) + WIDE
+    return 4 * widest + sizes[HEADS] * capacity
+
+
+@kernel(parallel=True)
+def decode(
+    tokens, times, sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table, keys, values,
+    capacity, guesses, logits, chunks,
+):  # fmt: skip
+    """One token of each of some sequences through the model: logits float32[B, V].
+
+    tokens, times: int64[B], the token and its position. keys, values: float32[B, L, A, capacity] flat, zero where
+    nothing was written; capacity is a multiple of 16 above every time. guesses: int32[chunks, L * SITES].
+    """
+    sequences = tokens.shape[0]
+    layer_step = sizes[HEADS] * sizes[HEAD] * capacity
+    for chunk in prange(chunks):
+        room = np.zeros(room_for(sizes, capacity), dtype=np.float32)
+        for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
+            _step(
+                tokens[b], times[b], sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table,
+                keys, values, b * sizes[LAYERS] * layer_step, layer_step, capacity, guesses[chunk], room, logits[b],
+            )  # fmt: skip
