@@ -9,6 +9,7 @@ from sparsecircuits.inference.nonzeros import Nonzeros
 from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.shell import position_channels
 from sparsecircuits.kernels import _cpu, _cpu_decode
+from sparsecircuits.kernels._cpu_columns import GROUP
 from sparsecircuits.models.config import ModelConfig
 
 SITES = (
@@ -36,6 +37,10 @@ class Packed:
     bases: np.ndarray
     indices: np.ndarray
     weights: np.ndarray
+    stream: np.ndarray
+    rows: np.ndarray
+    columns: np.ndarray
+    streamed: np.ndarray
     flat: np.ndarray
     vectors: np.ndarray
     added: np.ndarray
@@ -56,7 +61,9 @@ class Packed:
 def pack(plan: Plan, dtype: str) -> Packed:
     """The arrays of a plan in which everything varies. dtype: float32 or bfloat16, of the weights."""
     config = plan.config
-    starts, bases, indices, weights = _columns(_matrices(plan), dtype)
+    kind = _index_type(plan.config)
+    starts, bases, indices, weights = _columns(_matrices(plan), kind, dtype)
+    stream, rows, columns, streamed = _stream(plan, kind, dtype)
     flat, vectors = _vectors(plan)
     added = plan.vector("wpe.weight") if config.positions == "added" else None
     table = plan.vector("bigram.weight")
@@ -67,6 +74,10 @@ def pack(plan: Plan, dtype: str) -> Packed:
         bases,
         indices,
         weights,
+        stream,
+        rows,
+        columns,
+        streamed,
         flat,
         vectors,
         np.zeros((0, config.d_model), np.float32) if added is None else added,
@@ -89,8 +100,8 @@ def decode(
     p = packed
     with _cpu.LOCK:
         _cpu_decode.decode(
-            tokens, times, p.sizes, p.kept, p.starts, p.bases, p.indices, p.weights, p.flat, p.vectors, p.added,
-            p.beside, p.table, keys.reshape(-1), values.reshape(-1), keys.shape[-1], guesses, logits, chunks,
+            tokens, times, p.sizes, p.kept, p.starts, p.bases, p.indices, p.weights, p.stream, p.rows, p.columns,
+            p.streamed, p.flat, p.vectors, p.added, p.beside, p.table, keys.reshape(-1), values.reshape(-1), keys.shape[-1], guesses, logits, chunks,
         )  # fmt: skip
 
 
@@ -101,44 +112,69 @@ def _sizes(config: ModelConfig) -> np.ndarray:
     return np.array([*widths, *flags], dtype=np.int64)
 
 
+def _index_type(config: ModelConfig) -> type:
+    """Of rows and columns, one past the last row of the tallest matrix among them."""
+    tallest = max(3 * config.attn_width, config.mlp_width, config.d_model, config.vocab_size)
+    return np.uint16 if tallest < 1 << 16 else np.uint32
+
+
 def _matrices(plan: Plan) -> list[Nonzeros | None]:
-    """In the kernel's order: a layer's (`_cpu_decode.C_ATTN` and what follows), then unembedding, embedding, bigram
-    table, the last two as they lead from a token to a channel."""
+    """In the kernel's order: a layer's (`_cpu_decode.C_ATTN` and what follows), then, as they lead from a token to a
+    channel, the embedding and the bigram table."""
     found: list[Nonzeros | None] = []
     for layer in range(plan.config.n_layer):
         found.append(Nonzeros.stack([plan.products[f"{layer}.attn.{name}"].matrix for name in "qkv"]))
-        found += [
-            plan.products[f"{layer}.{site}"].matrix for site in ("attn.resid_delta", "mlp.post_act", "mlp.resid_delta")
-        ]
+        found += [plan.products[f"{layer}.mlp.{site}"].matrix for site in ("post_act", "resid_delta")]
     bigram = None if plan.bigram is None else plan.bigram.transposed()
-    return [*found, plan.unembedding, plan.embedding.transposed(), bigram]
+    return [*found, plan.embedding.transposed(), bigram]
 
 
-def _columns(matrices: list[Nonzeros | None], dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All matrices' columns one after another: (starts, bases, indices, weights)."""
+def _columns(
+    matrices: list[Nonzeros | None], kind: type, dtype: str
+) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """All matrices' columns one after another: (starts, bases, indices, weights). Each column is filled up to a
+    multiple of the kernel's group with zeros at one past the last row."""
     starts, bases, indices, values = [], [], [], []
-    begin, nonzeros, tallest = 0, 0, 1
+    begin, entries = 0, 0
     for matrix in matrices:
         if matrix is None:
             bases.append(-1)
             continue
-        by_column = matrix.transposed()
         bases.append(begin)
-        here = by_column.starts() + nonzeros
-        starts.append(here)
-        indices.append(by_column.columns)
-        values.append(by_column.values)
-        begin, nonzeros, tallest = begin + len(here), nonzeros + len(matrix), max(tallest, matrix.shape[0])
-    kind = np.uint16 if tallest <= 1 << 16 else np.uint32
-    weights = np.concatenate(values)
-    if dtype == "bfloat16":
-        weights = torch.from_numpy(weights).bfloat16().view(torch.uint16).numpy()
+        by_column = matrix.transposed()
+        before = by_column.starts()
+        sizes = -(-np.diff(before) // GROUP) * GROUP
+        here = np.concatenate(([0], np.cumsum(sizes)))
+        place = np.arange(len(matrix)) + (here[:-1] - before[:-1])[by_column.rows]
+        filled = np.full(here[-1], matrix.shape[0], dtype=kind), np.zeros(here[-1], dtype=np.float32)
+        filled[0][place], filled[1][place] = by_column.columns, by_column.values
+        starts.append(here + entries)
+        indices.append(filled[0])
+        values.append(filled[1])
+        begin, entries = begin + len(here), entries + int(here[-1])
     return (
-        np.concatenate(starts).astype(np.int32 if nonzeros < 2**31 else np.int64),
+        np.concatenate(starts).astype(np.int32 if entries < 2**31 else np.int64),
         np.array(bases, dtype=np.int64),
-        np.concatenate(indices).astype(kind),
-        weights,
+        np.concatenate(indices),
+        _as(np.concatenate(values), dtype),
     )
+
+
+def _stream(plan: Plan, kind: type, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
+    """What reads an input without zeros, each layer's attention write and the unembedding: (where each begins, rows,
+    columns, weights), column by column, so that neighbours lead to different rows."""
+    matrices = [plan.products[f"{layer}.attn.resid_delta"].matrix for layer in range(plan.config.n_layer)]
+    turned = [matrix.transposed() for matrix in (*matrices, plan.unembedding)]
+    return (
+        np.cumsum([0, *map(len, turned)]).astype(np.int64),
+        np.concatenate([matrix.columns for matrix in turned]).astype(kind),
+        np.concatenate([matrix.rows for matrix in turned]).astype(kind),
+        _as(np.concatenate([matrix.values for matrix in turned]), dtype),
+    )
+
+
+def _as(values: np.ndarray, dtype: str) -> np.ndarray:
+    return values if dtype == "float32" else torch.from_numpy(values).bfloat16().view(torch.uint16).numpy()
 
 
 def _vectors(plan: Plan) -> tuple[np.ndarray, np.ndarray]:

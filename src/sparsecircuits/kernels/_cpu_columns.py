@@ -8,10 +8,12 @@ from typing import Any
 
 import numpy as np
 from llvmlite import ir
+from llvmlite.binding import get_host_cpu_features
 from numba import types
 from numba.core import cgutils
 from numba.extending import intrinsic
 
+from sparsecircuits.kernels._cpu import ABS
 from sparsecircuits.kernels._cpu_gelu import normal_share
 from sparsecircuits.kernels._cpu_simd import (
     LANES,
@@ -27,9 +29,9 @@ from sparsecircuits.kernels._cpu_simd import (
 )
 from sparsecircuits.kernels._jit import kernel
 
-UNROLLED = 4
-AHEAD = 6  # columns that are asked for before they are needed
-LINE = 64  # bytes
+GROUP = 4
+"""Columns hold a multiple of this many entries: a loop of few lengths is predicted better."""
+AHEAD = 12  # columns that are asked for before they are needed
 _word, _float = ir.IntType(32), ir.FloatType()
 
 
@@ -41,37 +43,63 @@ def _value(builder: Any, kind: Any, data: Any, place: Any) -> Any:
     return builder.bitcast(builder.shl(builder.zext(stored, _word), ir.Constant(_word, 16)), _float)
 
 
+def _entry(builder: Any, out: Any, indices: Any, p: Any) -> Any:
+    """Pointer to out[indices[p]]."""
+    return builder.gep(out, [builder.zext(builder.load(builder.gep(indices, [p])), i64)])
+
+
 @intrinsic
-def add_column(typingctx, out, start, factor, indices, values, first, last):  # type: ignore[no-untyped-def]
-    """out[start + indices[p]] += factor * values[p], first <= p < last; no index twice."""
-    signature = types.void(out, types.int64, types.float32, indices, values, types.int64, types.int64)
+def add_column(typingctx, out, factor, indices, values, first, groups):  # type: ignore[no-untyped-def]
+    """out[indices[p]] += factor * values[p] for `groups` groups of entries from `first` on. In a group no index is
+    there twice, but for those of zeros."""
+    signature = types.void(out, types.float32, indices, values, types.int64, types.int64)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, start, factor, _, _, first, last = arguments
+        _, factor, _, _, first, groups = arguments
         kinds = signature.args
-        out, indices, values = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 3, 4))
-        out = builder.gep(out, [start])
-
-        def add(places: list[Any]) -> None:
-            # All are read before any is written: no index is there twice.
-            targets = [builder.gep(out, [builder.zext(builder.load(builder.gep(indices, [p])), i64)]) for p in places]
-            factors = [_value(builder, kinds[4], values, p) for p in places]
+        out, indices, values = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 2, 3))
+        with cgutils.for_range(builder, groups) as loop:
+            begin = builder.add(first, builder.mul(loop.index, ir.Constant(i64, GROUP)))
+            places = [builder.add(begin, ir.Constant(i64, k)) for k in range(GROUP)]
+            # All are read before any is written.
+            targets = [_entry(builder, out, indices, p) for p in places]
             sums = [
-                builder.fadd(builder.load(target), builder.fmul(factor, value))
-                for target, value in zip(targets, factors, strict=True)
+                builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[3], values, p)))
+                for target, p in zip(targets, places, strict=True)
             ]
             for target, total in zip(targets, sums, strict=True):
                 builder.store(total, target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def add_stream(typingctx, out, x, rows, columns, values, first, last):  # type: ignore[no-untyped-def]
+    """out[rows[p]] += values[p] * x[columns[p]], first <= p < last, one after another."""
+    signature = types.void(out, x, rows, columns, values, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kinds = signature.args
+        out, x, rows, columns, values = (data_of(context, builder, kinds[k], arguments[k]) for k in range(5))
+        first, last = arguments[5:]
+
+        def add(p: Any) -> None:
+            target = _entry(builder, out, rows, p)
+            factor = builder.load(_entry(builder, x, columns, p))
+            builder.store(
+                builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[4], values, p))), target
+            )
 
         count = builder.sub(last, first)
-        groups = builder.lshr(count, ir.Constant(i64, UNROLLED.bit_length() - 1))
-        with cgutils.for_range(builder, groups) as loop:
-            p = builder.add(first, builder.mul(loop.index, ir.Constant(i64, UNROLLED)))
-            add([builder.add(p, ir.Constant(i64, k)) for k in range(UNROLLED)])
-        rest = builder.and_(count, ir.Constant(i64, UNROLLED - 1))
-        begin = builder.sub(last, rest)
-        with cgutils.for_range(builder, rest) as loop:
-            add([builder.add(begin, loop.index)])
+        whole = builder.udiv(count, ir.Constant(i64, GROUP))
+        with cgutils.for_range(builder, whole) as loop:
+            begin = builder.add(first, builder.mul(loop.index, ir.Constant(i64, GROUP)))
+            for k in range(GROUP):
+                add(builder.add(begin, ir.Constant(i64, k)))
+        begin = builder.add(first, builder.mul(whole, ir.Constant(i64, GROUP)))
+        with cgutils.for_range(builder, builder.sub(last, begin)) as loop:
+            add(builder.add(begin, loop.index))
         return context.get_dummy_value()
 
     return signature, generate
@@ -156,15 +184,68 @@ def gelu(x, n):
     _gelu_8(x, (n + LANES - 1) // LANES)  # type: ignore[call-arg]
 
 
+@intrinsic
+def _compress(typingctx, x, groups, least, start, places, amounts):  # type: ignore[no-untyped-def]
+    """List the entries of `groups` of sixteen whose magnitude, as bits, is at least `least`: their places from `start`
+    on, and themselves; returns how many. The lists have room for sixteen more."""
+    signature = types.int64(x, types.int64, types.int32, types.int32, places, amounts)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, groups, least, start, _, _ = arguments
+        data, places, amounts = (data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 4, 5))
+        lanes, flags = ir.VectorType(_word, 16), ir.VectorType(ir.IntType(1), 16)
+        function = cgutils.get_or_insert_function(
+            builder.module, ir.FunctionType(lanes, [lanes, lanes, flags]), "llvm.x86.avx512.mask.compress.v16i32"
+        )
+        least, nothing = everywhere(builder, least, lanes), ir.Constant(lanes, [0] * 16)
+        begin = builder.add(everywhere(builder, start, lanes), ir.Constant(lanes, list(range(16))))
+        found = cgutils.alloca_once_value(builder, ir.Constant(i64, 0))
+        builder.store(ir.Constant(i64, 0), found)
+        with cgutils.for_range(builder, groups) as loop:
+            place = builder.mul(loop.index, ir.Constant(i64, 16))
+            bits = builder.load(at(builder, data, place, lanes), align=4)
+            mask = builder.icmp_signed(">=", builder.and_(bits, ir.Constant(lanes, [0x7FFFFFFF] * 16)), least)
+            where = builder.add(begin, everywhere(builder, builder.trunc(place, _word), lanes))
+            here = builder.load(found)
+            for target, listed in ((places, where), (amounts, bits)):
+                packed = builder.call(function, [listed, nothing, mask])
+                builder.store(packed, at(builder, target, here, lanes), align=4)
+            count = builder.ctpop(builder.bitcast(mask, ir.IntType(16)))
+            builder.store(builder.add(here, builder.zext(count, i64)), found)
+        return builder.load(found)
+
+    return signature, generate
+
+
+VECTORS_COMPRESS = bool(get_host_cpu_features().get("avx512f", False))
+SIXTEEN = 16
+
+
 @kernel
-def add_columns(places, factors, count, starts, base, indices, values, out, start):
-    """out[start:] += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin at starts[base:]."""
-    per_line = LINE // 2
+def nonzeros(x, n, least, start, places, amounts):
+    """List the entries of x[:n] whose magnitude, as bits, is at least `least` (at least 1): their places from `start`
+    on, in order, and themselves; returns how many. The lists have room for sixteen more."""
+    found, done = 0, 0
+    if VECTORS_COMPRESS:
+        done = n // SIXTEEN * SIXTEEN
+        found = _compress(x, n // SIXTEEN, least, np.int32(start), places, amounts)  # type: ignore[call-arg]
+    bits = x.view(np.int32)
+    for j in range(done, n):
+        places[found] = start + j
+        amounts[found] = x[j]
+        found += (bits[j] & ABS) >= least
+    return found
+
+
+@kernel
+def add_columns(places, factors, count, starts, base, indices, values, out):
+    """out += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin at starts[base:]."""
     for j in range(count):
         if j + AHEAD < count:
-            first = starts[base + places[j + AHEAD]]
+            first = np.int64(starts[base + places[j + AHEAD]])
             fetch(indices, first)  # type: ignore[call-arg]
             fetch(values, first)  # type: ignore[call-arg]
-            fetch(values, first + per_line // 2)  # type: ignore[call-arg]
+            fetch(values, first + 12)  # type: ignore[call-arg]
         c = base + places[j]
-        add_column(out, start, factors[j], indices, values, np.int64(starts[c]), np.int64(starts[c + 1]))  # type: ignore[call-arg]
+        first, last = np.int64(starts[c]), np.int64(starts[c + 1])
+        add_column(out, factors[j], indices, values, first, (last - first) // GROUP)  # type: ignore[call-arg]

@@ -1,6 +1,7 @@
 """Numba kernel: one token through a whole model that is given by its nonzeros, without leaving compiled code.
 
-A matrix is a list of columns (by input): what AbsTopK set to zero is never read. Keys and values are kept by channel
+A matrix is a list of columns (by input): what AbsTopK set to zero is never read. Where inputs have no zeros, it is a
+stream of (row, column, value) without a branch. Keys and values are kept by channel
 with time contiguous, so that only the channels where a query is not zero are read. Everything of one kind lies in one
 flat array: `bases` says where each matrix's columns begin in `starts`, `vectors` where biases and norms are in `flat`.
 """
@@ -9,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from sparsecircuits.kernels._cpu import ABS, row_threshold
-from sparsecircuits.kernels._cpu_columns import add_columns, add_scaled, dot, gelu
+from sparsecircuits.kernels._cpu_columns import add_columns, add_scaled, add_stream, dot, gelu, nonzeros
 from sparsecircuits.kernels._cpu_exp import exponentials, largest
 from sparsecircuits.kernels._cpu_simd import WIDE
 from sparsecircuits.kernels._jit import kernel
@@ -19,9 +20,9 @@ LAYERS, WIDTH, POSITION_CHANNELS, HEADS, HEAD, NEURONS, VOCABULARY, LAYER_NORM, 
 """Places in `sizes`."""
 ATTN_IN, Q, K, V, ATTN_OUT, MLP_IN, NEURON, MLP_OUT, RESID_MID, RESID_OUT, SITES = range(11)
 """Places in `kept`: how many entries AbsTopK keeps, -1 where it does not act; and their number."""
-C_ATTN, ATTN_PROJ, C_FC, MLP_PROJ, MATRICES = range(5)
-"""A layer's matrices in `bases`; after all layers come the unembedding, and by token the embedding and the bigram table
-(-1 where there is none, or a dense one)."""
+C_ATTN, C_FC, MLP_PROJ, MATRICES = range(4)
+"""A layer's matrices in `bases`; after all layers come, by token, the embedding and the bigram table (-1 where there is
+none, or a dense one). What reads an input without zeros, attention's writes and the unembedding, is a stream."""
 LN_1, LN_1_BIAS, B_ATTN, B_ATTN_PROJ, LN_2, LN_2_BIAS, B_FC, B_MLP_PROJ, SINK, VECTORS = range(10)
 """A layer's vectors in `vectors`; after all layers come the last norm, its bias and the logits' bias."""
 RMS_EPSILON, LAYER_EPSILON = np.finfo(np.float32).eps, 1e-5
@@ -60,22 +61,15 @@ def _norm(x, n, weight, bias, layer_norm, out):
 
 
 @kernel
-def _nonzeros(x, bits, n, least, ties, start, places, amounts):
-    """List entries of at least a magnitude (as bits, at least 1), and of those equal to it only the first `ties`."""
-    found = 0
-    for j in range(n):
-        places[found] = start + j
-        amounts[found] = x[j]
-        found += (bits[j] & ABS) >= least
-    if ties < 0:
-        return found
-    every, found = found, 0
-    for p in range(every):
+def _first_ties(bits, start, places, amounts, found, least, ties):
+    """Of listed entries, drop those equal to `least` in magnitude but the first `ties`."""
+    left = 0
+    for p in range(found):
         equal = (bits[places[p] - start] & ABS) == least
-        places[found], amounts[found] = places[p], amounts[p]
-        found += (not equal) or ties > 0
+        places[left], amounts[left] = places[p], amounts[p]
+        left += (not equal) or ties > 0
         ties -= equal
-    return found
+    return left
 
 
 @kernel
@@ -88,15 +82,16 @@ def _select(x, n, k, guesses, place, start, places, amounts):
     if k == 0:
         return 0
     if k < 0 or k >= n:
-        return _nonzeros(x, bits, n, i32(1), -1, start, places, amounts)
+        return nonzeros(x, n, i32(1), start, places, amounts)
     threshold, exact = row_threshold(bits, n, k, max(i32(1), guesses[place]))
     guesses[place] = threshold
     if exact or threshold == 0:
-        return _nonzeros(x, bits, n, max(i32(1), threshold), -1, start, places, amounts)
+        return nonzeros(x, n, max(i32(1), threshold), start, places, amounts)
     above = 0
     for j in range(n):
         above += (bits[j] & ABS) > threshold
-    return _nonzeros(x, bits, n, threshold, k - above, start, places, amounts)
+    found = nonzeros(x, n, threshold, start, places, amounts)
+    return _first_ties(bits, start, places, amounts, found, threshold, k - above)
 
 
 @kernel
@@ -151,8 +146,8 @@ def _attention(made, sizes, kept, guesses, guess, sinks, keys, values, cache, ca
 
 @kernel
 def _step(
-    token, time, sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table, keys, values,
-    cache, layer_step, capacity, guesses, room, logits,
+    token, time, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
+    beside, table, keys, values, cache, layer_step, capacity, guesses, room, logits,
 ):  # fmt: skip
     layers, width, extra = sizes[LAYERS], sizes[WIDTH], sizes[POSITION_CHANNELS]
     heads = sizes[HEADS] * sizes[HEAD]
@@ -166,7 +161,7 @@ def _step(
     if added.shape[0]:
         x[:width] = added[time]
     places[0], amounts[0] = token, f32(1)
-    add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], indices, weights, x, 0)
+    add_columns(places, amounts, 1, starts, bases[layers * MATRICES], indices, weights, x)
     for layer in range(layers):
         matrix, vector, guess = layer * MATRICES, layer * VECTORS, layer * SITES
         _norm(x, width, flat[vectors[vector + LN_1] :], flat[vectors[vector + LN_1_BIAS] :], layer_norm, read)
@@ -174,15 +169,14 @@ def _step(
             read[width + j] = beside[2 * layer, time, j]
         count = _select(read, width + extra, kept[ATTN_IN], guesses, guess + ATTN_IN, 0, places, amounts)
         made[: 3 * heads] = flat[vectors[vector + B_ATTN] : vectors[vector + B_ATTN] + 3 * heads]
-        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], indices, weights, made, 0)
+        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], indices, weights, made)
         sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
         _attention(
             made, sizes, kept, guesses, guess, sinks, keys, values, cache + layer * layer_step, capacity, time, scores,
             read, places, amounts,
         )  # fmt: skip
-        count = _select(read, heads, -1, guesses, 0, 0, places, amounts)
         made[:width] = flat[vectors[vector + B_ATTN_PROJ] : vectors[vector + B_ATTN_PROJ] + width]
-        add_columns(places, amounts, count, starts, bases[matrix + ATTN_PROJ], indices, weights, made, 0)
+        add_stream(made, read, rows, columns, streamed, stream[layer], stream[layer + 1])  # type: ignore[call-arg]
         _add_write(
             x, made, width, kept[ATTN_OUT], guesses, guess + ATTN_OUT, places, amounts, sizes[RESIDUAL_RELU],
             kept[RESID_MID], guess + RESID_MID,
@@ -193,7 +187,7 @@ def _step(
             read[width + j] = beside[2 * layer + 1, time, j]
         count = _select(read, width + extra, kept[MLP_IN], guesses, guess + MLP_IN, 0, places, amounts)
         made[:neurons] = flat[vectors[vector + B_FC] : vectors[vector + B_FC] + neurons]
-        add_columns(places, amounts, count, starts, bases[matrix + C_FC], indices, weights, made, 0)
+        add_columns(places, amounts, count, starts, bases[matrix + C_FC], indices, weights, made)
         if sizes[RELU]:
             for j in range(neurons):
                 made[j] = max(made[j], f32(0))
@@ -201,22 +195,22 @@ def _step(
             gelu(made, neurons)
         count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
         read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
-        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], indices, weights, read, 0)
+        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], indices, weights, read)
         _add_write(
             x, read, width, kept[MLP_OUT], guesses, guess + MLP_OUT, places, amounts, sizes[RESIDUAL_RELU],
             kept[RESID_OUT], guess + RESID_OUT,
         )  # fmt: skip
     last = layers * VECTORS
     _norm(x, width, flat[vectors[last] :], flat[vectors[last + 1] :], layer_norm, read)
-    logits[:vocabulary] = flat[vectors[last + 2] : vectors[last + 2] + vocabulary]
+    made[:vocabulary] = flat[vectors[last + 2] : vectors[last + 2] + vocabulary]
     if table.shape[0]:
         for j in range(vocabulary):
-            logits[j] += table[token, j]
-    count = _select(read, width, -1, guesses, 0, 0, places, amounts)
-    add_columns(places, amounts, count, starts, bases[layers * MATRICES], indices, weights, logits, 0)
-    if bases[layers * MATRICES + 2] >= 0:
+            made[j] += table[token, j]
+    add_stream(made, read, rows, columns, streamed, stream[layers], stream[layers + 1])  # type: ignore[call-arg]
+    if bases[layers * MATRICES + 1] >= 0:
         places[0], amounts[0] = token, f32(1)
-        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 2], indices, weights, logits, 0)
+        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], indices, weights, made)
+    logits[:vocabulary] = made[:vocabulary]
 
 
 @kernel
@@ -229,8 +223,8 @@ def room_for(sizes, capacity):
 
 @kernel(parallel=True)
 def decode(
-    tokens, times, sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table, keys, values,
-    capacity, guesses, logits, chunks,
+    tokens, times, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
+    beside, table, keys, values, capacity, guesses, logits, chunks,
 ):  # fmt: skip
     """One token of each of some sequences through the model: logits float32[B, V].
 
@@ -243,6 +237,6 @@ def decode(
         room = np.zeros(room_for(sizes, capacity), dtype=np.float32)
         for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
             _step(
-                tokens[b], times[b], sizes, kept, starts, bases, indices, weights, flat, vectors, added, beside, table,
-                keys, values, b * sizes[LAYERS] * layer_step, layer_step, capacity, guesses[chunk], room, logits[b],
+                tokens[b], times[b], sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat,
+                vectors, added, beside, table, keys, values, b * sizes[LAYERS] * layer_step, layer_step, capacity, guesses[chunk], room, logits[b],
             )  # fmt: skip
