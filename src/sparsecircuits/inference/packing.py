@@ -1,6 +1,7 @@
 """A plan of a whole model as the flat arrays that the decode kernel reads."""
 
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -11,6 +12,9 @@ from sparsecircuits.inference.shell import position_channels
 from sparsecircuits.kernels import _cpu, _cpu_decode
 from sparsecircuits.kernels._cpu_columns import GROUP
 from sparsecircuits.models.config import ModelConfig
+
+if TYPE_CHECKING:
+    from sparsecircuits.inference.cache import SparseCache
 
 SITES = (
     "attn.act_in",
@@ -86,23 +90,39 @@ def pack(plan: Plan, dtype: str) -> Packed:
     )
 
 
-def decode(
-    packed: Packed,
-    tokens: np.ndarray,
-    times: np.ndarray,
-    keys: np.ndarray,
-    values: np.ndarray,
-    guesses: np.ndarray,
-    logits: np.ndarray,
-    chunks: int,
-) -> None:
-    """Run the kernel: logits [B, V] of one token of each sequence."""
-    p = packed
-    with _cpu.LOCK:
-        _cpu_decode.decode(
-            tokens, times, p.sizes, p.kept, p.starts, p.bases, p.indices, p.weights, p.stream, p.rows, p.columns,
-            p.streamed, p.flat, p.vectors, p.added, p.beside, p.table, keys.reshape(-1), values.reshape(-1), keys.shape[-1], guesses, logits, chunks,
-        )  # fmt: skip
+def lists_values(config: ModelConfig) -> int | None:
+    """How many entries a token's list of values has, in whole groups; None where they are kept by channel."""
+    k = config.abstopk_k("attn.v")
+    return None if k is None or 2 * k > config.attn_width else -(-k // GROUP) * GROUP
+
+
+class Decoder:
+    """The kernel with its arguments and its working memory."""
+
+    def __init__(self, plan: Plan, dtype: str) -> None:
+        self.packed = pack(plan, dtype)
+        self._guesses = np.zeros((0, 0), dtype=np.int32)
+        self._rooms = np.zeros((0, 0), dtype=np.float32)
+        self._lists = np.zeros((0, 0), dtype=np.int32)
+
+    def __call__(self, tokens: np.ndarray, cache: "SparseCache", logits: np.ndarray, chunks: int) -> None:
+        """Logits [B, V] of one token of each sequence. chunks: of sequences, each in a thread of its own."""
+        p, capacity = self.packed, cache.keys.shape[-1]
+        self._make_room(capacity, chunks)
+        with _cpu.LOCK:
+            _cpu_decode.decode(
+                tokens, cache.lengths, p.sizes, p.kept, p.starts, p.bases, p.indices, p.weights, p.stream, p.rows,
+                p.columns, p.streamed, p.flat, p.vectors, p.added, p.beside, p.table, cache.keys.reshape(-1),
+                cache.values.reshape(-1), cache.places.reshape(-1), capacity, cache.dense, self._guesses, self._rooms,
+                self._lists, logits, chunks,
+            )  # fmt: skip
+
+    def _make_room(self, capacity: int, chunks: int) -> None:
+        floats, integers = _cpu_decode.room_for(self.packed.sizes, capacity)
+        if self._rooms.shape[0] < chunks or self._rooms.shape[1] < floats:
+            self._guesses = np.zeros((chunks, self.packed.guesses), dtype=np.int32)
+            self._rooms = np.zeros((chunks, floats), dtype=np.float32)
+            self._lists = np.zeros((chunks, integers), dtype=np.int32)
 
 
 def _sizes(config: ModelConfig) -> np.ndarray:

@@ -5,16 +5,15 @@ It computes what the model computes, to float32 rounding. Where two magnitudes d
 of AbsTopK, the two may keep different ones, as any two orders of summation do.
 """
 
-from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Literal
 
-import numpy as np
 import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference import packing
+from sparsecircuits.inference.cache import SparseCache
+from sparsecircuits.inference.packing import Decoder
 from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.shell import held_model
 from sparsecircuits.kernels import causal_attention
@@ -24,34 +23,6 @@ if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
 
 Dtype = Literal["float32", "bfloat16"]
-STEP = 64  # tokens that a cache grows by
-
-
-@dataclass
-class SparseCache:
-    """Keys and values of the tokens that each of B sequences has seen: [B, L, A, room], time contiguous, zero where
-    AbsTopK kept nothing. lengths: tokens seen, [B]."""
-
-    keys: np.ndarray
-    values: np.ndarray
-    lengths: np.ndarray
-
-    @property
-    def length(self) -> int:
-        """Tokens seen by the longest sequence."""
-        return int(self.lengths.max(initial=0))
-
-    def fit(self, length: int) -> None:
-        """Make room for some tokens."""
-        room = self.keys.shape[-1]
-        if length <= room:
-            return
-        grown = -(-max(length, 2 * room) // STEP) * STEP + 16  # not a power of two: channels would share cache sets
-        for name in ("keys", "values"):
-            old = getattr(self, name)
-            new = np.zeros((*old.shape[:-1], grown), dtype=np.float32)
-            new[..., :room] = old
-            setattr(self, name, new)
 
 
 def compile_sparse(
@@ -74,9 +45,8 @@ class SparseRuntime:
         self.name = "model"
         self.tokenizer: Tokenizer | None = None
         self._threads = threads
-        self._packed = packing.pack(plan, dtype)
+        self._decoder = Decoder(plan, dtype)
         self._shell = held_model(plan, dtype)
-        self._guesses = np.zeros((0, 0), dtype=np.int32)
 
     @property
     def device(self) -> torch.device:
@@ -90,10 +60,7 @@ class SparseRuntime:
 
     def empty_cache(self, batch: int = 1) -> SparseCache:
         """A cache for fresh sequences."""
-        shape = (batch, self.config.n_layer, self.config.attn_width, STEP + 16)
-        return SparseCache(
-            np.zeros(shape, dtype=np.float32), np.zeros(shape, dtype=np.float32), np.zeros(batch, dtype=np.int64)
-        )
+        return SparseCache.empty(self.config, batch)
 
     def check_ids(self, input_ids: Tensor, start: int = 0) -> None:
         """Raise UserError for token ids that the model cannot read. start: position of the first one."""
@@ -134,13 +101,8 @@ class SparseRuntime:
             raise UserError(f"{len(tokens)} tokens cannot go on {len(cache.lengths)} sequences")
         cache.fit(cache.length + 1)
         chunks = min(self._threads or torch.get_num_threads(), len(tokens))
-        if len(self._guesses) < chunks:
-            self._guesses = np.zeros((chunks, self._packed.guesses), dtype=np.int32)
         logits = torch.empty(len(tokens), self.config.vocab_size)
-        packing.decode(
-            self._packed, tokens.long().numpy(), cache.lengths, cache.keys, cache.values, self._guesses,
-            logits.numpy(), chunks,
-        )  # fmt: skip
+        self._decoder(tokens.long().numpy(), cache, logits.numpy(), chunks)
         cache.lengths += 1
         return logits
 
@@ -161,7 +123,7 @@ class SparseRuntime:
             q, k, v = attn.c_attn(attn.act_in(read)).chunk(3, dim=-1)
             q, k, v = attn.q(q), attn.k(k), attn.v(v)
             if cache is not None:
-                _keep(cache, layer, k, v, last)
+                cache.put(layer, k, v, last)
             y = causal_attention(q.contiguous(), k.contiguous(), v.contiguous(), attn.n_head, attn.sink_logit)
             if last is not None and layer == self.config.n_layer - 1:
                 place = last
@@ -173,11 +135,3 @@ class SparseRuntime:
             cache.lengths[:] = input_ids.shape[1] if last is None else (last + 1).numpy()
         return model.final_norm(x)
 
-
-def _keep(cache: SparseCache, layer: int, k: Tensor, v: Tensor, last: Tensor | None) -> None:
-    """Write a prompt's keys and values [B, T, A] into an empty cache, without those of padding."""
-    real: Any = 1.0
-    if last is not None:
-        real = (torch.arange(k.shape[1]) <= last[:, None]).unsqueeze(-1)
-    for kept, x in ((cache.keys, k), (cache.values, v)):
-        kept[:, layer, :, : k.shape[1]] = (x * real).transpose(1, 2).numpy()

@@ -106,6 +106,34 @@ def add_stream(typingctx, out, x, rows, columns, values, first, last):  # type: 
 
 
 @intrinsic
+def add_by_head(typingctx, out, shares, time, head_starts, places, values, first, groups):  # type: ignore[no-untyped-def]
+    """out[c] += shares[head_starts[c] + time] * values[p] with c = places[p], for `groups` groups of entries from
+    `first` on. In a group no place is there twice, but for those of zeros."""
+    signature = types.void(out, shares, types.int64, head_starts, places, values, types.int64, types.int64)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        kinds = signature.args
+        out, shares, starts, places, values = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 1, 3, 4, 5))
+        shares = builder.gep(shares, [arguments[2]])
+        with cgutils.for_range(builder, arguments[7]) as loop:
+            begin = builder.add(arguments[6], builder.mul(loop.index, ir.Constant(i64, GROUP)))
+            targets, sums = [], []
+            for k in range(GROUP):
+                p = builder.add(begin, ir.Constant(i64, k))
+                channel = builder.zext(builder.load(builder.gep(places, [p])), i64)
+                start = builder.zext(builder.load(builder.gep(starts, [channel])), i64)
+                share = builder.load(builder.gep(shares, [start]))
+                targets.append(builder.gep(out, [channel]))
+                product = builder.fmul(share, builder.load(builder.gep(values, [p])))
+                sums.append(builder.fadd(builder.load(targets[-1]), product))
+            for target, total in zip(targets, sums, strict=True):
+                builder.store(total, target)
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
 def fetch(typingctx, array, place):  # type: ignore[no-untyped-def]
     """Ask for the cache line of array[place], which will be read soon."""
     signature = types.void(array, types.int64)

@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from sparsecircuits.kernels._cpu import ABS, row_threshold
-from sparsecircuits.kernels._cpu_columns import add_columns, add_scaled, add_stream, dot, gelu, nonzeros
+from sparsecircuits.kernels._cpu_columns import GROUP, add_by_head, add_columns, add_scaled, add_stream, dot, gelu, nonzeros
 from sparsecircuits.kernels._cpu_exp import exponentials, largest
 from sparsecircuits.kernels._cpu_simd import WIDE
 from sparsecircuits.kernels._jit import kernel
@@ -111,43 +111,79 @@ def _add_write(x, write, n, k, guesses, place, places, amounts, relu, k_after, p
 
 
 @kernel
-def _attention(made, sizes, kept, guesses, guess, sinks, keys, values, cache, capacity, time, scores, y, places, amounts):
+def _keep_values(made, n, k, guesses, guess, dense, places_in, values_in, cache, room, time, places, amounts):
+    """Put this token's v into the cache: by channel, or as a list of what is not zero, filled up with zeros at n."""
+    count = _select(made, n, k, guesses, guess, 0, places, amounts)
+    if dense:
+        for j in range(count):
+            values_in[cache + places[j] * room + time] = amounts[j]
+        return
+    width = (k + GROUP - 1) // GROUP * GROUP
+    begin = cache + time * width
+    for j in range(width):
+        places_in[begin + j] = places[j] if j < count else n
+        values_in[begin + j] = amounts[j] if j < count else f32(0)
+
+
+@kernel
+def _softmax(scores, heads, row, room, seen, sinks):
+    """Shares of each head's keys, in place; what follows those seen, up to `room`, is next to nothing."""
+    for head in range(heads):
+        here = scores[head * row : head * row + room]
+        for t in range(seen, room):
+            here[t] = -np.inf
+        top = max(largest(here), sinks[head])
+        share = f32(1) / (exponentials(here, top) + f32(np.exp(sinks[head] - top)))
+        for t in range(room):
+            here[t] *= share
+        for t in range(seen, room):
+            here[t] = 0
+
+
+@kernel
+def _attention(
+    made, sizes, kept, guesses, guess, sinks, keys, values, places_in, cache, value_cache, room, dense, time, scores,
+    head_starts, y, places, amounts,
+):  # fmt: skip
     """q, k and v side by side in `made`: keep k and v of this token, and write what the heads read into y.
 
-    cache: where this layer's and sequence's channels begin in keys and values, `capacity` apart.
+    cache, value_cache: where this layer's and sequence's part of keys and of values begins.
     """
     heads, size = sizes[HEADS], sizes[HEAD]
     width = heads * size
-    for site, kept_in in ((K, keys), (V, values)):
-        count = _select(
-            made[(site - Q) * width : (site - Q + 1) * width], width, kept[site], guesses, guess + site, 0, places, amounts
-        )
-        for j in range(count):
-            kept_in[cache + places[j] * capacity + time] = amounts[j]
+    count = _select(made[width : 2 * width], width, kept[K], guesses, guess + K, 0, places, amounts)
+    for j in range(count):
+        keys[cache + places[j] * room + time] = amounts[j]
+    _keep_values(
+        made[2 * width : 3 * width], width, kept[V], guesses, guess + V, dense, places_in, values, value_cache, room,
+        time, places, amounts,
+    )  # fmt: skip
     seen = time + 1
     groups = (seen + WIDE - 1) // WIDE
-    room = groups * WIDE
-    for j in range(heads * room):
-        scores[j] = 0
+    row = (groups | 1) * WIDE  # an odd number of lines, so that heads do not share cache sets
+    scores[: heads * row] = 0
     count = _select(made[:width], width, kept[Q], guesses, guess + Q, 0, places, amounts)
     scale = f32(1 / np.sqrt(size))
     for j in range(count):
         c = np.int64(places[j])
-        add_scaled(scores, c // size * room, amounts[j] * scale, keys, cache + c * capacity, groups)  # type: ignore[call-arg]
-    for head in range(heads):
-        row = scores[head * room : head * room + seen]
-        top = max(largest(row), sinks[head])
-        total = exponentials(row, top) + f32(np.exp(sinks[head] - top))
-        scores[head * room + seen : (head + 1) * room] = 0
-        share = f32(1) / total
-        for c in range(head * size, (head + 1) * size):
-            y[c] = share * dot(scores, head * room, values, cache + c * capacity, groups)  # type: ignore[call-arg]
+        add_scaled(scores, c // size * row, amounts[j] * scale, keys, cache + c * room, groups)  # type: ignore[call-arg]
+    _softmax(scores, heads, row, groups * WIDE, seen, sinks)
+    if dense:
+        for c in range(width):
+            y[c] = dot(scores, c // size * row, values, value_cache + c * room, groups)  # type: ignore[call-arg]
+        return
+    for c in range(width):
+        head_starts[c] = c // size * row
+    y[: width + 1] = 0
+    listed = (kept[V] + GROUP - 1) // GROUP
+    for t in range(seen):
+        add_by_head(y, scores, t, head_starts, places_in, values, value_cache + t * listed * GROUP, listed)  # type: ignore[call-arg]
 
 
 @kernel
 def _step(
     token, time, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
-    beside, table, keys, values, cache, layer_step, capacity, guesses, room, logits,
+    beside, table, keys, values, places_in, sequence, capacity, dense, guesses, room, places, head_starts, logits,
 ):  # fmt: skip
     layers, width, extra = sizes[LAYERS], sizes[WIDTH], sizes[POSITION_CHANNELS]
     heads = sizes[HEADS] * sizes[HEAD]
@@ -155,7 +191,8 @@ def _step(
     widest = max(3 * heads, neurons, width + extra, vocabulary) + WIDE
     x, read, made = room[:widest], room[widest : 2 * widest], room[2 * widest : 3 * widest]
     amounts, scores = room[3 * widest : 4 * widest], room[4 * widest :]
-    places = np.empty(widest, dtype=np.int32)
+    key_step = heads * capacity
+    value_step = key_step if dense else (kept[V] + GROUP - 1) // GROUP * GROUP * capacity
 
     x[:width] = 0
     if added.shape[0]:
@@ -172,8 +209,8 @@ def _step(
         add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], indices, weights, made)
         sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
         _attention(
-            made, sizes, kept, guesses, guess, sinks, keys, values, cache + layer * layer_step, capacity, time, scores,
-            read, places, amounts,
+            made, sizes, kept, guesses, guess, sinks, keys, values, places_in, (sequence * layers + layer) * key_step,
+            (sequence * layers + layer) * value_step, capacity, dense, time, scores, head_starts, read, places, amounts,
         )  # fmt: skip
         made[:width] = flat[vectors[vector + B_ATTN_PROJ] : vectors[vector + B_ATTN_PROJ] + width]
         add_stream(made, read, rows, columns, streamed, stream[layer], stream[layer + 1])  # type: ignore[call-arg]
@@ -215,28 +252,30 @@ def _step(
 
 @kernel
 def room_for(sizes, capacity):
-    """Entries of working memory that a step takes."""
+    """Working memory that a step takes: (float32s, int32s)."""
     heads = sizes[HEADS] * sizes[HEAD]
     widest = max(3 * heads, sizes[NEURONS], sizes[WIDTH] + sizes[POSITION_CHANNELS], sizes[VOCABULARY]) + WIDE
-    return 4 * widest + sizes[HEADS] * capacity
+    return 4 * widest + sizes[HEADS] * (capacity + 2 * WIDE), widest + heads + 1
 
 
 @kernel(parallel=True)
 def decode(
     tokens, times, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
-    beside, table, keys, values, capacity, guesses, logits, chunks,
+    beside, table, keys, values, places_in, capacity, dense, guesses, rooms, lists, logits, chunks,
 ):  # fmt: skip
     """One token of each of some sequences through the model: logits float32[B, V].
 
-    tokens, times: int64[B], the token and its position. keys, values: float32[B, L, A, capacity] flat, zero where
-    nothing was written; capacity is a multiple of 16 above every time. guesses: int32[chunks, L * SITES].
+    tokens, times: int64[B], the token and its position. keys: float32[B, L, A, capacity] flat, zero where nothing was
+    written; capacity is a multiple of 16 above every time. values: likewise if `dense`, else float32[B, L, capacity, n]
+    with channels in `places_in`, n being AbsTopK's k in whole groups. guesses: int32[chunks, L * SITES]. rooms, lists:
+    float32 and int32[chunks, ...] of at least the sizes that `room_for` says.
     """
     sequences = tokens.shape[0]
-    layer_step = sizes[HEADS] * sizes[HEAD] * capacity
+    listed = lists.shape[1] - sizes[HEADS] * sizes[HEAD] - 1
     for chunk in prange(chunks):
-        room = np.zeros(room_for(sizes, capacity), dtype=np.float32)
         for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
             _step(
                 tokens[b], times[b], sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat,
-                vectors, added, beside, table, keys, values, b * sizes[LAYERS] * layer_step, layer_step, capacity, guesses[chunk], room, logits[b],
+                vectors, added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
+                lists[chunk, :listed], lists[chunk, listed:], logits[b],
             )  # fmt: skip
