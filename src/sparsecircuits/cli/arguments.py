@@ -246,7 +246,11 @@ class Bench(Common):
 
     function: ClassVar[str] = "bench"
     name: Annotated[
-        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale"] | None, tyro.conf.Positional
+        Literal[
+            "abstopk", "project", "sparse-linear", "train-step", "train-scale", "decode", "prefill", "decode-scale"
+        ]
+        | None,
+        tyro.conf.Positional,
     ] = None
     """One benchmark; all when left out."""
     rounds: int = 15

@@ -419,7 +419,7 @@ def bench(command: args.Bench) -> None:
         print_json({"rows": rows})
     else:
         columns = ["case", "ours_ms", "baseline", "baseline_ms", "ratio"]
-        columns += ["gb_per_s"] if any("gb_per_s" in row for row in rows) else []
+        columns += [name for name in ("gb_per_s", "share_of_bandwidth") if any(name in row for row in rows)]
         print_table("", columns, [[row.get(c, "") for c in columns] for row in rows], right=(1, 3, 4, 5))
 
 

@@ -26,10 +26,11 @@ MATRICES = {
 
 @dataclass(frozen=True)
 class Product:
-    """What leads into a site: matrix [rows, columns] times the source's channels that vary, plus a constant [rows].
+    """What leads into a site: matrix [rows, columns] times the source's channels that vary, plus a constant [width].
 
-    rows, columns: which channels of target and source these are. The constant holds the bias and what everything that
-    is frozen adds.
+    rows, columns: which channels of target and source these are; other rows are the constant, which holds the bias and
+    what everything that is frozen adds. What heads carry of frozen values is not in it but in `carried` [width, H],
+    where sinks take a share of that: it is to be multiplied by what each head's keys get of its attention.
     """
 
     source: str
@@ -38,6 +39,7 @@ class Product:
     columns: np.ndarray
     matrix: Nonzeros
     constant: np.ndarray
+    carried: np.ndarray | None = None
 
 
 @dataclass(frozen=True)
@@ -113,11 +115,13 @@ class Plan:
             a, b = (int(np.searchsorted(begins, node, side="right")) - 1 for node in (source, target))
             pair = sites[a][1], sites[b][1]
             removed.setdefault(pair, []).append((target - sites[b][0], source - sites[a][0]))
-        products = {
-            target: _narrowed(product, kept, frozen, removed.get((product.source, target), []))
-            for target, product in whole.products.items()
-            if len(kept[target])
-        }
+        heads = bound.model.config.heads if bound.model.config.sink else 0
+        products = {}
+        for target, product in whole.products.items():
+            if len(kept[target]):
+                through = heads if target.endswith("attn.resid_delta") else 0
+                off = removed.get((product.source, target), [])
+                products[target] = _narrowed(product, kept, frozen, off, through)
         return cls(
             whole.config, products, kept, frozen, whole.embedding, whole.unembedding, whole.bigram, whole.tensors
         )
@@ -142,10 +146,14 @@ def _dense(part: object) -> Tensor:
 
 
 def _narrowed(
-    product: Product, kept: dict[str, np.ndarray], frozen: dict[str, np.ndarray], off: Iterable[tuple[int, int]]
+    product: Product,
+    kept: dict[str, np.ndarray],
+    frozen: dict[str, np.ndarray],
+    off: Iterable[tuple[int, int]],
+    heads: int,
 ) -> Product:
     """A product of whose source only the kept channels vary, over all rows that any of them reaches and those kept.
-    off: (row, column) of weights whose source carries its frozen value."""
+    off: (row, column) of weights whose source carries its frozen value. heads: with sinks, how many carry it."""
     columns, values = kept[product.source], frozen[product.source]
     whole = product.matrix
     removed = np.zeros(len(whole), dtype=bool)
@@ -157,9 +165,14 @@ def _narrowed(
     is_kept[columns] = True
     varies = is_kept[whole.columns] & ~removed
     constant = product.constant.astype(np.float64)
-    np.add.at(constant, whole.rows[~varies], (whole.values * values[whole.columns])[~varies].astype(np.float64))
+    added = whole.values.astype(np.float64) * values[whole.columns]
+    still, carried = ~varies, None
+    if heads:
+        still, through = removed, ~varies & ~removed
+        carried = np.zeros((len(constant), heads))
+        head = whole.columns // (width // heads)
+        np.add.at(carried, (whole.rows[through], head[through]), added[through])
+    np.add.at(constant, whole.rows[still], added[still])
     rows = np.union1d(kept[product.target], whole.rows[varies])
     live = Nonzeros(whole.shape, whole.rows[varies], whole.columns[varies], whole.values[varies])
-    return Product(
-        product.source, product.target, rows, columns, live.part(rows, columns), constant.astype(np.float32)
-    )
+    return Product(product.source, product.target, rows, columns, live.part(rows, columns), constant, carried)

@@ -37,7 +37,9 @@ def held_model(plan: Plan, dtype: str) -> HeldModel:
     config = plan.config
     with torch.inference_mode(False), torch.no_grad():
         model = shell(config, config.n_layer, "the plan").eval()
-        _load(model, plan)
+        _load(model, {**plan.tensors, **_biases(plan)})
+        if plan.bigram is not None:
+            model.bigram = None
         for layer in range(config.n_layer):
             for name, (_, targets) in MATRICES.items():
                 linear = model.block(layer).get_submodule(name)
@@ -64,18 +66,21 @@ def _rounded(matrix: Nonzeros, dtype: str) -> Nonzeros:
     return Nonzeros(matrix.shape, matrix.rows, matrix.columns, values)
 
 
-def _load(model: SparseTransformer, plan: Plan) -> None:
-    """Give a model without memory what of it is not sparse: the plan's tensors, and its constants as biases."""
-    state = dict(plan.tensors)
-    if plan.bigram is not None:
-        model.bigram = None
+def _biases(plan: Plan) -> dict[str, Tensor]:
+    """The plan's constants, by the model's names."""
+    found = {}
     for layer in range(plan.config.n_layer if plan.config.bias else 0):
         for name, (_, targets) in MATRICES.items():
             constants = [plan.products[f"{layer}.{target}"].constant for target in targets]
-            state[f"blocks.{layer}.{name}.bias"] = torch.from_numpy(np.concatenate(constants))
+            found[f"blocks.{layer}.{name}.bias"] = torch.from_numpy(np.concatenate(constants))
+    return found
+
+
+def _load(model: SparseTransformer, tensors: dict[str, Tensor]) -> None:
+    """Give a model without memory what of it is not sparse."""
     for parameter in model.parameters():
         parameter.requires_grad_(False)
-    model.load_state_dict(state, strict=False, assign=True)
+    model.load_state_dict(tensors, strict=False, assign=True)
 
 
 def position_channels(plan: Plan) -> Float[np.ndarray, "halves n_ctx P"]:
@@ -86,7 +91,7 @@ def position_channels(plan: Plan) -> Float[np.ndarray, "halves n_ctx P"]:
         return np.zeros((2 * config.n_layer, 1, 0), np.float32)
     with torch.inference_mode(False), torch.no_grad():
         model = shell(config, config.n_layer, "the plan").eval()
-        _load(model, plan)
+        _load(model, plan.tensors)
         assert model.wpe is not None
         norms = [norm for layer in range(config.n_layer) for norm in (model.block(layer).ln_p1, model.block(layer).ln_p2)]
         tables = [norm(model.wpe.weight) for norm in norms if norm is not None]

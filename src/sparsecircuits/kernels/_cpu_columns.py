@@ -31,7 +31,8 @@ from sparsecircuits.kernels._jit import kernel
 
 GROUP = 4
 """Columns hold a multiple of this many entries: a loop of few lengths is predicted better."""
-AHEAD = 12  # columns that are asked for before they are needed
+LINE = 64  # bytes
+AHEAD = 16  # columns that are asked for before they are needed
 _word, _float = ir.IntType(32), ir.FloatType()
 
 
@@ -270,10 +271,13 @@ def add_columns(places, factors, count, starts, base, indices, values, out):
     """out += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin at starts[base:]."""
     for j in range(count):
         if j + AHEAD < count:
-            first = np.int64(starts[base + places[j + AHEAD]])
+            ahead = base + places[j + AHEAD]
+            first, last = np.int64(starts[ahead]), np.int64(starts[ahead + 1]) - 1
             fetch(indices, first)  # type: ignore[call-arg]
-            fetch(values, first)  # type: ignore[call-arg]
-            fetch(values, first + 12)  # type: ignore[call-arg]
+            fetch(indices, last)  # type: ignore[call-arg]
+            for p in range(first, last, LINE // 4):
+                fetch(values, p)  # type: ignore[call-arg]
+            fetch(values, last)  # type: ignore[call-arg]
         c = base + places[j]
         first, last = np.int64(starts[c]), np.int64(starts[c + 1])
         add_column(out, factors[j], indices, values, first, (last - first) // GROUP)  # type: ignore[call-arg]

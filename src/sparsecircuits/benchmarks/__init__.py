@@ -9,8 +9,8 @@ Where there is a GPU, its cases follow those of the CPU.
 import contextlib
 import statistics
 import time
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -36,6 +36,47 @@ class Case:
     bytes_moved: int | None = None
     times: int = 1
 
+    def rows(self, rounds: int) -> list[dict[str, Any]]:
+        """One row, medians of interleaved runs."""
+        ours, baseline = interleaved(self.ours, self.baseline, rounds)
+        ours /= self.times
+        found = row(self.name, ours, self.baseline_name, baseline)
+        return [found if self.bytes_moved is None else {**found, "gb_per_s": round(self.bytes_moved / ours / 1e6, 1)}]
+
+
+def row(case: str, ours_ms: float, baseline: str, baseline_ms: float) -> dict[str, Any]:
+    """A row of the contract."""
+    return {
+        "case": case,
+        "ours_ms": round(ours_ms, 3),
+        "baseline": baseline,
+        "baseline_ms": round(baseline_ms, 3),
+        "ratio": round(baseline_ms / ours_ms, 3),
+    }
+
+
+@dataclass(frozen=True)
+class Race:
+    """One comparison with several baselines, all interleaved, each doing the same work `times` times a call. more: what
+    else a row says, from ours in milliseconds. less: for some baselines, a function whose time is taken off."""
+
+    name: str
+    ours: Callable[[], object]
+    baselines: Mapping[str, Callable[[], object]]
+    more: Callable[[float], dict[str, Any]] = lambda _ours: {}
+    less: Mapping[str, Callable[[], object]] = field(default_factory=dict)
+    times: int = 1
+
+    def rows(self, rounds: int) -> list[dict[str, Any]]:
+        """A row for each baseline, medians of interleaved runs."""
+        ours, *times = medians([self.ours, *self.baselines.values(), *self.less.values()], rounds)
+        off = dict(zip(self.less, times[len(self.baselines) :], strict=True))
+        return [
+            {**row(self.name, ours / self.times, name, (taken - off.get(name, 0)) / self.times)}
+            | self.more(ours / self.times)
+            for name, taken in zip(self.baselines, times, strict=False)
+        ]
+
 
 def run_benchmarks(
     name: str | None, rounds: int, update: Callable[[float, str], None] | None = None
@@ -44,36 +85,33 @@ def run_benchmarks(
     gb_per_s, what ours moves, where memory should bound it."""
     keep_freed_memory()
     torch.manual_seed(0)
-    cases = [case for key, make in BENCHMARKS.items() if name in (None, key) for case in make()]
-    rows = []
-    for place, case in enumerate(cases):
+    made = ((key, case) for key, make in BENCHMARKS.items() if name in (None, key) for case in make())
+    rows, known = [], [key for key in BENCHMARKS if name in (None, key)]
+    for key, case in made:
         if update is not None:
-            update(place / len(cases), case.name)
-        ours, baseline = interleaved(case.ours, case.baseline, rounds)
-        ours /= case.times
-        row = {
-            "case": case.name,
-            "ours_ms": round(ours, 3),
-            "baseline": case.baseline_name,
-            "baseline_ms": round(baseline, 3),
-            "ratio": round(baseline / ours, 3),
-        }
-        rows.append(row if case.bytes_moved is None else {**row, "gb_per_s": round(case.bytes_moved / ours / 1e6, 1)})
+            update(known.index(key) / len(known), case.name)
+        rows += case.rows(rounds)
     return rows
 
 
 def interleaved(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, float]:
     """Median milliseconds of each, taken in turn after one warm-up of both."""
-    times: tuple[list[float], list[float]] = ([], [])
+    first, second = medians([ours, baseline], rounds)
+    return first, second
+
+
+def medians(functions: Sequence[Callable[[], object]], rounds: int) -> list[float]:
+    """Median milliseconds of each of some functions, taken in turn after one warm-up of all."""
+    times: list[list[float]] = [[] for _ in functions]
     for done in range(rounds + 1):
-        for function, taken in zip((ours, baseline), times, strict=True):
+        for function, taken in zip(functions, times, strict=True):
             _wait()
             start = time.perf_counter()
             function()
             _wait()
             if done:
                 taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
+    return [statistics.median(taken) for taken in times]
 
 
 def _wait() -> None:
@@ -295,10 +333,31 @@ def _train_scale_cases() -> Iterator[Case]:
             yield Case(case, step, "dense step", dense, times=every)
 
 
-BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
+def _decode_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import decode_races
+
+    return decode_races()
+
+
+def _prefill_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import prefill_races
+
+    return prefill_races()
+
+
+def _decode_scale_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import decode_scale_races
+
+    return decode_scale_races()
+
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Case | Race]]] = {
     "abstopk": _abstopk_cases,
     "project": _project_cases,
     "sparse-linear": _sparse_linear_cases,
     "train-step": _train_step_cases,
     "train-scale": _train_scale_cases,
+    "decode": _decode_races,
+    "prefill": _prefill_races,
+    "decode-scale": _decode_scale_races,
 }
