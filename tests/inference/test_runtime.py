@@ -142,7 +142,7 @@ def test_matrices_too_tall_for_short_indices():
         for parameter in model.parameters():
             parameter.normal_().mul_(torch.rand_like(parameter) > 0.5)
     runtime = compile_sparse(model)
-    assert runtime._decoder.packed.indices.dtype == np.uint32
+    assert runtime._decoder.packed.rows.dtype == np.uint32
     agrees(model, ids_of(config, 1, 8))
 
 

@@ -174,7 +174,7 @@ def bytes_of_step(runtime: SparseRuntime, context: int) -> int:
     """What a token must read: indices and values of the columns whose input is not zero, biases and norms, a row of the
     bigram table, the channels of keys where the query is not zero, the values that were kept."""
     config, packed = runtime.config, runtime._decoder.packed
-    entry = packed.indices.itemsize + packed.weights.itemsize
+    entry, index = packed.bytes_a_nonzero, packed.rows.itemsize
     total = 0.0
     for layer in range(config.n_layer):
         for target, source in (
@@ -184,10 +184,10 @@ def bytes_of_step(runtime: SparseRuntime, context: int) -> int:
             k = config.abstopk_k(source)
             share = 1.0 if k is None else k / config.site_width(source)
             total += share * entry * len(runtime.plan.products[f"{layer}.{target}"].matrix)
-        total += (entry + packed.indices.itemsize) * len(runtime.plan.products[f"{layer}.attn.resid_delta"].matrix)
+        total += (entry + index) * len(runtime.plan.products[f"{layer}.attn.resid_delta"].matrix)
         kept = [config.abstopk_k(f"attn.{name}") or config.attn_width for name in "qv"]
-        total += context * (4 * kept[0] + (4 + packed.indices.itemsize) * kept[1])
-    total += (entry + packed.indices.itemsize) * len(runtime.plan.unembedding)
+        total += context * (4 * kept[0] + (4 + index) * kept[1])
+    total += (entry + index) * len(runtime.plan.unembedding)
     total += packed.flat.nbytes + (4 * config.vocab_size if config.bigram != "none" else 0)
     return int(total)
 

@@ -39,8 +39,7 @@ class Packed:
     kept: np.ndarray
     starts: np.ndarray
     bases: np.ndarray
-    indices: np.ndarray
-    weights: np.ndarray
+    entries: np.ndarray
     stream: np.ndarray
     rows: np.ndarray
     columns: np.ndarray
@@ -59,14 +58,14 @@ class Packed:
     @property
     def bytes_a_nonzero(self) -> int:
         """Index and value."""
-        return self.indices.itemsize + self.weights.itemsize
+        return self.rows.itemsize + self.streamed.itemsize
 
 
 def pack(plan: Plan, dtype: str) -> Packed:
     """The arrays of a plan in which everything varies. dtype: float32 or bfloat16, of the weights."""
     config = plan.config
     kind = _index_type(plan.config)
-    starts, bases, indices, weights = _columns(_matrices(plan), kind, dtype)
+    starts, bases, entries = _columns(_matrices(plan), kind, dtype)
     stream, rows, columns, streamed = _stream(plan, kind, dtype)
     flat, vectors = _vectors(plan)
     added = plan.vector("wpe.weight") if config.positions == "added" else None
@@ -76,8 +75,7 @@ def pack(plan: Plan, dtype: str) -> Packed:
         np.array([-1 if k is None else k for k in map(config.abstopk_k, SITES)], dtype=np.int64),
         starts,
         bases,
-        indices,
-        weights,
+        entries,
         stream,
         rows,
         columns,
@@ -111,8 +109,8 @@ class Decoder:
         self._make_room(capacity, chunks)
         with _cpu.LOCK:
             _cpu_decode.decode(
-                tokens, cache.lengths, p.sizes, p.kept, p.starts, p.bases, p.indices, p.weights, p.stream, p.rows,
-                p.columns, p.streamed, p.flat, p.vectors, p.added, p.beside, p.table, cache.keys.reshape(-1),
+                tokens, cache.lengths, p.sizes, p.kept, p.starts, p.bases, p.entries, p.stream, p.rows, p.columns,
+                p.streamed, p.flat, p.vectors, p.added, p.beside, p.table, cache.keys.reshape(-1),
                 cache.values.reshape(-1), cache.places.reshape(-1), capacity, cache.dense, self._guesses, self._rooms,
                 self._lists, logits, chunks,
             )  # fmt: skip
@@ -149,13 +147,11 @@ def _matrices(plan: Plan) -> list[Nonzeros | None]:
     return [*found, plan.embedding.transposed(), bigram]
 
 
-def _columns(
-    matrices: list[Nonzeros | None], kind: type, dtype: str
-) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """All matrices' columns one after another: (starts, bases, indices, weights). Each column is filled up to a
-    multiple of the kernel's group with zeros at one past the last row."""
+def _columns(matrices: list[Nonzeros | None], kind: type, dtype: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All matrices' columns one after another: (starts in groups, bases, entries as bytes: of each group the indices,
+    then the values). Each column is filled up to whole groups with zeros at one past the last row."""
     starts, bases, indices, values = [], [], [], []
-    begin, entries = 0, 0
+    begin, groups = 0, 0
     for matrix in matrices:
         if matrix is None:
             bases.append(-1)
@@ -163,20 +159,21 @@ def _columns(
         bases.append(begin)
         by_column = matrix.transposed()
         before = by_column.starts()
-        sizes = -(-np.diff(before) // GROUP) * GROUP
-        here = np.concatenate(([0], np.cumsum(sizes)))
-        place = np.arange(len(matrix)) + (here[:-1] - before[:-1])[by_column.rows]
-        filled = np.full(here[-1], matrix.shape[0], dtype=kind), np.zeros(here[-1], dtype=np.float32)
+        here = np.concatenate(([0], np.cumsum(-(-np.diff(before) // GROUP))))
+        place = np.arange(len(matrix)) + (here[:-1] * GROUP - before[:-1])[by_column.rows]
+        filled = np.full(here[-1] * GROUP, matrix.shape[0], kind), np.zeros(here[-1] * GROUP, np.float32)
         filled[0][place], filled[1][place] = by_column.columns, by_column.values
-        starts.append(here + entries)
+        starts.append(here + groups)
         indices.append(filled[0])
         values.append(filled[1])
-        begin, entries = begin + len(here), entries + int(here[-1])
+        begin, groups = begin + len(here), groups + int(here[-1])
+    parts = [
+        part.reshape(groups, GROUP).view(np.uint8) for part in (np.concatenate(indices), _as(np.concatenate(values), dtype))
+    ]
     return (
-        np.concatenate(starts).astype(np.int32 if entries < 2**31 else np.int64),
+        np.concatenate(starts).astype(np.int32 if groups < 2**31 else np.int64),
         np.array(bases, dtype=np.int64),
-        np.concatenate(indices),
-        _as(np.concatenate(values), dtype),
+        np.concatenate(parts, axis=1).reshape(-1),
     )
 
 

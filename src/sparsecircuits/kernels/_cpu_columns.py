@@ -50,22 +50,29 @@ def _entry(builder: Any, out: Any, indices: Any, p: Any) -> Any:
 
 
 @intrinsic
-def add_column(typingctx, out, factor, indices, values, first, groups):  # type: ignore[no-untyped-def]
-    """out[indices[p]] += factor * values[p] for `groups` groups of entries from `first` on. In a group no index is
-    there twice, but for those of zeros."""
-    signature = types.void(out, types.float32, indices, values, types.int64, types.int64)
+def add_column(typingctx, out, factor, entries, first, groups, index, value):  # type: ignore[no-untyped-def]
+    """out[index] += factor * value for `groups` groups of entries from the group `first` on. In a group, whose indices
+    stand before its values, no index is there twice, but for those of zeros. index, value: arrays of these types."""
+    signature = types.void(out, types.float32, entries, types.int64, types.int64, index, value)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, factor, _, _, first, groups = arguments
+        _, factor, _, first, groups, _, _ = arguments
         kinds = signature.args
-        out, indices, values = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 2, 3))
+        out, entries = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 2))
+        pointers = [context.get_data_type(kinds[k].dtype).as_pointer() for k in (5, 6)]
+        split = GROUP * kinds[5].dtype.bitwidth // 8
+        size = split + GROUP * kinds[6].dtype.bitwidth // 8
         with cgutils.for_range(builder, groups) as loop:
-            begin = builder.add(first, builder.mul(loop.index, ir.Constant(i64, GROUP)))
-            places = [builder.add(begin, ir.Constant(i64, k)) for k in range(GROUP)]
+            begin = builder.mul(builder.add(first, loop.index), ir.Constant(i64, size))
+            indices, values = (
+                builder.bitcast(builder.gep(entries, [builder.add(begin, ir.Constant(i64, skipped))]), pointer)
+                for pointer, skipped in zip(pointers, (0, split), strict=True)
+            )
+            places = [ir.Constant(i64, k) for k in range(GROUP)]
             # All are read before any is written.
             targets = [_entry(builder, out, indices, p) for p in places]
             sums = [
-                builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[3], values, p)))
+                builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[6], values, p)))
                 for target, p in zip(targets, places, strict=True)
             ]
             for target, total in zip(targets, sums, strict=True):
@@ -267,17 +274,17 @@ def nonzeros(x, n, least, start, places, amounts):
 
 
 @kernel
-def add_columns(places, factors, count, starts, base, indices, values, out):
-    """out += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin at starts[base:]."""
+def add_columns(places, factors, count, starts, base, entries, index, value, out):
+    """out += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin, in groups of `entries`, at
+    starts[base:]. index, value: arrays of these types."""
+    size = GROUP * (index.itemsize + value.itemsize)
     for j in range(count):
         if j + AHEAD < count:
             ahead = base + places[j + AHEAD]
-            first, last = np.int64(starts[ahead]), np.int64(starts[ahead + 1]) - 1
-            fetch(indices, first)  # type: ignore[call-arg]
-            fetch(indices, last)  # type: ignore[call-arg]
-            for p in range(first, last, LINE // 4):
-                fetch(values, p)  # type: ignore[call-arg]
-            fetch(values, last)  # type: ignore[call-arg]
+            last = np.int64(starts[ahead + 1]) * size
+            for p in range(np.int64(starts[ahead]) * size, last, LINE):
+                fetch(entries, p)  # type: ignore[call-arg]
+            fetch(entries, last - 1)  # type: ignore[call-arg]
         c = base + places[j]
-        first, last = np.int64(starts[c]), np.int64(starts[c + 1])
-        add_column(out, factors[j], indices, values, first, (last - first) // GROUP)  # type: ignore[call-arg]
+        first = np.int64(starts[c])
+        add_column(out, factors[j], entries, first, starts[c + 1] - first, index, value)  # type: ignore[call-arg]

@@ -182,7 +182,7 @@ def _attention(
 
 @kernel
 def _step(
-    token, time, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
+    token, time, sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat, vectors, added,
     beside, table, keys, values, places_in, sequence, capacity, dense, guesses, room, places, head_starts, logits,
 ):  # fmt: skip
     layers, width, extra = sizes[LAYERS], sizes[WIDTH], sizes[POSITION_CHANNELS]
@@ -198,7 +198,7 @@ def _step(
     if added.shape[0]:
         x[:width] = added[time]
     places[0], amounts[0] = token, f32(1)
-    add_columns(places, amounts, 1, starts, bases[layers * MATRICES], indices, weights, x)
+    add_columns(places, amounts, 1, starts, bases[layers * MATRICES], entries, rows, streamed, x)
     for layer in range(layers):
         matrix, vector, guess = layer * MATRICES, layer * VECTORS, layer * SITES
         _norm(x, width, flat[vectors[vector + LN_1] :], flat[vectors[vector + LN_1_BIAS] :], layer_norm, read)
@@ -206,7 +206,7 @@ def _step(
             read[width + j] = beside[2 * layer, time, j]
         count = _select(read, width + extra, kept[ATTN_IN], guesses, guess + ATTN_IN, 0, places, amounts)
         made[: 3 * heads] = flat[vectors[vector + B_ATTN] : vectors[vector + B_ATTN] + 3 * heads]
-        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], indices, weights, made)
+        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], entries, rows, streamed, made)
         sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
         _attention(
             made, sizes, kept, guesses, guess, sinks, keys, values, places_in, (sequence * layers + layer) * key_step,
@@ -224,7 +224,7 @@ def _step(
             read[width + j] = beside[2 * layer + 1, time, j]
         count = _select(read, width + extra, kept[MLP_IN], guesses, guess + MLP_IN, 0, places, amounts)
         made[:neurons] = flat[vectors[vector + B_FC] : vectors[vector + B_FC] + neurons]
-        add_columns(places, amounts, count, starts, bases[matrix + C_FC], indices, weights, made)
+        add_columns(places, amounts, count, starts, bases[matrix + C_FC], entries, rows, streamed, made)
         if sizes[RELU]:
             for j in range(neurons):
                 made[j] = max(made[j], f32(0))
@@ -232,7 +232,7 @@ def _step(
             gelu(made, neurons)
         count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
         read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
-        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], indices, weights, read)
+        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], entries, rows, streamed, read)
         _add_write(
             x, read, width, kept[MLP_OUT], guesses, guess + MLP_OUT, places, amounts, sizes[RESIDUAL_RELU],
             kept[RESID_OUT], guess + RESID_OUT,
@@ -246,7 +246,7 @@ def _step(
     add_stream(made, read, rows, columns, streamed, stream[layers], stream[layers + 1])  # type: ignore[call-arg]
     if bases[layers * MATRICES + 1] >= 0:
         places[0], amounts[0] = token, f32(1)
-        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], indices, weights, made)
+        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], entries, rows, streamed, made)
     logits[:vocabulary] = made[:vocabulary]
 
 
@@ -260,7 +260,7 @@ def room_for(sizes, capacity):
 
 @kernel(parallel=True)
 def decode(
-    tokens, times, sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat, vectors, added,
+    tokens, times, sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat, vectors, added,
     beside, table, keys, values, places_in, capacity, dense, guesses, rooms, lists, logits, chunks,
 ):  # fmt: skip
     """One token of each of some sequences through the model: logits float32[B, V].
@@ -275,7 +275,7 @@ def decode(
     for chunk in prange(chunks):
         for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
             _step(
-                tokens[b], times[b], sizes, kept, starts, bases, indices, weights, stream, rows, columns, streamed, flat,
-                vectors, added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
+                tokens[b], times[b], sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat, vectors,
+                added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
                 lists[chunk, :listed], lists[chunk, listed:], logits[b],
             )  # fmt: skip
