@@ -171,7 +171,7 @@ def _columns(matrices: list[Nonzeros | None], kind: type, dtype: str) -> tuple[n
         part.reshape(groups, GROUP).view(np.uint8) for part in (np.concatenate(indices), _as(np.concatenate(values), dtype))
     ]
     return (
-        np.concatenate(starts).astype(np.int32 if groups < 2**31 else np.int64),
+        np.concatenate(starts).astype(np.int32),
         np.array(bases, dtype=np.int64),
         np.concatenate(parts, axis=1).reshape(-1),
     )

@@ -32,7 +32,7 @@ from sparsecircuits.kernels._jit import kernel
 GROUP = 4
 """Columns hold a multiple of this many entries: a loop of few lengths is predicted better."""
 LINE = 64  # bytes
-AHEAD = 16  # columns that are asked for before they are needed
+SHORT, LISTED = 16, 512  # groups of a column that are listed, and of a list
 _word, _float = ir.IntType(32), ir.FloatType()
 
 
@@ -49,34 +49,77 @@ def _entry(builder: Any, out: Any, indices: Any, p: Any) -> Any:
     return builder.gep(out, [builder.zext(builder.load(builder.gep(indices, [p])), i64)])
 
 
+def _group_adder(context, builder, kinds, out, entries):  # type: ignore[no-untyped-def]
+    """A function (factor, group) -> None that emits out[index] += factor * value for a group's entries. kinds: types of
+    arrays of indices and of values, as which the bytes of `entries` are read: of each group the indices, then these."""
+    pointers = [context.get_data_type(kind.dtype).as_pointer() for kind in kinds]
+    split = GROUP * kinds[0].dtype.bitwidth // 8
+    size = split + GROUP * kinds[1].dtype.bitwidth // 8
+
+    def add(factor: Any, group: Any) -> None:
+        begin = builder.gep(entries, [builder.mul(group, ir.Constant(i64, size))])
+        indices = builder.bitcast(begin, pointers[0])
+        values = builder.bitcast(builder.gep(begin, [ir.Constant(i64, split)]), pointers[1])
+        places = [ir.Constant(i64, k) for k in range(GROUP)]
+        # All are read before any is written.
+        targets = [_entry(builder, out, indices, p) for p in places]
+        sums = [
+            builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[1], values, p)))
+            for target, p in zip(targets, places, strict=True)
+        ]
+        for target, total in zip(targets, sums, strict=True):
+            builder.store(total, target)
+
+    return add
+
+
 @intrinsic
 def add_column(typingctx, out, factor, entries, first, groups, index, value):  # type: ignore[no-untyped-def]
-    """out[index] += factor * value for `groups` groups of entries from the group `first` on. In a group, whose indices
-    stand before its values, no index is there twice, but for those of zeros. index, value: arrays of these types."""
+    """out[index] += factor * value for `groups` groups of entries from the group `first` on. In a group no index is
+    there twice, but for those of zeros. index, value: arrays of these types."""
     signature = types.void(out, types.float32, entries, types.int64, types.int64, index, value)
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
-        _, factor, _, first, groups, _, _ = arguments
-        kinds = signature.args
-        out, entries = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 2))
-        pointers = [context.get_data_type(kinds[k].dtype).as_pointer() for k in (5, 6)]
-        split = GROUP * kinds[5].dtype.bitwidth // 8
-        size = split + GROUP * kinds[6].dtype.bitwidth // 8
-        with cgutils.for_range(builder, groups) as loop:
-            begin = builder.mul(builder.add(first, loop.index), ir.Constant(i64, size))
-            indices, values = (
-                builder.bitcast(builder.gep(entries, [builder.add(begin, ir.Constant(i64, skipped))]), pointer)
-                for pointer, skipped in zip(pointers, (0, split), strict=True)
-            )
-            places = [ir.Constant(i64, k) for k in range(GROUP)]
-            # All are read before any is written.
-            targets = [_entry(builder, out, indices, p) for p in places]
-            sums = [
-                builder.fadd(builder.load(target), builder.fmul(factor, _value(builder, kinds[6], values, p)))
-                for target, p in zip(targets, places, strict=True)
-            ]
-            for target, total in zip(targets, sums, strict=True):
-                builder.store(total, target)
+        out, entries = (data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 2))
+        add = _group_adder(context, builder, signature.args[5:], out, entries)
+        with cgutils.for_range(builder, arguments[4]) as loop:
+            add(arguments[1], builder.add(arguments[3], loop.index))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _add_groups(typingctx, out, factors, groups, count, entries, index, value):  # type: ignore[no-untyped-def]
+    """The same for `count` groups of any columns, each with its factor."""
+    signature = types.void(out, factors, groups, types.int64, entries, index, value)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        out, factors, groups, entries = (
+            data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 1, 2, 4)
+        )
+        add = _group_adder(context, builder, signature.args[5:], out, entries)
+        with cgutils.for_range(builder, arguments[3]) as loop:
+            factor, group = (builder.load(builder.gep(data, [loop.index])) for data in (factors, groups))
+            add(factor, builder.sext(group, i64))
+        return context.get_dummy_value()
+
+    return signature, generate
+
+
+@intrinsic
+def _list_groups(typingctx, factors, groups, place, factor, first):  # type: ignore[no-untyped-def]
+    """factors[place : place + 16] = factor, groups[place : place + 16] = first, first + 1, ...: without a branch, as
+    many as a short column may have."""
+    signature = types.void(factors, groups, types.int64, types.float32, types.int32)
+
+    def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
+        _, _, place, factor, first = arguments
+        factors, groups = (data_of(context, builder, signature.args[k], arguments[k]) for k in (0, 1))
+        floats, whole = ir.VectorType(_float, SHORT), ir.VectorType(_word, SHORT)
+        builder.store(everywhere(builder, factor, floats), at(builder, factors, place, floats), align=4)
+        listed = builder.add(everywhere(builder, first, whole), ir.Constant(whole, list(range(SHORT))))
+        builder.store(listed, at(builder, groups, place, whole), align=4)
         return context.get_dummy_value()
 
     return signature, generate
@@ -274,17 +317,29 @@ def nonzeros(x, n, least, start, places, amounts):
 
 
 @kernel
-def add_columns(places, factors, count, starts, base, entries, index, value, out):
+def add_columns(places, factors, count, starts, base, entries, index, value, out, listed, groups):
     """out += Σ_j factors[j] * column places[j] of a sparse matrix whose columns begin, in groups of `entries`, at
-    starts[base:]. index, value: arrays of these types."""
+    starts[base:]. index, value: arrays of these types. listed, groups: working memory, float32 and int32[LISTED].
+
+    Columns of few groups, of which no two are of one length, are listed group by group first: a loop over each would be
+    mispredicted at its end. Meanwhile what they hold is on its way.
+    """
     size = GROUP * (index.itemsize + value.itemsize)
+    place = 0
     for j in range(count):
-        if j + AHEAD < count:
-            ahead = base + places[j + AHEAD]
-            last = np.int64(starts[ahead + 1]) * size
-            for p in range(np.int64(starts[ahead]) * size, last, LINE):
-                fetch(entries, p)  # type: ignore[call-arg]
-            fetch(entries, last - 1)  # type: ignore[call-arg]
         c = base + places[j]
-        first = np.int64(starts[c])
-        add_column(out, factors[j], entries, first, starts[c + 1] - first, index, value)  # type: ignore[call-arg]
+        first, last = np.int64(starts[c]), np.int64(starts[c + 1])
+        begin, end = first * size, last * size - 1
+        fetch(entries, begin)  # type: ignore[call-arg]
+        fetch(entries, min(begin + LINE, end))  # type: ignore[call-arg]
+        fetch(entries, min(begin + 2 * LINE, end))  # type: ignore[call-arg]
+        fetch(entries, end)  # type: ignore[call-arg]
+        if last - first > SHORT:
+            add_column(out, factors[j], entries, first, last - first, index, value)  # type: ignore[call-arg]
+            continue
+        _list_groups(listed, groups, place, factors[j], np.int32(first))  # type: ignore[call-arg]
+        place += last - first
+        if place > LISTED - 2 * SHORT:
+            _add_groups(out, listed, groups, place, entries, index, value)  # type: ignore[call-arg]
+            place = 0
+    _add_groups(out, listed, groups, place, entries, index, value)  # type: ignore[call-arg]

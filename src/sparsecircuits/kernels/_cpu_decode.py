@@ -10,7 +10,7 @@ import numpy as np
 from numba import prange
 
 from sparsecircuits.kernels._cpu import ABS, row_threshold
-from sparsecircuits.kernels._cpu_columns import GROUP, add_by_head, add_columns, add_scaled, add_stream, dot, gelu, nonzeros
+from sparsecircuits.kernels._cpu_columns import GROUP, LISTED, add_by_head, add_columns, add_scaled, add_stream, dot, gelu, nonzeros
 from sparsecircuits.kernels._cpu_exp import exponentials, largest
 from sparsecircuits.kernels._cpu_simd import WIDE
 from sparsecircuits.kernels._jit import kernel
@@ -191,6 +191,7 @@ def _step(
     widest = max(3 * heads, neurons, width + extra, vocabulary) + WIDE
     x, read, made = room[:widest], room[widest : 2 * widest], room[2 * widest : 3 * widest]
     amounts, scores = room[3 * widest : 4 * widest], room[4 * widest :]
+    listed, groups = room[len(room) - LISTED :], places[len(places) - LISTED :]
     key_step = heads * capacity
     value_step = key_step if dense else (kept[V] + GROUP - 1) // GROUP * GROUP * capacity
 
@@ -198,7 +199,7 @@ def _step(
     if added.shape[0]:
         x[:width] = added[time]
     places[0], amounts[0] = token, f32(1)
-    add_columns(places, amounts, 1, starts, bases[layers * MATRICES], entries, rows, streamed, x)
+    add_columns(places, amounts, 1, starts, bases[layers * MATRICES], entries, rows, streamed, x, listed, groups)
     for layer in range(layers):
         matrix, vector, guess = layer * MATRICES, layer * VECTORS, layer * SITES
         _norm(x, width, flat[vectors[vector + LN_1] :], flat[vectors[vector + LN_1_BIAS] :], layer_norm, read)
@@ -206,7 +207,7 @@ def _step(
             read[width + j] = beside[2 * layer, time, j]
         count = _select(read, width + extra, kept[ATTN_IN], guesses, guess + ATTN_IN, 0, places, amounts)
         made[: 3 * heads] = flat[vectors[vector + B_ATTN] : vectors[vector + B_ATTN] + 3 * heads]
-        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], entries, rows, streamed, made)
+        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], entries, rows, streamed, made, listed, groups)
         sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
         _attention(
             made, sizes, kept, guesses, guess, sinks, keys, values, places_in, (sequence * layers + layer) * key_step,
@@ -224,7 +225,7 @@ def _step(
             read[width + j] = beside[2 * layer + 1, time, j]
         count = _select(read, width + extra, kept[MLP_IN], guesses, guess + MLP_IN, 0, places, amounts)
         made[:neurons] = flat[vectors[vector + B_FC] : vectors[vector + B_FC] + neurons]
-        add_columns(places, amounts, count, starts, bases[matrix + C_FC], entries, rows, streamed, made)
+        add_columns(places, amounts, count, starts, bases[matrix + C_FC], entries, rows, streamed, made, listed, groups)
         if sizes[RELU]:
             for j in range(neurons):
                 made[j] = max(made[j], f32(0))
@@ -232,7 +233,7 @@ def _step(
             gelu(made, neurons)
         count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
         read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
-        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], entries, rows, streamed, read)
+        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], entries, rows, streamed, read, listed, groups)
         _add_write(
             x, read, width, kept[MLP_OUT], guesses, guess + MLP_OUT, places, amounts, sizes[RESIDUAL_RELU],
             kept[RESID_OUT], guess + RESID_OUT,
@@ -246,7 +247,7 @@ def _step(
     add_stream(made, read, rows, columns, streamed, stream[layers], stream[layers + 1])  # type: ignore[call-arg]
     if bases[layers * MATRICES + 1] >= 0:
         places[0], amounts[0] = token, f32(1)
-        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], entries, rows, streamed, made)
+        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], entries, rows, streamed, made, listed, groups)
     logits[:vocabulary] = made[:vocabulary]
 
 
@@ -255,7 +256,7 @@ def room_for(sizes, capacity):
     """Working memory that a step takes: (float32s, int32s)."""
     heads = sizes[HEADS] * sizes[HEAD]
     widest = max(3 * heads, sizes[NEURONS], sizes[WIDTH] + sizes[POSITION_CHANNELS], sizes[VOCABULARY]) + WIDE
-    return 4 * widest + sizes[HEADS] * (capacity + 2 * WIDE), widest + heads + 1
+    return 4 * widest + sizes[HEADS] * (capacity + 2 * WIDE) + LISTED, widest + LISTED + heads + 1
 
 
 @kernel(parallel=True)
