@@ -76,11 +76,16 @@ class Text:
         pad = "    " * self.indent + "# "
         self.lines += textwrap.wrap(words, WIDTH, initial_indent=pad, subsequent_indent=pad)
 
-    def sum(self, target: str, terms: Iterable[str], around: str = "{}") -> None:
-        """target = around(term + term + ...), over as many lines as it takes."""
+    def sum(self, target: str, terms: Iterable[str], around: str = "{}", what: str = "") -> None:
+        """target = around(term + term + ...)  # what; over as many lines as it takes."""
         joined = " + ".join(terms).replace("+ -", "- ") or "0.0"
         line = f"{target} = {around.format(joined)}"
         pad = "    " * self.indent
+        if what and len(f"{pad}{line}  # {what}") <= WIDTH:
+            self.say(f"{line}  # {what}")
+            return
+        if what:
+            self.comment(what)
         if len(pad + line) <= WIDTH:
             self.say(line)
             return
@@ -116,6 +121,7 @@ class _Writer:
         self.config: ModelConfig = self.plan.config
         self.text = Text()
         self.helpers: set[str] = set()
+        self.given = ""  # what `inputs` is at this place of the program
         model: SparseTransformer = bound.model
         self.answers = [_answer(model, answer) for answer in bound.circuit.answers]
         layers = range(self.config.n_layer)
@@ -237,8 +243,10 @@ class _Writer:
 
     # Nodes
 
-    def _node(self, name: str, end: str = "") -> None:
-        self.text.comment(f"{name} {self.words.get(name, '')}".strip() + end)
+    def _node(self, name: str, terms: list[str], around: str = "{}") -> None:
+        """A node's line, with what it is in a comment behind it, or above it where that is too long."""
+        what = f"{name} {self.words.get(name, '')}".strip()
+        self.text.sum(variable(name), terms, around, what)
 
     def _sums(self, site: SitePlan, position: str, activation: str = "") -> None:
         """A line for each kept channel of a site. position: the expression for where constants that depend on it are
@@ -249,27 +257,29 @@ class _Writer:
         if site.slots is not None:
             self._rivals(site)
         inputs = f"({', '.join(names)}{',' if len(names) == 1 else ''})"
-        if site.slots is not None and site.inputs:
+        if site.slots is not None and site.inputs and self.given != inputs:
             text.say(f"inputs = {inputs}")
+            self.given = inputs
         for row, channel in enumerate(site.kept):
             node = f"{site.site}.{channel}"
-            self._node(node)
             constant = number(site.constants[0, row])
             if by_position and np.ptp(site.constants[:, row]) > 1e-9:
-                self._vector(f"BASE_{node.replace('.', '_').upper()}", site.constants[:, row])
-                constant = f"BASE_{node.replace('.', '_').upper()}[{position}]"
+                name = f"BASE_{node.replace('.', '_').upper()}"
+                self._vector(name, site.constants[:, row])
+                constant = f"{name}[{position}]"
             terms = [f"{number(w)} * {name}" for w, name in zip(site.weights[row], names, strict=True) if w]
             if constant not in ("0.0", "-0.0") or not terms:
                 terms = [constant, *terms]
-            around = "{}"
-            if activation:
-                around = f"{activation}({{}})"
-            text.sum(variable(node), terms, around)
+            around = f"{activation}({{}})" if activation else "{}"
             if site.slots is not None:
                 self.helpers |= {"kept"} | ({"numbers"} if site.fixed.size else set())
                 given = "inputs" if site.inputs else "()"
                 more = f", {activation}" if activation else ""
-                text.say(f"{variable(node)} = kept({variable(node)}, {row}, {_rivals_name(site.site)}, {given}, {position}{more})")
+                rest = f"{row}, {_rivals_name(site.site)}, {given}, {position}{more})"
+                self._node(node, terms, around)
+                text.say(f"{variable(node)} = kept({variable(node)}, {rest}")
+                continue
+            self._node(node, terms, around)
 
     def _rivals(self, site: SitePlan) -> None:
         rows = []
@@ -297,16 +307,15 @@ class _Writer:
         for channel in self.plan.varying[f"{layer}.attn.act_in"]:
             node = f"{layer}.attn.act_in.{channel}"
             name = variable(node)
-            self._node(node)
             if channel >= config.d_model:
-                text.say(f"{name} = {self._wave(layer, int(channel) - config.d_model)}")
+                self._node(node, [self._wave(layer, int(channel) - config.d_model)])
                 continue
             here = embedding.columns == channel
             tokens = embedding.rows[here]
             values = embedding.values[here].astype(np.float64) * scale[tokens] * gains[channel]
             entries = ", ".join(f"{t}: {number(v)}" for t, v in zip(tokens.tolist(), values.tolist(), strict=True))
             text.data[name.upper()] = f"{{{entries}}}"
-            text.say(f"{name} = {name.upper()}.get(token, 0.0)")
+            self._node(node, [f"{name.upper()}.get(token, 0.0)"])
 
     def _wave(self, layer: int, channel: int) -> str:
         """A position channel that is read: a sine of the position, or a table."""
@@ -333,9 +342,9 @@ class _Writer:
         }
         text.say()
         text.comment(f"Layer {layer}, attention: what each token has to offer.")
-        for name in sites:
-            for channel in sites[name].kept:
-                text.say(f"{variable(f'{layer}.attn.{name}.{channel}')}s = []")
+        offered = [variable(f"{layer}.attn.{name}.{channel}") for name in sites for channel in sites[name].kept]
+        if offered:
+            text.say("offers = []")
         if not self.tables:
             self._reads(layer, "attn")
         text.say("for place, token in enumerate(tokens):")
@@ -346,17 +355,17 @@ class _Writer:
             self._stream_reads(layer, "attn", "place")
         for name in sites:
             self._sums(sites[name], "place")
-        for name in sites:
-            for channel in sites[name].kept:
-                node = variable(f"{layer}.attn.{name}.{channel}")
-                text.say(f"{node}s.append({node})")
-        text.indent -= 1
-        where = "len(tokens) - 1"
+        if offered:
+            comma = "," if len(offered) == 1 else ""
+            text.say(f"offers.append(({', '.join(offered)}{comma}))")
+            text.indent -= 1
+            text.say(f"{', '.join(f'{name}s' for name in offered)}{comma} = zip(*offers)")
+        else:
+            text.indent -= 1
         if not only_last:
             text.say("writes = []")
             text.say("for here in range(len(tokens)):")
             text.indent += 1
-            where = "here"
         else:
             text.say("here = len(tokens) - 1")
         for head in heads:
@@ -364,7 +373,6 @@ class _Writer:
         writes = site_plan(plan, f"{layer}.attn.resid_delta")
         self._sums(writes, "here")
         self._add_writes(layer, "attn.resid_delta", writes, only_last)
-        del where
 
     def _head(self, layer: int, head: int, sites: dict[str, SitePlan]) -> None:
         """A head's pattern and what it carries, at the position `here`."""
@@ -404,8 +412,7 @@ class _Writer:
     def _stream_reads(self, layer: int, half: str, where: str) -> None:
         for channel in self.plan.varying[f"{layer}.{half}.act_in"]:
             node = f"{layer}.{half}.act_in.{channel}"
-            self._node(node)
-            self.text.say(f"{variable(node)} = normed[{where}][{channel}]")
+            self._node(node, [f"normed[{where}][{channel}]"])
 
     def _add_writes(self, layer: int, site: str, writes: SitePlan, only_last: bool) -> None:
         """Put a half's writes into the stream, if anything reads it again; within the loop over positions if there is
@@ -506,13 +513,12 @@ class _Writer:
     def _final(self, channel: int) -> None:
         """A channel of the stream's end."""
         plan, node, text = self.plan, f"final_resid.{channel}", self.text
-        self._node(node)
         if not self.tables:
             constant = 0.0
             for half in range(self._last_read() + 1, 2 * self.config.n_layer):
                 site = f"{half // 2}.{('attn', 'mlp')[half % 2]}.resid_delta"
                 constant += float(plan.frozen[site][channel])
-            text.sum(f"final_{channel}", [f"stream[-1][{channel}]", *([number(constant)] if constant else [])])
+            self._node(node, [f"stream[-1][{channel}]", *([number(constant)] if constant else [])])
             return
         terms, constant = [], 0.0
         for layer in range(self.config.n_layer):
@@ -531,7 +537,7 @@ class _Writer:
             assert added is not None
             self._vector(f"POSITIONED_{channel}", added[:, channel])
             terms.append(f"POSITIONED_{channel}[len(tokens) - 1]")
-        text.sum(f"final_{channel}", [*([number(constant)] if constant else []), *terms])
+        self._node(node, [*([number(constant)] if constant else []), *terms])
 
 
 def _answer(model: SparseTransformer, answer: str) -> int:
