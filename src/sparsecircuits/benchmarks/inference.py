@@ -263,7 +263,12 @@ def _crossover_races() -> Iterator[Race]:
         others = {"dense float32": dense, "dense bf16": copy.deepcopy(dense).to(torch.bfloat16)}
         runtime = SparseRuntime(Plan.of_weights(config, weights), threads=1)
         name = f"decode, one layer of the paper's shape, {_weight_name(density, runtime.nonzeros)}, float32, CPU"
-        yield Race(name, _runtime_decoder(runtime, ids), {name: _decoder(other, ids) for name, other in others.items()}, times=RUN)
+        yield Race(
+            name,
+            _runtime_decoder(runtime, ids),
+            {name: _decoder(other, ids) for name, other in others.items()},
+            times=RUN,
+        )
 
 
 def prefill_races() -> Iterator[Race]:
@@ -280,7 +285,9 @@ def prefill_races() -> Iterator[Race]:
         models = {"dense float32": dense, "dense bf16": half, **listed}
         runtime = SparseRuntime(Plan.of_weights(config, here))
         name = f"prefill of {PROMPT} tokens, paper's shape, {_weight_name(density, runtime.nonzeros)}, float32, CPU"
-        yield Race(name, partial(_read, runtime, ids), {key: partial(_read, model, ids) for key, model in models.items()})
+        yield Race(
+            name, partial(_read, runtime, ids), {key: partial(_read, model, ids) for key, model in models.items()}
+        )
 
 
 def decode_scale_races() -> Iterator[Race]:

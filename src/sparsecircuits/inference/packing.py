@@ -168,7 +168,8 @@ def _columns(matrices: list[Nonzeros | None], kind: type, dtype: str) -> tuple[n
         values.append(filled[1])
         begin, groups = begin + len(here), groups + int(here[-1])
     parts = [
-        part.reshape(groups, GROUP).view(np.uint8) for part in (np.concatenate(indices), _as(np.concatenate(values), dtype))
+        part.reshape(groups, GROUP).view(np.uint8)
+        for part in (np.concatenate(indices), _as(np.concatenate(values), dtype))
     ]
     return (
         np.concatenate(starts).astype(np.int32),

@@ -52,11 +52,15 @@ def check_exportable(bound: Bound) -> None:
     if circuit.loss == "class":
         raise UserError("this circuit scores one answer against all other tokens: a program has two scores")
     if circuit.ablation == "resample":
-        raise UserError("this circuit's other nodes carry what they are on other prompts: a program has no other prompt")
+        raise UserError(
+            "this circuit's other nodes carry what they are on other prompts: a program has no other prompt"
+        )
     if config.norm != "rms" or (config.concatenates_positions and config.position_norm != "rms"):
         raise UserError("programs are written for models with RMSNorm alone")
     if config.residual_activation != "identity" or config.abstopk_k("resid_mid") or config.abstopk_k("resid_out"):
-        raise UserError("programs are written for models whose residual stream is a sum: no activation, no AbsTopK on it")
+        raise UserError(
+            "programs are written for models whose residual stream is a sum: no activation, no AbsTopK on it"
+        )
 
 
 @dataclass
@@ -398,8 +402,10 @@ class _Writer:
                 constant += scale * q * k
         sinks = plan.vector(f"blocks.{layer}.attn.sink_logit")
         self.helpers.add("softmax")
-        text.comment(f"Head {layer}.{head}: how much of its attention each token gets" + (
-            ", beside a sink that takes the rest." if sinks is not None else "."))
+        text.comment(
+            f"Head {layer}.{head}: how much of its attention each token gets"
+            + (", beside a sink that takes the rest." if sinks is not None else ".")
+        )
         joined = " + ".join([number(constant), *terms]).replace("+ -", "- ")
         sink = "None" if sinks is None else number(sinks[head])
         text.say(f"shares = softmax([{joined} for t in range(here + 1)], {sink})")

@@ -6,6 +6,7 @@ does is taken: whether a word is there, who is in the majority, a weighted avera
 program is measured on held-out prompts.
 """
 
+import itertools
 import textwrap
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -22,8 +23,10 @@ from sparsecircuits.kernels.rms_norm import EPSILON
 from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
-LEARN, TEST = 256, 512  # pairs
-ENOUGH = 0.97
+CHOSEN_ON = (("train", "validation"), 192)
+"""Splits that a form is chosen on, for the words and templates of both, and pairs of each."""
+TEST = 384  # held-out pairs
+ENOUGH = 0.96
 """Share of the learning prompts on which a form must decide as the circuit does."""
 LEAST = 0.95
 """The same on held-out prompts, below which nothing is written."""
@@ -32,16 +35,14 @@ SHARES = (0.75, 0.5, 0.25, 0.1, 0.05, 0.02)
 
 
 @dataclass(frozen=True)
-class Voices:
-    """Which tokens speak for the first answer and which for the second, with one loudness each, and which ones a head
-    attends to `weight` times as much as to others. sink: how many of these others it is worth."""
+class Sets:
+    """Named sets of tokens, or tables by token, as they stand in a program: name, what it is, the tokens, and a number
+    for each where one is needed."""
 
-    first: tuple[int, ...]
-    second: tuple[int, ...]
-    loud: tuple[float, float]
-    attended: tuple[int, ...] = ()
-    weight: float = 1.0
-    sink: float = 0.0
+    name: str
+    words: str
+    tokens: tuple[int, ...]
+    numbers: tuple[float, ...] | None = None
 
 
 @dataclass(frozen=True)
@@ -51,7 +52,7 @@ class Form:
 
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
     lines: tuple[str, ...]
-    voices: Voices
+    sets: tuple[Sets, ...]
 
 
 @dataclass(frozen=True)
@@ -83,12 +84,13 @@ def write_readable(bound: Bound, task: Task, title: str) -> Readable:
     check_exportable(bound)
     plan = Plan.of_circuit(bound)
     head = _only_head(plan)
-    learn, test = (
-        _watch(bound, plan, head, task.encode(task.draw(split, n, 0)))
-        for split, n in (("train", LEARN), ("held_out", TEST))
-    )
+    draws = [
+        [pair for split in splits for pair in task.draw(split, n, 0)]
+        for splits, n in (CHOSEN_ON, (("held_out",), TEST))
+    ]
+    learn, test = (_watch(bound, plan, head, task.encode(pairs)) for pairs in draws)
     best: tuple[float, Form] | None = None
-    for form in _forms(learn):
+    for form in _forms(learn, task.answers):
         agreement = _agreement(form, learn)
         if best is None or agreement > best[0] + 1e-9:
             best = agreement, form
@@ -104,7 +106,9 @@ def write_readable(bound: Bound, task: Task, title: str) -> Readable:
         )
     score = form.score(test.batch.tokens, test.batch.real)
     right = test.batch.correct == 0
-    found = Readable("", agreement, float(((score > 0) == right).mean()), float(((test.decides > 0) == right).mean()), len(right))
+    found = Readable(
+        "", agreement, float(((score > 0) == right).mean()), float(((test.decides > 0) == right).mean()), len(right)
+    )
     return Readable(_text(title, task, form, found, head), agreement, found.accuracy, found.exact_accuracy, len(right))
 
 
@@ -180,35 +184,73 @@ def _by_token(seen: _Seen, values: np.ndarray) -> dict[int, float]:
     return dict(zip(tokens.tolist(), (sums / counts).tolist(), strict=True))
 
 
-def _forms(seen: _Seen) -> Iterator[Form]:
+@dataclass(frozen=True)
+class _Tokens:
+    """What tokens do, by id: their votes, and their pull (the logarithm of attention) at the first place, to which each
+    further place adds `slope`. usual, typical: of most tokens. sink: how many typical tokens it is worth."""
+
+    votes: dict[int, float]
+    pulls: dict[int, float]
+    slope: float
+    usual: float
+    typical: float
+    sink: float
+
+    @classmethod
+    def of(cls, seen: _Seen) -> "_Tokens":
+        real = seen.batch.real
+        tokens, place = seen.batch.tokens, np.broadcast_to(np.arange(real.shape[1]), real.shape).astype(float)
+        middle, mean = _by_token(seen, place), _by_token(seen, seen.pull)
+        x = (place - _look_up(tokens, middle, 0.0))[real]
+        y = (seen.pull - _look_up(tokens, mean, 0.0))[real]
+        slope = float(x @ y / max(x @ x, 1e-9))
+        rest = seen.pull - slope * place
+        typical = float(np.median(rest[real]))
+        return cls(
+            _by_token(seen, seen.votes), _by_token(seen, rest), slope, float(np.median(seen.votes[real])), typical,
+            float(np.exp(-typical)),
+        )  # fmt: skip
+
+
+def _look_up(tokens: np.ndarray, table: Mapping[int, float], other: float) -> np.ndarray:
+    size = max(int(tokens.max(initial=0)), max(table, default=0)) + 1
+    values = np.full(size, other)
+    values[list(table)] = list(table.values())
+    found: np.ndarray = values[tokens]
+    return found
+
+
+def _forms(seen: _Seen, answers: tuple[str, str]) -> Iterator[Form]:
     """Ways to decide, the simplest first; each with thresholds from loud to faint."""
-    votes, pull = _by_token(seen, seen.votes), _by_token(seen, seen.pull)
-    usual = float(np.median(seen.votes[seen.batch.real]))
-    voices = {token: vote - usual for token, vote in votes.items()}
+    tokens = _Tokens.of(seen)
+    voices = {token: vote - tokens.usual for token, vote in tokens.votes.items()}
     loudest = max(map(abs, voices.values()))
-    sets = []
+    sides = []
     for share in SHARES:
         first = tuple(t for t, voice in voices.items() if voice >= share * loudest)
         second = tuple(t for t, voice in voices.items() if voice <= -share * loudest)
-        loud = tuple(abs(float(np.mean([voices[t] for t in side]))) if side else 0.0 for side in (first, second))
-        if (first, second) not in [(v.first, v.second) for v in sets]:
-            sets.append(Voices(first, second, (loud[0], loud[1])))
-    for found in sets:
-        yield from _presence(found)
-    for found in sets:
-        if found.first and found.second:
-            yield _majority(found)
-    typical = float(np.median(seen.pull[seen.batch.real]))
-    sink = float(np.exp(-typical))
-    for found in sets:
-        yield _average(seen, found, sink)
-    for gap in (2.0, 1.0, 0.5):
-        attended = tuple(t for t, p in pull.items() if p - typical > gap)
-        if attended:
-            weight = float(np.exp(np.mean([pull[t] for t in attended]) - typical))
-            for found in sets:
-                more = Voices(found.first, found.second, found.loud, attended, weight, sink)
-                yield _average(seen, more, sink)
+        if (first, second) not in sides:
+            sides.append((first, second))
+    for first, second in sides:
+        yield from _presence(first, second, answers)
+    for first, second in sides:
+        if first and second:
+            yield _majority(first, second, answers)
+    for window in range(1, 13):
+        for first, second in sides:
+            yield from _presence(first, second, answers, window)
+    for gap in GAPS:
+        looked_at = [t for t, pull in tokens.pulls.items() if pull - tokens.typical > gap]
+        lines = sorted({tokens.votes[t] for t in looked_at})
+        for line in [(a + b) / 2 for a, b in itertools.pairwise(lines)][:: max(1, len(lines) // 40)]:
+            first = tuple(t for t in looked_at if tokens.votes[t] > line)
+            yield _last(first, tuple(t for t in looked_at if t not in first), answers)
+    for faint in (0.25, 0.1, 0.05, 0.02):
+        yield _average(seen, tokens, faint * loudest, answers)
+
+
+GAPS = (4.0, 3.0, 2.5, 2.0, 1.5, 1.0, 0.5)
+"""By how much more than a typical token's the logarithm of attention is that a head's words have."""
 
 
 def _isin(tokens: np.ndarray, real: np.ndarray, chosen: tuple[int, ...]) -> np.ndarray:
@@ -216,71 +258,101 @@ def _isin(tokens: np.ndarray, real: np.ndarray, chosen: tuple[int, ...]) -> np.n
     return found
 
 
-def _presence(voices: Voices) -> Iterator[Form]:
-    """One of the two sets alone decides, by whether any of its tokens is there."""
-    for side, name in ((0, "FOR_FIRST"), (1, "FOR_SECOND")):
-        chosen = (voices.first, voices.second)[side]
+def _sides(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[str, str]) -> tuple[Sets, ...]:
+    both = (
+        Sets("FOR_FIRST", f"Tokens that speak for {answers[0]!r}.", first),
+        Sets("FOR_SECOND", f"Tokens that speak for {answers[1]!r}.", second),
+    )
+    return tuple(found for found in both if found.tokens)
+
+
+def _presence(
+    first: tuple[int, ...], second: tuple[int, ...], answers: tuple[str, str], window: int | None = None
+) -> Iterator[Form]:
+    """One of the two sets alone decides, by whether any of its tokens is there; with a window, among the last ones."""
+    for sign, name, chosen in ((1, "FOR_FIRST", first), (-1, "FOR_SECOND", second)):
         if not chosen:
             continue
-        sign = 1 - 2 * side
 
-        def score(tokens: np.ndarray, real: np.ndarray, chosen: tuple[int, ...] = chosen, sign: int = sign) -> np.ndarray:
-            return sign * (2.0 * _isin(tokens, real, chosen).any(axis=1) - 1)
+        def score(
+            tokens: np.ndarray, real: np.ndarray, chosen: tuple[int, ...] = chosen, sign: int = sign
+        ) -> np.ndarray:
+            late = real
+            if window is not None:
+                late = real & (np.arange(real.shape[1]) >= real.sum(axis=1, keepdims=True) - window)
+            return sign * (2.0 * _isin(tokens, late, chosen).any(axis=1) - 1)
 
-        outcome = ("1.0, -1.0", "-1.0, 1.0") if side == 0 else ("-1.0, 1.0", "1.0, -1.0")
-        lines = (f"if any(token in {name} for token in tokens):", f"    return {outcome[0]}", f"return {outcome[1]}")
-        kept = Voices(chosen if side == 0 else (), chosen if side == 1 else (), voices.loud)
-        yield Form(score, lines, kept)
+        outcomes = ["1.0, -1.0", "-1.0, 1.0"][::sign]
+        where = "tokens" if window is None else f"tokens[-{window}:]"
+        lines = (f"if any(token in {name} for token in {where}):", f"    return {outcomes[0]}", f"return {outcomes[1]}")
+        yield Form(score, lines, _sides(first if sign > 0 else (), second if sign < 0 else (), answers))
 
 
-def _majority(voices: Voices) -> Form:
+def _majority(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[str, str]) -> Form:
     """Who has more tokens."""
 
     def score(tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        first, second = (_isin(tokens, real, chosen).sum(axis=1) for chosen in (voices.first, voices.second))
-        return first - second + 0.0
+        return _isin(tokens, real, first).sum(axis=1) - _isin(tokens, real, second).sum(axis=1) + 0.0
 
     lines = (
         "first = sum(token in FOR_FIRST for token in tokens)",
         "second = sum(token in FOR_SECOND for token in tokens)",
         "return float(first - second), float(second - first)",
     )
-    return Form(score, lines, voices)
+    return Form(score, lines, _sides(first, second, answers))
 
 
-def _average(seen: _Seen, voices: Voices, sink: float) -> Form:
-    """An average of voices, in which some tokens count more, and a sink as much as several."""
-    loud = voices.loud
-
-    def balance(tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        weight = np.where(np.isin(tokens, voices.attended), voices.weight, 1.0) * real
-        first, second = (np.isin(tokens, chosen) for chosen in (voices.first, voices.second))
-        told: np.ndarray = (weight * (loud[0] * first - loud[1] * second)).sum(axis=1)
-        return told / (weight.sum(axis=1) + sink)
-
-    line = _threshold(balance(seen.batch.tokens, seen.batch.real), seen.decides > 0)
+def _last(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[str, str]) -> Form:
+    """The head copies: of the tokens that it looks at, the last one decides."""
 
     def score(tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        return balance(tokens, real) - line
+        place = np.arange(tokens.shape[1])
+        latest = [np.where(_isin(tokens, real, chosen), place, -1).max(axis=1) for chosen in (first, second)]
+        return np.where(latest[0] > latest[1], 1.0, -1.0)
 
-    weigh = f"{voices.weight:.2g} if token in ATTENDED else 1.0" if voices.attended else "1.0"
-    told = []
-    told += [f"{loud[0]:.3g} * (token in FOR_FIRST)"] if voices.first else []
-    told += [f"{loud[1]:.3g} * (token in FOR_SECOND)"] if voices.second else []
-    joined = " - ".join(told) if voices.first else f"-{told[0]}"
-    lines: tuple[str, ...]
-    if voices.attended:
-        lines = (
-            f"weights = [{weigh} for token in tokens]",
-            f"told = sum(weight * ({joined}) for weight, token in zip(weights, tokens))",
-            f"score = told / (sum(weights) + {sink:.3g}) - {line:.4g}",
-        )
-    else:
-        lines = (
-            f"told = sum({joined} for token in tokens)",
-            f"score = told / (len(tokens) + {sink:.3g}) - {line:.4g}",
-        )
-    return Form(score, (*(x.replace("- -", "+ ") for x in lines), "return score, -score"), voices)
+    lines = (
+        "for token in reversed(tokens):",
+        "    if token in FOR_FIRST:",
+        "        return 1.0, -1.0",
+        *(("    if token in FOR_SECOND:", "        return -1.0, 1.0") if second else ()),
+        "return -1.0, 1.0",
+    )
+    return Form(score, lines, _sides(first, second, answers))
+
+
+def _average(seen: _Seen, tokens: _Tokens, faint: float, answers: tuple[str, str]) -> Form:
+    """An average of votes by attention, the later tokens' weighing more or less by a factor. faint: of a vote, what is
+    taken as the usual one."""
+    votes = {t: round(v, 1) for t, v in tokens.votes.items() if abs(v - tokens.usual) >= faint}
+    pulls = {t: round(float(np.exp(p - tokens.typical)), 2) for t, p in tokens.pulls.items()}
+    pulls = {t: w for t, w in pulls.items() if (t in votes and not 0.8 <= w <= 1.25) or w > 4}
+    growth, usual = round(float(np.exp(tokens.slope)), 3), round(tokens.usual, 1)
+    sink = float(f"{tokens.sink:.2g}") if tokens.sink > 0.01 else 0.0
+
+    def balance(ids: np.ndarray, real: np.ndarray) -> np.ndarray:
+        weight = _look_up(ids, pulls, 1.0) * growth ** np.arange(ids.shape[1]) * real
+        found: np.ndarray = (weight * _look_up(ids, votes, usual)).sum(axis=1) / (weight.sum(axis=1) + sink)
+        return found
+
+    line = float(f"{_threshold(balance(seen.batch.tokens, seen.batch.real), seen.decides > 0):.3g}")
+
+    def score(ids: np.ndarray, real: np.ndarray) -> np.ndarray:
+        return balance(ids, real) - line
+
+    weight = "WEIGHTS.get(token, 1.0)" if pulls else "1.0"
+    lines = (
+        "# Each token weighs by a factor more than the one before it.",
+        f"weights = [{weight} * {growth} ** place for place, token in enumerate(tokens)]",
+        f"told = sum(weight * VOTES.get(token, {usual}) for weight, token in zip(weights, tokens))",
+        f"score = told / {f'(sum(weights) + {sink})' if sink else 'sum(weights)'} - {line}".replace("- -", "+ "),
+        "return score, -score",
+    )
+    spoken = f"How much tokens speak for {answers[0]!r}, below zero for {answers[1]!r}."
+    tables = (
+        Sets("VOTES", spoken, tuple(votes), tuple(votes.values())),
+        Sets("WEIGHTS", "How much of the head's attention they get, others 1.", tuple(pulls), tuple(pulls.values())),
+    )
+    return Form(score, lines, tuple(table for table in tables if table.tokens))
 
 
 def _threshold(values: np.ndarray, positive: np.ndarray) -> float:
@@ -309,17 +381,20 @@ def _text(title: str, task: Task, form: Form, found: Readable, head: int) -> str
         "--to python --readable`."
     )
     lines = [f'"""{title}: what head 0.{head} does', "", *textwrap.wrap(about, WIDTH), '"""', ""]
-    for name, chosen, words in (
-        ("FOR_FIRST", form.voices.first, f"Tokens that speak for {first!r}."),
-        ("FOR_SECOND", form.voices.second, f"Tokens that speak for {second!r}."),
-        ("ATTENDED", form.voices.attended, "Tokens that the head looks at."),
-    ):
-        if chosen:
-            entries = ", ".join(f"{token}: {tokenizer.token(token)!r}" for token in chosen)
-            lines += [f"# {words}"]
-            lines += textwrap.wrap(f"{name} = {{{entries}}}", WIDTH, subsequent_indent="    ", break_long_words=False)
+    for found_set in form.sets:
+        names = [tokenizer.token(token) for token in found_set.tokens]
+        lines.append(f"# {found_set.words}")
+        entries = [f"{token}: {name!r}" for token, name in zip(found_set.tokens, names, strict=True)]
+        if found_set.numbers is not None:
+            entries = [f"{t}: {n:g}" for t, n in zip(found_set.tokens, found_set.numbers, strict=True)]
+            lines += _wrapped(f"# {' '.join(map(repr, names))}", "# ")
+        lines += _wrapped(f"{found_set.name} = {{{', '.join(entries)}}}", "    ")
     lines += [
         "", "", "def predict(tokens: list[int]) -> tuple[float, float]:",
         f'    """Scores of {first!r} and {second!r} as the next token."""', *(f"    {line}" for line in form.lines),
     ]  # fmt: skip
     return "\n".join(lines) + "\n"
+
+
+def _wrapped(line: str, indent: str) -> list[str]:
+    return textwrap.wrap(line, WIDTH, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False)

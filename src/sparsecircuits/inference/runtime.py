@@ -67,9 +67,7 @@ class SparseRuntime:
         self._shell.model.check_ids(input_ids, start)
 
     @torch.inference_mode()
-    def __call__(
-        self, input_ids: Int[Tensor, "B T"], cache: SparseCache | None = None
-    ) -> Float[Tensor, "B T V"]:
+    def __call__(self, input_ids: Int[Tensor, "B T"], cache: SparseCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position. cache: continue sequences whose earlier tokens it holds. Raises
         UserError for more than n_ctx tokens or an id outside the vocabulary."""
         if cache is not None and cache.length:
@@ -134,4 +132,3 @@ class SparseRuntime:
         if cache is not None:
             cache.lengths[:] = input_ids.shape[1] if last is None else (last + 1).numpy()
         return model.final_norm(x)
-

@@ -93,6 +93,8 @@ def position_channels(plan: Plan) -> Float[np.ndarray, "halves n_ctx P"]:
         model = shell(config, config.n_layer, "the plan").eval()
         _load(model, plan.tensors)
         assert model.wpe is not None
-        norms = [norm for layer in range(config.n_layer) for norm in (model.block(layer).ln_p1, model.block(layer).ln_p2)]
+        norms = [
+            norm for layer in range(config.n_layer) for norm in (model.block(layer).ln_p1, model.block(layer).ln_p2)
+        ]
         tables = [norm(model.wpe.weight) for norm in norms if norm is not None]
     return torch.stack(tables).numpy()

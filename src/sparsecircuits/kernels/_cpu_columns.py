@@ -164,7 +164,9 @@ def add_by_head(typingctx, out, shares, time, head_starts, places, values, first
 
     def generate(context, builder, signature, arguments):  # type: ignore[no-untyped-def]
         kinds = signature.args
-        out, shares, starts, places, values = (data_of(context, builder, kinds[k], arguments[k]) for k in (0, 1, 3, 4, 5))
+        out, shares, starts, places, values = (
+            data_of(context, builder, kinds[k], arguments[k]) for k in (0, 1, 3, 4, 5)
+        )
         shares = builder.gep(shares, [arguments[2]])
         with cgutils.for_range(builder, arguments[7]) as loop:
             begin = builder.add(arguments[6], builder.mul(loop.index, ir.Constant(i64, GROUP)))

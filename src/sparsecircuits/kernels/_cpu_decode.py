@@ -10,7 +10,17 @@ import numpy as np
 from numba import prange
 
 from sparsecircuits.kernels._cpu import ABS, row_threshold
-from sparsecircuits.kernels._cpu_columns import GROUP, LISTED, add_by_head, add_columns, add_scaled, add_stream, dot, gelu, nonzeros
+from sparsecircuits.kernels._cpu_columns import (
+    GROUP,
+    LISTED,
+    add_by_head,
+    add_columns,
+    add_scaled,
+    add_stream,
+    dot,
+    gelu,
+    nonzeros,
+)
 from sparsecircuits.kernels._cpu_exp import exponentials, largest
 from sparsecircuits.kernels._cpu_simd import WIDE
 from sparsecircuits.kernels._jit import kernel
@@ -207,7 +217,9 @@ def _step(
             read[width + j] = beside[2 * layer, time, j]
         count = _select(read, width + extra, kept[ATTN_IN], guesses, guess + ATTN_IN, 0, places, amounts)
         made[: 3 * heads] = flat[vectors[vector + B_ATTN] : vectors[vector + B_ATTN] + 3 * heads]
-        add_columns(places, amounts, count, starts, bases[matrix + C_ATTN], entries, rows, streamed, made, listed, groups)
+        add_columns(
+            places, amounts, count, starts, bases[matrix + C_ATTN], entries, rows, streamed, made, listed, groups
+        )
         sinks = flat[vectors[vector + SINK] : vectors[vector + SINK] + sizes[HEADS]]
         _attention(
             made, sizes, kept, guesses, guess, sinks, keys, values, places_in, (sequence * layers + layer) * key_step,
@@ -233,7 +245,9 @@ def _step(
             gelu(made, neurons)
         count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
         read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
-        add_columns(places, amounts, count, starts, bases[matrix + MLP_PROJ], entries, rows, streamed, read, listed, groups)
+        add_columns(
+            places, amounts, count, starts, bases[matrix + MLP_PROJ], entries, rows, streamed, read, listed, groups
+        )
         _add_write(
             x, read, width, kept[MLP_OUT], guesses, guess + MLP_OUT, places, amounts, sizes[RESIDUAL_RELU],
             kept[RESID_OUT], guess + RESID_OUT,
@@ -247,7 +261,9 @@ def _step(
     add_stream(made, read, rows, columns, streamed, stream[layers], stream[layers + 1])  # type: ignore[call-arg]
     if bases[layers * MATRICES + 1] >= 0:
         places[0], amounts[0] = token, f32(1)
-        add_columns(places, amounts, 1, starts, bases[layers * MATRICES + 1], entries, rows, streamed, made, listed, groups)
+        add_columns(
+            places, amounts, 1, starts, bases[layers * MATRICES + 1], entries, rows, streamed, made, listed, groups
+        )
     logits[:vocabulary] = made[:vocabulary]
 
 

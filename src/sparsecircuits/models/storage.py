@@ -109,9 +109,7 @@ def _stored(packed: dict[str, Tensor], name: str, shape: list[int], where: str) 
     return Stored(tuple(shape), indices, values)
 
 
-def unpack_sparsely(
-    packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str
-) -> dict[str, Tensor | Stored]:
+def unpack_sparsely(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) -> dict[str, Tensor | Stored]:
     """`unpack`, but what is stored as its nonzeros stays that."""
     state: dict[str, Tensor | Stored] = {}
     for name, shape in shapes.items():
@@ -248,9 +246,7 @@ def load_native_sparsely(directory: Path) -> tuple[ModelConfig, dict[str, Tensor
     for name, target in expected.items():
         part = state[name]
         if tuple(part.shape) != tuple(target.shape):
-            raise UserError(
-                f"{path}: {name} has shape {tuple(part.shape)}, the config says {tuple(target.shape)}"
-            )
+            raise UserError(f"{path}: {name} has shape {tuple(part.shape)}, the config says {tuple(target.shape)}")
         values = part.values if isinstance(part, Stored) else part
         if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
             raise UserError(f"{path}: {name} holds values that are not finite numbers")
