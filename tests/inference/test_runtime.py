@@ -7,8 +7,8 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from randommodels import configs, random_model
 
+from randommodels import configs, random_model
 from sparsecircuits.errors import UserError
 from sparsecircuits.inference.runtime import SparseRuntime, compile_sparse
 from sparsecircuits.models.config import ABSTOPK_SITES, ModelConfig

@@ -78,8 +78,8 @@ class _Listed(nn.Module):
 
 
 def _torch_csr(matrix: Nonzeros) -> Callable[[Tensor], Tensor]:
-    parts = (torch.from_numpy(part) for part in (matrix.starts(), matrix.columns.astype(np.int64), matrix.values))
-    sparse = torch.sparse_csr_tensor(*parts, size=matrix.shape, check_invariants=False)
+    starts, columns, values = map(torch.from_numpy, (matrix.starts(), matrix.columns.astype(np.int64), matrix.values))
+    sparse = torch.sparse_csr_tensor(starts, columns, values, size=matrix.shape, check_invariants=False)
 
     def multiply(x: Tensor) -> Tensor:
         if len(x) == 1:
@@ -115,7 +115,7 @@ def listed_model(
         logits: Tensor = unembedding(hidden) + model.logit_bias
         return logits if bigram is None else logits + bigram(ids)
 
-    model.unembed = unembed  # type: ignore[method-assign]
+    model.unembed = unembed  # type: ignore[assignment,method-assign]
     return model
 
 

@@ -231,7 +231,7 @@ class Convert(Common):
 
 @dataclass(kw_only=True)
 class Export(Common):
-    """Write a circuit for other programs: as one Python file that runs it (docs/programs.md), as JSON, or as a graph."""
+    """Write a circuit for others: as a Python file that runs it, as JSON, or as a graph (docs/programs.md)."""
 
     function: ClassVar[str] = "export"
     circuit: Annotated[Path, tyro.conf.Positional]

@@ -1,5 +1,6 @@
 """A matrix as its nonzeros, and a model's weights as these without a dense matrix."""
 
+import itertools
 from collections.abc import Mapping
 from dataclasses import dataclass
 
@@ -59,7 +60,7 @@ class Nonzeros:
         ends = np.searchsorted(self.rows, np.arange(count + 1) * height)
         return [
             Nonzeros((height, self.shape[1]), self.rows[a:b] - k * height, self.columns[a:b], self.values[a:b])
-            for k, (a, b) in enumerate(zip(ends[:-1], ends[1:], strict=True))
+            for k, (a, b) in enumerate(itertools.pairwise(ends))
         ]
 
     def part(self, rows: np.ndarray, columns: np.ndarray) -> "Nonzeros":
@@ -75,7 +76,9 @@ class Nonzeros:
     def times(self, x: np.ndarray) -> np.ndarray:
         """x [..., columns] · matrixᵀ -> [..., rows], in x's type."""
         out = np.zeros((*x.shape[:-1], self.shape[0]), dtype=x.dtype)
-        np.add.at(out, (..., self.rows), x[..., self.columns] * self.values.astype(x.dtype))
+        flat, source = out.reshape(-1, self.shape[0]), x.reshape(-1, self.shape[1])
+        for row, column, value in zip(self.rows, self.columns, self.values, strict=True):
+            flat[:, row] += source[:, column] * value
         return out
 
     def transposed(self) -> "Nonzeros":

@@ -81,8 +81,8 @@ class Plan:
                     constant = np.zeros(height, np.float32)
                     if bias is not None:
                         constant = _dense(bias).numpy()[place * height : (place + 1) * height].copy()
-                    everything = (np.arange(size, dtype=np.int32) for size in part.shape)
-                    product = Product(f"{layer}.{source}", f"{layer}.{target}", *everything, part, constant)
+                    rows, columns = (np.arange(size, dtype=np.int32) for size in part.shape)
+                    product = Product(f"{layer}.{source}", f"{layer}.{target}", rows, columns, part, constant)
                     products[product.target] = product
         varying = {site: np.arange(config.site_width(split_site(site)[1])) for site in node_sites(config.n_layer)}
         frozen = {site: np.zeros(len(channels), np.float32) for site, channels in varying.items()}

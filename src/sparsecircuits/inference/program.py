@@ -148,8 +148,8 @@ class _Writer:
         text, circuit = self.text, self.bound.circuit
         nodes, edges = len(circuit.nodes), len(circuit.edges)
         about = (
-            f"{nodes} nodes and {edges} weights of a model with {self.config.n_layer} layers; every other node is held at "
-            f"{'its mean' if circuit.ablation == 'mean' else 'zero'}, which is folded into the numbers here. "
+            f"{nodes} nodes and {edges} weights of a model with {self.config.n_layer} layers; every other node is held "
+            f"at {'its mean' if circuit.ablation == 'mean' else 'zero'}, which is folded into the numbers here. "
             f"predict(tokens) gives the scores of {circuit.answers[0]!r} and {circuit.answers[1]!r} after a prompt, "
             "calibrated as the circuit is. Written by `sparsecircuits export --to python`."
         )
@@ -173,7 +173,6 @@ class _Writer:
         return "\n".join([*head, *body, *used, *data]).rstrip() + "\n"
 
     def _body(self) -> None:
-        text = self.text
         if not self.tables:
             self._start_stream()
         for layer in range(self.config.n_layer):
@@ -474,7 +473,8 @@ class _Writer:
         text, plan, config = self.text, self.plan, self.config
         kept = plan.varying["final_resid"]
         gains, shift = plan.vector("ln_f.weight"), plan.vector("logit_bias")
-        assert gains is not None and shift is not None
+        assert gains is not None
+        assert shift is not None
         text.say()
         text.comment("The end of the residual stream at the last token, and the answers' logits.")
         text.say("token = tokens[-1]")
@@ -528,11 +528,11 @@ class _Writer:
             return
         terms, constant = [], 0.0
         for layer in range(self.config.n_layer):
-            for half in ("attn.resid_delta", "mlp.resid_delta"):
-                if channel in plan.varying[f"{layer}.{half}"]:
-                    terms.append(variable(f"{layer}.{half}.{channel}"))
+            for name in ("attn.resid_delta", "mlp.resid_delta"):
+                if channel in plan.varying[f"{layer}.{name}"]:
+                    terms.append(variable(f"{layer}.{name}.{channel}"))
                 else:
-                    constant += float(plan.frozen[f"{layer}.{half}"][channel])
+                    constant += float(plan.frozen[f"{layer}.{name}"][channel])
         here = plan.embedding.columns == channel
         if here.any():
             pairs = zip(plan.embedding.rows[here].tolist(), plan.embedding.values[here].tolist(), strict=True)

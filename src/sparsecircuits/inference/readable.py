@@ -280,7 +280,8 @@ def _presence(
             late = real
             if window is not None:
                 late = real & (np.arange(real.shape[1]) >= real.sum(axis=1, keepdims=True) - window)
-            return sign * (2.0 * _isin(tokens, late, chosen).any(axis=1) - 1)
+            found: np.ndarray = sign * (2.0 * _isin(tokens, late, chosen).any(axis=1) - 1)
+            return found
 
         outcomes = ["1.0, -1.0", "-1.0, 1.0"][::sign]
         where = "tokens" if window is None else f"tokens[-{window}:]"
@@ -292,7 +293,8 @@ def _majority(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[st
     """Who has more tokens."""
 
     def score(tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        return _isin(tokens, real, first).sum(axis=1) - _isin(tokens, real, second).sum(axis=1) + 0.0
+        found: np.ndarray = _isin(tokens, real, first).sum(axis=1) - _isin(tokens, real, second).sum(axis=1) + 0.0
+        return found
 
     lines = (
         "first = sum(token in FOR_FIRST for token in tokens)",
@@ -375,10 +377,10 @@ def _text(title: str, task: Task, form: Form, found: Readable, head: int) -> str
     tokenizer = task.require_tokenizer()
     first, second = task.answers
     about = (
-        f"Gives the answer of the exact program on {found.agreement:.1%} of {found.prompts:,} held-out prompts, and the "
-        f"right one on {found.accuracy:.1%} (the exact program: {found.exact_accuracy:.1%}). The scores say which answer, "
-        "not how surely. Token sets hold what occurs in the task's training prompts. Written by `sparsecircuits export "
-        "--to python --readable`."
+        f"Gives the answer of the exact program on {found.agreement:.1%} of {found.prompts:,} held-out prompts, and "
+        f"the right one on {found.accuracy:.1%} (the exact program: {found.exact_accuracy:.1%}). The scores say which "
+        "answer, not how surely. Tokens are those of the task's training and validation prompts. Written by "
+        "`sparsecircuits export --to python --readable`."
     )
     lines = [f'"""{title}: what head 0.{head} does', "", *textwrap.wrap(about, WIDTH), '"""', ""]
     for found_set in form.sets:

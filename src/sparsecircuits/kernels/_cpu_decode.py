@@ -179,11 +179,11 @@ def _attention(
         add_scaled(scores, c // size * row, amounts[j] * scale, keys, cache + c * room, groups)  # type: ignore[call-arg]
     _softmax(scores, heads, row, groups * WIDE, seen, sinks)
     if dense:
-        for c in range(width):
-            y[c] = dot(scores, c // size * row, values, value_cache + c * room, groups)  # type: ignore[call-arg]
+        for channel in range(width):
+            y[channel] = dot(scores, channel // size * row, values, value_cache + channel * room, groups)  # type: ignore[call-arg]
         return
-    for c in range(width):
-        head_starts[c] = c // size * row
+    for channel in range(width):
+        head_starts[channel] = channel // size * row
     y[: width + 1] = 0
     listed = (kept[V] + GROUP - 1) // GROUP
     for t in range(seen):
@@ -292,7 +292,7 @@ def decode(
     for chunk in prange(chunks):
         for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
             _step(
-                tokens[b], times[b], sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat, vectors,
-                added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
+                tokens[b], times[b], sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat,
+                vectors, added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
                 lists[chunk, :listed], lists[chunk, listed:], logits[b],
             )  # fmt: skip
