@@ -280,8 +280,8 @@ def _presence(
             late = real
             if window is not None:
                 late = real & (np.arange(real.shape[1]) >= real.sum(axis=1, keepdims=True) - window)
-            found: np.ndarray = sign * (2.0 * _isin(tokens, late, chosen).any(axis=1) - 1)
-            return found
+            there = _isin(tokens, late, chosen).any(axis=1)
+            return np.where(there, float(sign), -float(sign))
 
         outcomes = ["1.0, -1.0", "-1.0, 1.0"][::sign]
         where = "tokens" if window is None else f"tokens[-{window}:]"
@@ -293,8 +293,8 @@ def _majority(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[st
     """Who has more tokens."""
 
     def score(tokens: np.ndarray, real: np.ndarray) -> np.ndarray:
-        found: np.ndarray = _isin(tokens, real, first).sum(axis=1) - _isin(tokens, real, second).sum(axis=1) + 0.0
-        return found
+        counts = [_isin(tokens, real, chosen).sum(axis=1) for chosen in (first, second)]
+        return np.asarray(counts[0] - counts[1], dtype=float)
 
     lines = (
         "first = sum(token in FOR_FIRST for token in tokens)",

@@ -180,7 +180,8 @@ def _attention(
     _softmax(scores, heads, row, groups * WIDE, seen, sinks)
     if dense:
         for channel in range(width):
-            y[channel] = dot(scores, channel // size * row, values, value_cache + channel * room, groups)  # type: ignore[call-arg]
+            begin = value_cache + channel * room
+            y[channel] = dot(scores, channel // size * row, values, begin, groups)  # type: ignore[call-arg]
         return
     for channel in range(width):
         head_starts[channel] = channel // size * row
@@ -293,6 +294,6 @@ def decode(
         for b in range(chunk * sequences // chunks, (chunk + 1) * sequences // chunks):
             _step(
                 tokens[b], times[b], sizes, kept, starts, bases, entries, stream, rows, columns, streamed, flat,
-                vectors, added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk], rooms[chunk],
-                lists[chunk, :listed], lists[chunk, listed:], logits[b],
+                vectors, added, beside, table, keys, values, places_in, b, capacity, dense, guesses[chunk],
+                rooms[chunk], lists[chunk, :listed], lists[chunk, listed:], logits[b],
             )  # fmt: skip
