@@ -25,7 +25,7 @@ PAPER = 1.9e6
 """Nonzeros of the paper's models of 475M parameters (its second smallest L0)."""
 DENSITIES = (1 / 1000, 1 / 250, 1 / 64, 1 / 16)
 CONTEXT, PROMPT = 64, 256  # tokens that a decoded one sees; tokens of a prompt
-RUN = 32  # tokens in a row: decoding is a loop, and what it needs stays in the processor's cache if it fits
+RUN = 16  # tokens in a row: decoding is a loop, and what it needs stays in the processor's cache if it fits
 LONG = 1 << 29  # bytes that the machine's bandwidth is measured on: far more than any cache holds
 
 
@@ -197,7 +197,7 @@ def _weight_name(density: float, nonzeros: int) -> str:
 
 
 def decode_races() -> Iterator[Race]:
-    """A token after 64 to 95 others, at the paper's shape: 8 layers, d_model 2048, vocabulary 2048."""
+    """A token after 64 to 79 others, at the paper's shape: 8 layers, d_model 2048, vocabulary 2048."""
     config = ModelConfig()
     paper = PAPER / parameters(config)
     ids = torch.randint(config.vocab_size, (1, CONTEXT + RUN), generator=torch.Generator().manual_seed(0))

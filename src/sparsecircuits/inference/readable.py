@@ -53,6 +53,8 @@ class Form:
     score: Callable[[np.ndarray, np.ndarray], np.ndarray]
     lines: tuple[str, ...]
     sets: tuple[Sets, ...]
+    again: "Callable[[tuple[int, ...], tuple[int, ...]], Form] | None" = None
+    """The same form with other tokens for the first and for the second answer."""
 
 
 @dataclass(frozen=True)
@@ -97,7 +99,7 @@ def write_readable(bound: Bound, task: Task, title: str) -> Readable:
         if agreement >= ENOUGH:
             break
     assert best is not None
-    form = best[1]
+    form = _lean(best[1], learn)
     agreement = _agreement(form, test)
     if agreement < LEAST:
         raise UserError(
@@ -319,7 +321,20 @@ def _last(first: tuple[int, ...], second: tuple[int, ...], answers: tuple[str, s
         *(("    if token in FOR_SECOND:", "        return -1.0, 1.0") if second else ()),
         "return -1.0, 1.0",
     )
-    return Form(score, lines, _sides(first, second, answers))
+    return Form(score, lines, _sides(first, second, answers), lambda one, other: _last(one, other, answers))
+
+
+def _lean(form: Form, seen: _Seen) -> Form:
+    """A form without the tokens that no decision hangs on."""
+    best = _agreement(form, seen)
+    if form.again is None:
+        return form
+    for token in [token for found in form.sets for token in found.tokens]:
+        left = {found.name: tuple(t for t in found.tokens if t != token) for found in form.sets}
+        tried = form.again(left.get("FOR_FIRST", ()), left.get("FOR_SECOND", ()))
+        if left.get("FOR_FIRST") and _agreement(tried, seen) >= best:
+            form, best = tried, _agreement(tried, seen)
+    return form
 
 
 def _average(seen: _Seen, tokens: _Tokens, faint: float, answers: tuple[str, str]) -> Form:
