@@ -41,10 +41,12 @@ def draw(rows: list[dict], target: Path = TARGET) -> None:
         axes.set_xscale("log", base=2)
         axes.set_yscale("log")
         axes.set_xticks(x, [f"{value:g}" for value in x])
+        axes.set_xticks([], minor=True)
         axes.grid(color="#d9d9d9", linewidth=0.6)
         axes.spines[["top", "right"]].set_visible(False)
     panels[0].set_ylabel("ms a token")
-    panels[0].yaxis.set_major_formatter("{x:g}")
+    for kind in ("major", "minor"):
+        getattr(panels[0].yaxis, f"set_{kind}_formatter")("{x:g}")
     panels[0].legend(frameon=False, fontsize=8)
     target.parent.mkdir(exist_ok=True)
     figure.savefig(target)
