@@ -26,13 +26,14 @@ STREAM = {
     "pruning": ("kernels", "data", "models", "tasks", "nodes", "circuits"),
     "faithfulness": ("kernels", "data", "models", "tasks", "nodes", "circuits", "pruning"),
     "planted": ("data", "models", "tasks", "nodes", "circuits", "pruning", "faithfulness"),
-    "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits"),
+    "inference": ("kernels", "data", "models", "tasks", "nodes", "circuits"),
+    "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits", "inference"),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
-    "benchmarks": ("kernels", "data", "models", "sparsity", "training"),
+    "benchmarks": ("kernels", "data", "models", "sparsity", "training", "inference", "interop"),
     "quickstart": ("data", "models", "tasks", "training", "circuits", "pruning", "faithfulness", "viewer"),
     "cli": (
-        "data", "models", "training", "plots", "tasks", "nodes", "circuits", "pruning", "faithfulness", "interop",
-        "viewer", "benchmarks", "quickstart",
+        "data", "models", "training", "plots", "tasks", "nodes", "circuits", "pruning", "faithfulness",
+        "inference", "interop", "viewer", "benchmarks", "quickstart",
     ),
 }  # fmt: skip
 """Which packages (or modules beside them) each one may import, in order of the stream: only earlier ones."""

@@ -21,6 +21,8 @@ _EXPORTS = {
     "ModelConfig": "sparsecircuits.models.config",
     "SparseTransformer": "sparsecircuits.models.transformer",
     "generate": "sparsecircuits.models.generation",
+    "compile_sparse": "sparsecircuits.inference.runtime",
+    "load_sparse": "sparsecircuits.interop.loading",
     "train": "sparsecircuits.training.loop",
     "TrainConfig": "sparsecircuits.training.config",
     "get_task": "sparsecircuits.tasks",
@@ -47,8 +49,10 @@ if TYPE_CHECKING:
     from sparsecircuits.circuits.run_with import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
     from sparsecircuits.faithfulness.report import faithfulness as faithfulness
+    from sparsecircuits.inference.runtime import compile_sparse as compile_sparse
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model
+    from sparsecircuits.interop.loading import load_sparse as load_sparse
     from sparsecircuits.interop.published import read_published as read_published
     from sparsecircuits.models.config import ModelConfig as ModelConfig
     from sparsecircuits.models.generation import generate as generate

@@ -87,6 +87,8 @@ class Generate(Common):
     top_k: int | None = None
     """Sample among this many likeliest tokens."""
     seed: int = 0
+    runtime: Literal["model", "sparse"] = "model"
+    """sparse: at the cost of the model's nonzeros (docs/inference.md)."""
 
 
 @dataclass(kw_only=True)
@@ -230,6 +232,24 @@ class Convert(Common):
 
 
 @dataclass(kw_only=True)
+class Export(Common):
+    """Write a circuit for others: as a Python file that runs it, as JSON, or as a graph (docs/programs.md)."""
+
+    function: ClassVar[str] = "export"
+    circuit: Annotated[Path, tyro.conf.Positional]
+    """A circuit.json, or a run directory with --task."""
+    to: Literal["python", "json", "graphml"]
+    out: Path
+    """The file to write."""
+    task: str | None = None
+    """Which of a run directory's circuits."""
+    readable: Annotated[bool, Flag] = False
+    """With --to python: what the circuit does, in the fewest words that decide as it does on held-out prompts."""
+    model: Path | None = None
+    """The model; by default the run directory that the circuit lies in."""
+
+
+@dataclass(kw_only=True)
 class Plot(Common):
     """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
 
@@ -244,11 +264,13 @@ class Plot(Common):
 
 @dataclass(kw_only=True)
 class Bench(Common):
-    """Time the kernels and the training step against named baselines, interleaved in one run."""
+    """Time the kernels, the training step and inference against named baselines, interleaved in one run."""
 
     function: ClassVar[str] = "bench"
     name: Annotated[
-        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale"] | None, tyro.conf.Positional
+        Literal["abstopk", "project", "sparse-linear", "train-step", "train-scale", "decode", "prefill", "decode-scale"]
+        | None,
+        tyro.conf.Positional,
     ] = None
     """One benchmark; all when left out."""
     rounds: int = 15
@@ -267,6 +289,7 @@ COMMANDS: dict[str, type[Common]] = {
     "view": View,
     "models": Models,
     "convert": Convert,
+    "export": Export,
     "plot": Plot,
     "bench": Bench,
 }

@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 from pathlib import Path
 
+from sparsecircuits.errors import UserError
 from sparsecircuits.files import read_text, require_writable
 
 
@@ -33,3 +34,13 @@ def check_paths(
     for folder in out:
         require_own(folder)
         require_writable(folder)
+
+
+def run_around(circuit: Path) -> Path:
+    """The run directory around a circuit file. Raises UserError where there is none."""
+    from sparsecircuits.runs import run_of
+
+    run = run_of(circuit)
+    if run is None:
+        raise UserError(f"no run directory around {circuit}: say which model it is of with --model")
+    return run

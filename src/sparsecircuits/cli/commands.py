@@ -10,7 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.backups import backups as backups
-from sparsecircuits.cli.checks import check_paths
+from sparsecircuits.cli.checks import check_paths, run_around
+from sparsecircuits.cli.export import export as export
 from sparsecircuits.cli.models import models as models
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.cli.tasks import chosen_tasks
@@ -130,11 +131,11 @@ def evaluate(command: args.Eval) -> None:
 
 def generate(command: args.Generate) -> None:
     """Continue a prompt."""
-    from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.interop.loading import load_model, load_sparse
     from sparsecircuits.models.generation import generate
 
     text = generate(
-        load_model(command.model),
+        load_sparse(command.model) if command.runtime == "sparse" else load_model(command.model),
         command.prompt,
         command.max_new_tokens,
         temperature=command.temperature,
@@ -314,7 +315,7 @@ def report(command: args.Report) -> None:
     files = {file.path: file for path in command.circuits for file in read_circuits(path)}
     own = [path for path in files if not ships(path)]
     check_paths(models=[command.model], corpus=command.corpus, out=[path.parent for path in own])
-    places = {path: command.model or _run_around(path) for path in files}
+    places = {path: command.model or run_around(path) for path in files}
     load = functools.lru_cache(maxsize=1)(load_model)  # a run's circuits follow one another
     reports = []
     for path, place in places.items():
@@ -340,16 +341,6 @@ def report(command: args.Report) -> None:
             print_text(card.to_markdown())
     if command.json:
         print_json({"reports": reports})
-
-
-def _run_around(circuit: Path) -> Path:
-    """The run directory around a circuit file. Raises UserError where there is none."""
-    from sparsecircuits.runs import run_of
-
-    run = run_of(circuit)
-    if run is None:
-        raise UserError(f"no run directory around {circuit}: say which model it is of with --model")
-    return run
 
 
 def view(command: args.View) -> None:
@@ -419,7 +410,7 @@ def bench(command: args.Bench) -> None:
         print_json({"rows": rows})
     else:
         columns = ["case", "ours_ms", "baseline", "baseline_ms", "ratio"]
-        columns += ["gb_per_s"] if any("gb_per_s" in row for row in rows) else []
+        columns += [name for name in ("gb_per_s", "share_of_bandwidth") if any(name in row for row in rows)]
         print_table("", columns, [[row.get(c, "") for c in columns] for row in rows], right=(1, 3, 4, 5))
 
 

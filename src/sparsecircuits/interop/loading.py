@@ -14,6 +14,7 @@ from sparsecircuits.runs import CONFIG_NAME, RELEASED_CONFIG, TOKENIZER_NAME
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
+    from sparsecircuits.inference.runtime import Dtype, SparseRuntime
     from sparsecircuits.models.transformer import SparseTransformer
 
 
@@ -46,6 +47,23 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
             f"the model knows {model.config.vocab_size}"
         )
     return model.to(device)
+
+
+def load_sparse(path: str | Path, *, dtype: "Dtype" = "float32", threads: int | None = None) -> "SparseRuntime":
+    """A runtime over the nonzeros of what `load_model` loads. From a run directory of ours no dense matrix is made of
+    those that are stored as their nonzeros. Raises UserError as `load_model` does."""
+    from sparsecircuits.inference.plan import Plan
+    from sparsecircuits.inference.runtime import SparseRuntime, compile_sparse
+
+    directory = _directory(path)
+    directory = directory.parent if directory.is_file() else directory
+    if is_hf(directory) or not (directory / CONFIG_NAME).exists():
+        return compile_sparse(load_model(path), dtype=dtype, threads=threads)
+    config, weights = storage.load_native_sparsely(directory)
+    runtime = SparseRuntime(Plan.of_weights(config, weights), dtype=dtype, threads=threads)
+    runtime.tokenizer, runtime.name = load_tokenizer(directory), directory.resolve().name
+    _check_tokenizer(runtime.tokenizer, directory)
+    return runtime
 
 
 def _directory(path: str | Path) -> Path:

@@ -2,6 +2,7 @@
 
 from typing import Literal
 
+import numpy as np
 import torch
 from jaxtyping import Float
 from torch import Tensor
@@ -28,6 +29,7 @@ def warm_up(part: Literal["all", "dense", "held"] = "all") -> None:
     with torch.enable_grad():
         if part in ("all", "dense"):
             _dense()
+            _decode()
         if part in ("all", "held"):
             _held()
 
@@ -62,3 +64,23 @@ def _held() -> None:
     three = Held(Pattern.of(torch.cat((weight, weight, weight))), torch.ones(3, requires_grad=True))
     y = held_attention(y.unsqueeze(0), three, torch.zeros(48), held, torch.zeros(16), None, 1, (4, 4, 4))
     y.sum().backward()
+
+
+def _decode() -> None:
+    """A token through a model of one layer without nonzeros, with weights of both types."""
+    from sparsecircuits.kernels import _cpu, _cpu_decode
+
+    sizes = np.array([1, 4, 0, 1, 4, 4, 4, 0, 0, 0], dtype=np.int64)
+    kept, token = np.full(_cpu_decode.SITES, -1, dtype=np.int64), np.zeros(1, dtype=np.int64)
+    starts, bases = np.zeros(20, dtype=np.int32), np.array([0, 5, 10, 15, -1], dtype=np.int64)
+    vectors, places = np.zeros(_cpu_decode.VECTORS + 3, dtype=np.int64), np.zeros(0, dtype=np.uint16)
+    single, square = np.zeros(64, dtype=np.float32), np.zeros((0, 4), dtype=np.float32)
+    floats, integers = _cpu_decode.room_for(sizes, 16)
+    for weights in (np.zeros(0, dtype=np.float32), np.zeros(0, dtype=np.uint16)):
+        with _cpu.LOCK:
+            _cpu_decode.decode(
+                token, token, sizes, kept, starts, bases, np.zeros(0, np.uint8), np.zeros(3, np.int64), places, places,
+                weights, single, vectors, square, np.zeros((2, 1, 0), np.float32), square, single, single.copy(),
+                places, 16, True, np.zeros((1, _cpu_decode.SITES), np.int32), np.zeros((1, floats), np.float32),
+                np.zeros((1, integers), np.int32), np.zeros((1, 4), np.float32), 1,
+            )  # fmt: skip

@@ -2,14 +2,40 @@
 
 import math
 from collections.abc import Iterator
+from typing import TYPE_CHECKING, Any, Protocol
 
 import torch
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.models.transformer import KVCache, SparseTransformer
+from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.seeds import checked_seed
+
+if TYPE_CHECKING:
+    from sparsecircuits.data.tokenizer import Tokenizer
+
+
+class Generator(Protocol):
+    """What text can be sampled from: a model, or a runtime that stands for one. A cache knows its length."""
+
+    config: ModelConfig
+    tokenizer: "Tokenizer | None"
+
+    @property
+    def device(self) -> torch.device:
+        """Where it runs."""
+
+    def check_ids(self, input_ids: Tensor, start: int = 0) -> None:
+        """Raise UserError for token ids that it cannot read."""
+
+    def empty_cache(self, batch: int = 1) -> Any:
+        """A cache for fresh sequences."""
+
+    def last_logits(
+        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: Any = None
+    ) -> Float[Tensor, "B V"]:
+        """Logits at one position of each sequence."""
 
 
 def pick(logits: Tensor, temperature: float, top_k: int | None, generator: torch.Generator | None) -> Tensor:
@@ -26,7 +52,7 @@ def pick(logits: Tensor, temperature: float, top_k: int | None, generator: torch
 
 @torch.inference_mode()
 def stream(
-    model: SparseTransformer,
+    model: Generator,
     input_ids: Int[Tensor, "B T"],
     max_new_tokens: int,
     *,
@@ -46,10 +72,10 @@ def stream(
     model.check_ids(input_ids)
     n_ctx = model.config.n_ctx
     generator = None if seed is None else torch.Generator(model.device).manual_seed(checked_seed(seed))
-    seen, fresh, cache = input_ids, input_ids, KVCache.empty(model.config.n_layer)
+    seen, fresh, cache = input_ids, input_ids, model.empty_cache(len(input_ids))
     for _ in range(max_new_tokens):
         if cache.length + fresh.shape[1] > n_ctx and cache.length:
-            fresh, cache = seen[:, -max(1, n_ctx // 2) :], KVCache.empty(model.config.n_layer)
+            fresh, cache = seen[:, -max(1, n_ctx // 2) :], model.empty_cache(len(input_ids))
         last = torch.full((fresh.shape[0],), fresh.shape[1] - 1, device=fresh.device)
         token = pick(model.last_logits(fresh, last, cache), temperature, top_k, generator)
         fresh = token.unsqueeze(1)
@@ -58,7 +84,7 @@ def stream(
 
 
 def generate(
-    model: SparseTransformer,
+    model: Generator,
     prompt: str,
     max_new_tokens: int = 64,
     *,

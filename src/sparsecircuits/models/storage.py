@@ -9,10 +9,13 @@ values, many as one bit per entry in `<name>.negative_zeros`. A large dense tabl
 
 import hashlib
 import json
+from collections.abc import Iterable
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
+from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
@@ -69,18 +72,10 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
         if f"{name}.codes" in packed:
             state[name] = _from_bytes(packed, name, shape, where)
             continue
-        values, indices = packed.pop(f"{name}.values", None), packed.pop(f"{name}.indices", None)
-        if values is None or indices is None or values.shape != indices.shape or values.dim() != 1:
-            raise UserError(f"{where}: {name} is incomplete")
-        if indices.is_floating_point():
-            raise UserError(f"{where}: {name} has indices that are not integers")
-        size, indices = int(torch.tensor(shape).prod()), indices.long()
-        if indices.numel() and (
-            int(indices[0]) < 0 or int(indices[-1]) >= size or not bool((indices.diff() > 0).all())
-        ):
-            raise UserError(f"{where}: {name} has indices outside its shape {tuple(shape)}")
+        stored = _stored(packed, name, shape, where)
+        size = int(torch.tensor(shape).prod())
         try:
-            dense = torch.zeros(size, dtype=values.dtype)
+            dense = torch.zeros(size, dtype=stored.values.dtype)
         except RuntimeError as error:
             raise UserError(f"{where}: {name} of shape {tuple(shape)} does not fit into memory") from error
         bits = packed.pop(f"{name}.negative_zeros", None)
@@ -88,8 +83,41 @@ def unpack(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) 
             if bits.dtype != torch.uint8 or bits.numel() != -(-size // 8):
                 raise UserError(f"{where}: {name} has negative zeros that do not fit its shape {tuple(shape)}")
             dense[torch.from_numpy(np.unpackbits(bits.numpy(), count=size)).bool()] = -0.0
-        state[name] = dense.index_copy_(0, indices, values).view(shape)
+        state[name] = dense.index_copy_(0, stored.indices, stored.values).view(shape)
     return {**packed, **state}
+
+
+@dataclass(frozen=True)
+class Stored:
+    """A tensor as its nonzeros stand in a file: flat places in ascending order, and values."""
+
+    shape: tuple[int, ...]
+    indices: Int[Tensor, " nonzeros"]
+    values: Float[Tensor, " nonzeros"]
+
+
+def _stored(packed: dict[str, Tensor], name: str, shape: list[int], where: str) -> Stored:
+    """Take a tensor's parts from among all. Raises UserError for parts that do not fit each other or the shape."""
+    values, indices = packed.pop(f"{name}.values", None), packed.pop(f"{name}.indices", None)
+    if values is None or indices is None or values.shape != indices.shape or values.dim() != 1:
+        raise UserError(f"{where}: {name} is incomplete")
+    if indices.is_floating_point():
+        raise UserError(f"{where}: {name} has indices that are not integers")
+    size, indices = int(torch.tensor(shape).prod()), indices.long()
+    if indices.numel() and (int(indices[0]) < 0 or int(indices[-1]) >= size or not bool((indices.diff() > 0).all())):
+        raise UserError(f"{where}: {name} has indices outside its shape {tuple(shape)}")
+    return Stored(tuple(shape), indices, values)
+
+
+def unpack_sparsely(packed: dict[str, Tensor], shapes: dict[str, list[int]], where: str) -> dict[str, Tensor | Stored]:
+    """`unpack`, but what is stored as its nonzeros stays that."""
+    state: dict[str, Tensor | Stored] = {}
+    for name, shape in shapes.items():
+        if f"{name}.values" in packed:
+            packed.pop(f"{name}.negative_zeros", None)  # products do not see them
+            state[name] = _stored(packed, name, shape, where)
+    rest = {name: shape for name, shape in shapes.items() if name not in state}
+    return {**unpack(packed, rest, where), **state}
 
 
 def _from_bytes(packed: dict[str, Tensor], name: str, shape: list[int], where: str) -> Tensor:
@@ -139,6 +167,12 @@ def read_safetensors(path: Path) -> tuple[dict[str, Tensor], dict[str, str]]:
 
 def load_tensors(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], dict[str, str]]:
     """Read what `save_tensors` wrote: (dense tensors, metadata). Raises UserError for a damaged file."""
+    packed, shapes, metadata = _load_packed(path, what)
+    return unpack(packed, shapes, str(path)), metadata
+
+
+def _load_packed(path: Path, what: str) -> tuple[dict[str, Tensor], dict[str, list[int]], dict[str, str]]:
+    """(tensors as they are stored, shapes of those stored in parts, metadata)."""
     try:
         packed, metadata = read_safetensors(path)
         shapes = parse_json(metadata.get("sparse_shapes", "{}"))
@@ -150,7 +184,7 @@ def load_tensors(path: Path, what: str = "weights") -> tuple[dict[str, Tensor], 
     if metadata.get("format") != FORMAT:
         raise UserError(f"{path} was not written by sparsecircuits, or by another version of its format")
     check_sum(packed, metadata, path)
-    return unpack(packed, shapes, str(path)), metadata
+    return packed, shapes, metadata
 
 
 def _check_shapes(shapes: object) -> None:
@@ -200,6 +234,26 @@ def load_native(directory: Path) -> SparseTransformer:
     return model.eval()
 
 
+def load_native_sparsely(directory: Path) -> tuple[ModelConfig, dict[str, Tensor | Stored]]:
+    """The config and weights of a run directory; what is stored as its nonzeros stays that, no dense matrix is made.
+    Raises UserError as `load_native` does."""
+    path = directory / WEIGHTS_NAME
+    config = ModelConfig.from_dict(read_config(directory / CONFIG_NAME)["model"])
+    packed, shapes, metadata = _load_packed(path, "weights")
+    state = unpack_sparsely(packed, shapes, str(path))
+    expected = shell(config, len(state), str(path)).state_dict()
+    _check_names(expected, state, str(path))
+    for name, target in expected.items():
+        part = state[name]
+        if tuple(part.shape) != tuple(target.shape):
+            raise UserError(f"{path}: {name} has shape {tuple(part.shape)}, the config says {tuple(target.shape)}")
+        values = part.values if isinstance(part, Stored) else part
+        if not values.is_floating_point() or not bool(torch.isfinite(values).all()):
+            raise UserError(f"{path}: {name} holds values that are not finite numbers")
+    check_config(config, metadata, directory)
+    return config, state
+
+
 def save_means(model: SparseTransformer, means: Tensor, directory: Path) -> None:
     """Write the means of all nodes [nodes] beside the model."""
     save_tensors(Path(directory) / MEANS_NAME, {"means": means}, {MEANS_OF: content_hash(model)})
@@ -237,15 +291,30 @@ def check_config(config: ModelConfig, metadata: dict[str, str], directory: Path)
 def build(config: ModelConfig, state: dict[str, Tensor], where: str) -> SparseTransformer:
     """A model that holds these tensors. The file is checked against the config before any memory is taken
     for the model, so that a config of absurd sizes is a UserError like any other fault."""
-    if config.n_layer > len(state):
-        raise UserError(f"{where} holds {len(state)} tensors, too few for the config's {config.n_layer} layers")
-    try:
-        with torch.device("meta"):
-            model = SparseTransformer(config)
-    except (RuntimeError, OverflowError, TypeError) as error:
-        raise UserError(f"{where}: the config's sizes are impossible ({str(error).splitlines()[0]})") from error
+    model = shell(config, len(state), where)
     fill_state(model, state, where)
     return model
+
+
+def shell(config: ModelConfig, tensors: int, where: str) -> SparseTransformer:
+    """A model without memory for its weights (on the meta device). tensors: how many there are to fill it. Raises
+    UserError for a config of absurd sizes."""
+    if config.n_layer > tensors:
+        raise UserError(f"{where} holds {tensors} tensors, too few for the config's {config.n_layer} layers")
+    try:
+        with torch.device("meta"):
+            return SparseTransformer(config)
+    except (RuntimeError, OverflowError, TypeError) as error:
+        raise UserError(f"{where}: the config's sizes are impossible ({str(error).splitlines()[0]})") from error
+
+
+def _check_names(expected: Iterable[str], state: Iterable[str], where: str) -> None:
+    """Raise UserError for a tensor that is missing, or one too many."""
+    missing, extra = sorted(set(expected) - set(state)), sorted(set(state) - set(expected))
+    if missing:
+        raise UserError(f"{where}: tensor {missing[0]} is missing")
+    if extra:
+        raise UserError(f"{where}: unexpected tensor {extra[0]}")
 
 
 def fill_state(model: SparseTransformer, state: dict[str, Tensor], where: str) -> None:

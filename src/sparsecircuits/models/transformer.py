@@ -321,6 +321,10 @@ class SparseTransformer(nn.Module):
         """Where the weights are."""
         return self.logit_bias.device
 
+    def empty_cache(self, batch: int = 1) -> KVCache:
+        """A cache for fresh sequences, of any batch."""
+        return KVCache.empty(self.config.n_layer)
+
     def forward(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position.
 

@@ -7,10 +7,8 @@ Where there is a GPU, its cases follow those of the CPU.
 """
 
 import contextlib
-import statistics
-import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from functools import partial
 from typing import Any
 
@@ -18,23 +16,12 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
+from sparsecircuits.benchmarks.timing import Case as Case
+from sparsecircuits.benchmarks.timing import Race as Race
 from sparsecircuits.kernels import abstopk, project_topk_, sparse_linear, use
 from sparsecircuits.kernels.attention import fused_attention
 from sparsecircuits.training.config import TrainConfig, dense_twin, preset
 from sparsecircuits.training.hardware import keep_freed_memory
-
-
-@dataclass(frozen=True)
-class Case:
-    """One comparison; both functions do the same work, ours `times` times a call. bytes_moved: what ours reads and
-    writes at the least, for cases that memory should bound."""
-
-    name: str
-    ours: Callable[[], object]
-    baseline_name: str
-    baseline: Callable[[], object]
-    bytes_moved: int | None = None
-    times: int = 1
 
 
 def run_benchmarks(
@@ -44,42 +31,13 @@ def run_benchmarks(
     gb_per_s, what ours moves, where memory should bound it."""
     keep_freed_memory()
     torch.manual_seed(0)
-    cases = [case for key, make in BENCHMARKS.items() if name in (None, key) for case in make()]
-    rows = []
-    for place, case in enumerate(cases):
+    made = ((key, case) for key, make in BENCHMARKS.items() if name in (None, key) for case in make())
+    rows, known = [], [key for key in BENCHMARKS if name in (None, key)]
+    for key, case in made:
         if update is not None:
-            update(place / len(cases), case.name)
-        ours, baseline = interleaved(case.ours, case.baseline, rounds)
-        ours /= case.times
-        row = {
-            "case": case.name,
-            "ours_ms": round(ours, 3),
-            "baseline": case.baseline_name,
-            "baseline_ms": round(baseline, 3),
-            "ratio": round(baseline / ours, 3),
-        }
-        rows.append(row if case.bytes_moved is None else {**row, "gb_per_s": round(case.bytes_moved / ours / 1e6, 1)})
+            update(known.index(key) / len(known), case.name)
+        rows += case.rows(rounds)
     return rows
-
-
-def interleaved(ours: Callable[[], object], baseline: Callable[[], object], rounds: int) -> tuple[float, float]:
-    """Median milliseconds of each, taken in turn after one warm-up of both."""
-    times: tuple[list[float], list[float]] = ([], [])
-    for done in range(rounds + 1):
-        for function, taken in zip((ours, baseline), times, strict=True):
-            _wait()
-            start = time.perf_counter()
-            function()
-            _wait()
-            if done:
-                taken.append(1e3 * (time.perf_counter() - start))
-    return statistics.median(times[0]), statistics.median(times[1])
-
-
-def _wait() -> None:
-    """Until the GPU, if there is one, has done what it was given."""
-    if torch.cuda.is_available():
-        torch.cuda.synchronize()
 
 
 class _Replay:
@@ -295,10 +253,31 @@ def _train_scale_cases() -> Iterator[Case]:
             yield Case(case, step, "dense step", dense, times=every)
 
 
-BENCHMARKS: dict[str, Callable[[], Iterator[Case]]] = {
+def _decode_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import decode_races
+
+    return decode_races()
+
+
+def _prefill_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import prefill_races
+
+    return prefill_races()
+
+
+def _decode_scale_races() -> Iterator[Race]:
+    from sparsecircuits.benchmarks.inference import decode_scale_races
+
+    return decode_scale_races()
+
+
+BENCHMARKS: dict[str, Callable[[], Iterator[Case | Race]]] = {
     "abstopk": _abstopk_cases,
     "project": _project_cases,
     "sparse-linear": _sparse_linear_cases,
     "train-step": _train_step_cases,
     "train-scale": _train_scale_cases,
+    "decode": _decode_races,
+    "prefill": _prefill_races,
+    "decode-scale": _decode_scale_races,
 }
