@@ -27,12 +27,15 @@ STREAM = {
     "faithfulness": ("kernels", "data", "models", "tasks", "nodes", "circuits", "pruning"),
     "planted": ("data", "models", "tasks", "nodes", "circuits", "pruning", "faithfulness"),
     "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits"),
+    "bridges": (
+        "kernels", "data", "models", "sparsity", "training", "plots", "tasks", "nodes", "circuits", "interop",
+    ),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
     "benchmarks": ("kernels", "data", "models", "sparsity", "training"),
     "quickstart": ("data", "models", "tasks", "training", "circuits", "pruning", "faithfulness", "viewer"),
     "cli": (
         "data", "models", "training", "plots", "tasks", "nodes", "circuits", "pruning", "faithfulness", "interop",
-        "viewer", "benchmarks", "quickstart",
+        "bridges", "viewer", "benchmarks", "quickstart",
     ),
 }  # fmt: skip
 """Which packages (or modules beside them) each one may import, in order of the stream: only earlier ones."""

@@ -35,6 +35,7 @@ _EXPORTS = {
     "faithfulness": "sparsecircuits.faithfulness.report",
     "run_with": "sparsecircuits.circuits.run_with",
     "Intervention": "sparsecircuits.circuits.intervention",
+    "edit": "sparsecircuits.bridges.surgery",
     "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
@@ -42,6 +43,7 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from sparsecircuits.bridges.surgery import edit as edit
     from sparsecircuits.circuits.circuit import Circuit as Circuit
     from sparsecircuits.circuits.intervention import Intervention as Intervention
     from sparsecircuits.circuits.run_with import run_with as run_with

@@ -54,8 +54,8 @@ def audit(
     max_tokens: int = TOKENS,
     report: Callable[[float, str], None] | None = None,
 ) -> Audit:
-    """Compare two models of one tokenizer on validation tokens and on the twenty tasks; a task that the tokenizer cannot
-    express is skipped with the reason."""
+    """Compare two models of one tokenizer on validation tokens and on the twenty tasks; a task that the tokenizer
+    cannot express is skipped with the reason."""
     tasks: list[TaskChange] = []
     skipped: list[dict[str, str]] = []
     unbound = list_tasks()

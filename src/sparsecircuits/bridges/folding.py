@@ -1,10 +1,10 @@
-"""Nodes and edges switched off for good: folded into biases where that changes nothing else, otherwise as gates that are
-stored with the model.
+"""Nodes and edges switched off for good: folded into biases where that changes nothing else, otherwise as gates that
+are stored with the model.
 
-What reads a node through a matrix alone sees a constant as a bias: the matrix's column becomes zero, and the node itself
-still competes in AbsTopK as it did. That is exact for reads of the residual stream, for MLP neurons, and for values where
-no sink takes a share of them. A query, a key, a value beside a sink or a write is a constant where it is made, a zero row
-and a bias, which is exact where no AbsTopK chooses among its site's channels. All others need a gate.
+What reads a node through a matrix alone sees a constant as a bias: the matrix's column becomes zero, and the node
+itself still competes in AbsTopK as it did. That is exact for reads of the residual stream, for MLP neurons, and for
+values where no sink takes a share of them. A query, a key, a value beside a sink or a write is a constant where it is
+made, a zero row and a bias, which is exact where no AbsTopK chooses among its site's channels. All others need a gate.
 """
 
 import dataclasses

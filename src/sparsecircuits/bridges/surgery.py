@@ -97,8 +97,8 @@ def _shared_values(circuits: Sequence[Bound]) -> Float[Tensor, " nodes"]:
             )
         if not torch.allclose(bound.frozen, first.frozen, rtol=1e-4, atol=1e-6):
             raise UserError(
-                f"{bound.circuit.task} freezes nodes at other values than {first.circuit.task}: give circuits that were "
-                "pruned with one ablation and over one text"
+                f"{bound.circuit.task} freezes nodes at other values than {first.circuit.task}: give circuits that "
+                "were pruned with one ablation and over one text"
             )
     return first.frozen
 

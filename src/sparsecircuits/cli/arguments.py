@@ -228,6 +228,30 @@ class Convert(Common):
 
 
 @dataclass(kw_only=True)
+class Edit(Common):
+    """Surgery: a model without some circuits, or with nothing but some circuits, as an ordinary model with an audit
+    of what else changed (docs/bridges.md)."""
+
+    function: ClassVar[str] = "edit"
+    model: Annotated[Path, tyro.conf.Positional]
+    remove: tuple[str, ...] = ()
+    """Circuits to disable: their nodes carry their means for good. Each a path, or the task of a circuit in the
+    model's run directory."""
+    keep: tuple[str, ...] = ()
+    """Circuits to keep: all else carries its mean for good."""
+    spare: tuple[str, ...] = ()
+    """With --remove: circuits whose nodes stay, also where a removed one has them too."""
+    out: Path
+    """A folder that is new or empty."""
+    data: str | None = None
+    """A corpus for the audit, as for train; by default what the model was trained on."""
+    tokens: int = 65_536
+    """Validation tokens of the audit."""
+    pairs: int = 256
+    """Held-out prompt pairs of each task."""
+
+
+@dataclass(kw_only=True)
 class Plot(Common):
     """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
 
@@ -265,6 +289,7 @@ COMMANDS: dict[str, type[Common]] = {
     "view": View,
     "models": Models,
     "convert": Convert,
+    "edit": Edit,
     "plot": Plot,
     "bench": Bench,
 }

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.backups import backups as backups
+from sparsecircuits.cli.bridges import edit as edit
 from sparsecircuits.cli.checks import check_paths
 from sparsecircuits.cli.models import models as models
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
