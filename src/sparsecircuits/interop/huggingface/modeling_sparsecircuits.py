@@ -40,6 +40,8 @@ class Site(nn.Module):
     """
 
     is_site = True
+    gate: Tensor | None
+    frozen: Tensor | None
 
     def __init__(self, k: int | None = None, freezes: int | None = None) -> None:
         super().__init__()
@@ -50,7 +52,7 @@ class Site(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width], same shape out."""
         x = self._largest(x)
-        if self.gate is None:
+        if self.gate is None or self.frozen is None:
             return x
         gate = self.gate.to(x.dtype)
         return x * gate + self.frozen.to(x.dtype) * (1 - gate)
