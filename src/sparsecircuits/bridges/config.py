@@ -8,6 +8,9 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.config import from_fields, require_finite
 from sparsecircuits.seeds import checked_seed
 
+STRENGTHS = (0.0, 0.01, 0.02, 0.05, 0.08, 0.126, 0.158, 0.2, 0.3, 0.5, 0.7, 1.0)
+"""Where steering is measured: shares of the difference between two prompts; the paper's own are among them."""
+
 
 @dataclass(frozen=True)
 class BridgeConfig:

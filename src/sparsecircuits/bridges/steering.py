@@ -9,6 +9,7 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.config import STRENGTHS
 from sparsecircuits.bridges.directions import dense_change, read_channel, residual_norms
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import intervene, record
@@ -20,7 +21,6 @@ from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 
 Toward = Literal["left", "right"]
-STRENGTHS = (0.0, 0.01, 0.02, 0.05, 0.08, 0.126, 0.158, 0.2, 0.3, 0.5, 0.7, 1.0)
 REFERENCE_PAIRS = 64
 """Training pairs that residual norms and the means of the dense model's conditions are taken over."""
 PAPER: dict[str, tuple[tuple[float, float], ...]] = {

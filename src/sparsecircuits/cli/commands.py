@@ -10,7 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.backups import backups as backups
+from sparsecircuits.cli.bridges import bridge as bridge
 from sparsecircuits.cli.bridges import edit as edit
+from sparsecircuits.cli.bridges import steer as steer
 from sparsecircuits.cli.checks import check_paths
 from sparsecircuits.cli.models import models as models
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
