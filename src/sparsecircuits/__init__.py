@@ -39,6 +39,7 @@ _EXPORTS = {
     "Bridge": "sparsecircuits.bridges.bridge",
     "train_bridge": "sparsecircuits.bridges.training",
     "load_bridge": "sparsecircuits.bridges.storage",
+    "CircuitSet": "sparsecircuits.bridges.circuit_set",
     "steer": "sparsecircuits.bridges.steering",
     "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
@@ -48,6 +49,7 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from sparsecircuits.bridges.bridge import Bridge as Bridge
+    from sparsecircuits.bridges.circuit_set import CircuitSet as CircuitSet
     from sparsecircuits.bridges.steering import steer as steer
     from sparsecircuits.bridges.storage import load_bridge as load_bridge
     from sparsecircuits.bridges.surgery import edit as edit
