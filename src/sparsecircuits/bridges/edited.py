@@ -87,7 +87,7 @@ def circuits_of(model_folder: Path, given: Sequence[str], model: SparseTransform
 def as_markdown(edited: Edited) -> str:
     """The audit as a page."""
     found = edited["audit"]
-    done = [f"{name} {', '.join(edited[name])}" for name in ("remove", "keep", "spare") if edited[name]]  # type: ignore[literal-required]
+    done = [f"{name} {', '.join(edited[name])}" for name in ("remove", "keep", "spare") if edited[name]]
     nodes = f"{edited['folded_at_readers'] + edited['folded_at_source']} nodes folded into biases, "
     nodes += f"{edited['gated']} gated, {edited['edges']} edges cut"
     rows = "\n".join(_row(change) for change in found["tasks"])

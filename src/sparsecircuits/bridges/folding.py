@@ -70,8 +70,9 @@ def switch_off(
         elif way == "source":
             _fold_rows(into, channels, constants)
         else:
-            points[site].gate[channels] = 0.0  # type: ignore[index,operator]
-            points[site].frozen[channels] = constants  # type: ignore[index,operator]
+            gate, carried = points[site].gate, points[site].frozen
+            assert isinstance(gate, Tensor) and isinstance(carried, Tensor)  # noqa: PT018 (no test)
+            gate[channels], carried[channels] = 0.0, constants
     return Folded(edited, counts["readers"], counts["source"], counts["gate"], cut)
 
 

@@ -21,10 +21,13 @@ SLACK = 1.1
 class Rule(Protocol):
     """Picks a circuit for each prompt."""
 
-    weights: int
-    """Numbers that the rule multiplies with; its share of what a prompt costs."""
-    boundary: int
-    """The model runs whole up to this boundary of the residual stream, for the rule to read."""
+    @property
+    def weights(self) -> int:
+        """Numbers that the rule multiplies with; its share of what a prompt costs."""
+
+    @property
+    def boundary(self) -> int:
+        """The model runs whole up to this boundary of the residual stream, for the rule to read."""
 
     def __call__(self, model: SparseTransformer, batch: PairBatch) -> Int[Tensor, " n"]:
         """The place of a circuit for each prompt, or FALL_BACK for the whole model."""
@@ -46,7 +49,7 @@ class NearestMean:
     reach: Float[Tensor, " circuits"]
 
     @property
-    def weights(self) -> int:  # type: ignore[override]
+    def weights(self) -> int:
         """Numbers that a prompt is multiplied and compared with."""
         return self.directions.numel() + self.means.numel()
 

@@ -17,6 +17,7 @@ from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.nodes.donors import Donors, on_donors
 from sparsecircuits.nodes.narrow import logits_at
+from sparsecircuits.nodes.task_loss import pick_answers
 from sparsecircuits.seeds import checked_seed
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -45,6 +46,8 @@ class Steering(TypedDict):
     strengths: list[float]
     steered: list[float]
     """The dense model, steered from the sparse nodes."""
+    steered_between: list[float]
+    """The same, of the two answers alone: how far the choice between them turns, where both are unlikely."""
     sparse: list[float]
     """The sparse model, with the same change made at the nodes themselves."""
     dense_means: list[float]
@@ -96,8 +99,9 @@ def steer(
     others = [_others(bridge, chosen, rng) for _ in range(controls)]
 
     def curve(added: Mapping[str, Tensor]) -> list[float]:
-        return [steered.probability(bridge.dense, added, strength) for strength in strengths]
+        return [steered.probability(bridge.dense, added, strength)[0] for strength in strengths]
 
+    turned = [steered.probability(bridge.dense, change, strength) for strength in strengths]
     own = {site: _only(moved[site], [c for place, c in chosen if place == site]) for site in sites}
     return {
         "dense_id": content_hash(bridge.dense),
@@ -109,8 +113,9 @@ def steer(
         "split": split,
         "prompts": len(steered.batch.last),
         "strengths": [float(strength) for strength in strengths],
-        "steered": curve(change),
-        "sparse": [steered.probability(bridge.sparse, own, strength) for strength in strengths],
+        "steered": [whole for whole, _ in turned],
+        "steered_between": [between for _, between in turned],
+        "sparse": [steered.probability(bridge.sparse, own, strength)[0] for strength in strengths],
         "dense_means": curve({site: steered.at_last(means[site]) for site in sites}),
         "random_nodes": [curve(dense_change(bridge, group, moved, norms)) for group in others],
         "random_directions": [
@@ -118,7 +123,7 @@ def steer(
         ],
         "counterfactual": Steered(bridge, batch, np.arange(answer, len(batch.last), 2), answer).probability(
             bridge.dense, {}, 0.0
-        ),
+        )[0],
         "paper": list(PAPER.get(task.name.removesuffix(".plain"), ())),
     }
 
@@ -148,15 +153,19 @@ class Steered:
         return found
 
     @torch.no_grad()
-    def probability(self, model: SparseTransformer, added: Mapping[str, Tensor], strength: float) -> float:
-        """Mean probability of the answer at the prompts' ends. added: [n, T, D] by site, times the strength."""
+    def probability(
+        self, model: SparseTransformer, added: Mapping[str, Tensor], strength: float
+    ) -> tuple[float, float]:
+        """Mean probability of the answer at the prompts' ends, of the whole vocabulary and of the two answers alone.
+        added: [n, T, D] by site, times the strength."""
         functions = {site: _adding(strength * change) for site, change in added.items()}
         with intervene(model, functions):
             logits = logits_at(model, self.ids, self.last, narrow=False).float()
-        answers, over_class = self.batch.answers, self.batch.over_class
-        log_p = logits.log_softmax(dim=-1)[:, answers[0 if over_class else self.answer]].exp()
-        found = 1 - log_p if over_class and self.answer == 1 else log_p
-        return found.mean().item()
+        between = pick_answers(logits, self.batch).softmax(dim=-1)[:, self.answer]
+        if self.batch.over_class:  # the two answers share all of the vocabulary
+            return float(between.mean()), float(between.mean())
+        whole = logits.softmax(dim=-1)[:, self.batch.answers[self.answer]]
+        return float(whole.mean()), float(between.mean())
 
 
 def _adding(change: Tensor) -> Callable[[Tensor], Tensor]:
@@ -195,7 +204,8 @@ def _others(bridge: Bridge, chosen: Sequence[tuple[str, int]], rng: np.random.Ge
 def _turned(change: Float[Tensor, "n T D"], rng: np.random.Generator) -> Float[Tensor, "n T D"]:
     """The same norms at each token, in one random direction."""
     drawn = torch.from_numpy(rng.standard_normal(change.shape[-1])).to(change)
-    return change.norm(dim=-1, keepdim=True) * (drawn / drawn.norm())
+    found: Tensor = change.norm(dim=-1, keepdim=True) * (drawn / drawn.norm())
+    return found
 
 
 def _mean_differences(

@@ -92,13 +92,12 @@ def bridge(command: args.Bridge) -> None:
 
 def steer(command: args.Steer) -> None:
     """Steer a dense model from sparse nodes."""
-    from sparsecircuits.bridges.directions import READS
+    from sparsecircuits.bridges.directions import stream_reads
     from sparsecircuits.bridges.drawing import draw_steering
     from sparsecircuits.bridges.steering import steer
     from sparsecircuits.bridges.storage import load_bridge
     from sparsecircuits.files import write_text
     from sparsecircuits.interop.circuit_files import load_circuit
-    from sparsecircuits.models.names import FINAL_SITE
     from sparsecircuits.tasks import get_task
 
     check_paths(models=[command.dense], out=[command.out] if command.out else [])
@@ -107,7 +106,7 @@ def steer(command: args.Steer) -> None:
     if command.circuit is not None:
         circuit = load_circuit(command.circuit, bridge.sparse)
         circuit.check_model(bridge.sparse)
-        nodes += [node.name for node in circuit.nodes if node.site in (*READS, FINAL_SITE)]
+        nodes += stream_reads(bridge, circuit.node_names)
     found = steer(
         bridge,
         get_task(command.task, bridge.sparse.tokenizer),
@@ -125,9 +124,10 @@ def steer(command: args.Steer) -> None:
         print_json({**found, "path": None if command.out is None else str(command.out)})
         return
     worst = [max(column) for column in zip(*found["random_nodes"], *found["random_directions"], strict=True)]
-    curves = [found["strengths"], found["steered"], found["sparse"], found["dense_means"]]
+    curves = [found["strengths"], found["steered"], found["steered_between"], found["sparse"], found["dense_means"]]
     curves += [worst] if worst else []
-    header = ["strength", "steered", "sparse model", "dense means", *(["largest of the random"] if worst else [])]
+    header = ["strength", "steered", "of the two answers", "sparse model", "dense means"]
+    header += ["largest of the random"] if worst else []
     rows = [list(row) for row in zip(*curves, strict=True)]
     title = f"probability of {found['answer']!r}, {found['prompts']} prompts of {found['task']}"
     print_table(title, header, rows, right=tuple(range(len(header))))
