@@ -226,3 +226,20 @@ def test_nodes_that_cannot_be_steered_from(coupled, node, words):
     task = sc.get_task("single_double_quote.plain", Tokenizer.default())
     with pytest.raises(UserError, match=words):
         steer(coupled[0], task, [node], n_pairs=2)
+
+
+@pytest.mark.slow
+def test_bridges_find_the_rotation_of_four_layers(tmp_path):
+    """With the sparse weights trained too, as users do; loud enough weights that every sublayer matters."""
+    config = ModelConfig(vocab_size=2048, n_ctx=32, n_layer=4, d_model=64, d_head=16, afrac=None, bigram="none")
+    sparse = random_model(config)
+    with torch.no_grad():
+        for name, matrix in sparse_matrices(sparse).items():
+            matrix.mul_(0.25 if "c_" in name else 1.0)
+    dense, _ = rotated(sparse)
+    ids = np.random.default_rng(0).integers(0, 2048, 40_000)
+    options = BridgeConfig(steps=60, batch_size=8, lr=1e-3, sparse_lr=1e-4, pretraining=0.0, eval_tokens=4096)
+    train_bridge(dense, sparse, tmp_path / "out", TokenData.of(ids[:36_000], ids[36_000:]), options, dense_path="here")
+    rows = read_record(tmp_path / "out")["measures"]["boundaries"]
+    assert len(rows) == 9
+    assert all(max(row["nmse_encoder"], row["nmse_decoder"]) < 0.02 for row in rows)
