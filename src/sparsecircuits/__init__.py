@@ -39,6 +39,7 @@ _EXPORTS = {
     "Bridge": "sparsecircuits.bridges.bridge",
     "train_bridge": "sparsecircuits.bridges.training",
     "load_bridge": "sparsecircuits.bridges.storage",
+    "carry_over": "sparsecircuits.bridges.carrying",
     "CircuitSet": "sparsecircuits.bridges.circuit_set",
     "steer": "sparsecircuits.bridges.steering",
     "show": "sparsecircuits.viewer.notebook",
@@ -49,6 +50,7 @@ __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
     from sparsecircuits.bridges.bridge import Bridge as Bridge
+    from sparsecircuits.bridges.carrying import carry_over as carry_over
     from sparsecircuits.bridges.circuit_set import CircuitSet as CircuitSet
     from sparsecircuits.bridges.steering import steer as steer
     from sparsecircuits.bridges.storage import load_bridge as load_bridge

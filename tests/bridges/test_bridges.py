@@ -7,8 +7,10 @@ import pytest
 import torch
 
 import sparsecircuits as sc
+from madecircuits import circuit_of
 from randommodels import random_model
 from sparsecircuits.bridges.bridge import Bridge, residual_streams
+from sparsecircuits.bridges.carrying import carry_over
 from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.losses import bridge_losses, kl_divergence, nmse
 from sparsecircuits.bridges.measures import measure_bridge
@@ -21,7 +23,7 @@ from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash, save_native
 from sparsecircuits.models.transformer import sparse_matrices
-from sparsecircuits.planted.models import quote_model, rotated
+from sparsecircuits.planted.models import QUOTE_NODES, quote_model, rotated
 
 DENSE = ModelConfig(vocab_size=60, n_ctx=16, n_layer=2, d_model=12, d_head=4, d_mlp=20, afrac=None)
 SPARSE = ModelConfig(
@@ -98,6 +100,21 @@ def test_steering_the_rotated_model_is_the_intervention_on_the_sparse_one(couple
     assert back["steered"][0] < 0.01
     assert back["steered"][1] == pytest.approx(back["counterfactual"], abs=0.02)
     assert back["steered"] == pytest.approx(back["sparse"], abs=0.01)
+
+
+def test_a_circuit_is_carried_over(coupled):
+    bridge, _ = coupled
+    task = sc.get_task("single_double_quote.plain", bridge.sparse.tokenizer)
+    found = carry_over(bridge, circuit_of(bridge.sparse, QUOTE_NODES), task, n_pairs=16)
+    assert found["directions"] == {"0.attn.act_in": 1, "0.mlp.act_in": 1, "final_resid": 1}
+    assert found["whole"] < 0.01
+    assert found["circuit"] > 0.6
+    assert len(found["random"]) == 4
+    assert found["whole"] <= found["principal"]
+    beside = carry_over(bridge, circuit_of(bridge.sparse, ["0.attn.act_in.9", "0.mlp.act_in.9"]), task, n_pairs=16)
+    assert beside["circuit"] == pytest.approx(beside["whole"], abs=0.02)
+    with pytest.raises(UserError, match="nothing to map"):
+        carry_over(bridge, circuit_of(bridge.sparse, ["0.attn.v.0"]), task, n_pairs=2)
 
 
 def test_a_saved_bridge_belongs_to_both_its_models(coupled, tmp_path):

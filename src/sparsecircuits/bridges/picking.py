@@ -98,7 +98,7 @@ class NearestMean:
 
 
 @torch.no_grad()
-def features(model: SparseTransformer, batch: PairBatch, boundary: int) -> Float[Tensor, "n 2D"]:
+def features(model: SparseTransformer, batch: PairBatch, boundary: int) -> Float[Tensor, "n twice_d"]:
     """The residual stream at a boundary at each prompt's last token, and its mean over the prompt, in float64."""
     ids, last = (torch.from_numpy(x).to(model.device) for x in (batch.tokens, batch.last))
     real = torch.from_numpy(batch.real).to(model.device)[..., None]
