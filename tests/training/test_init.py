@@ -18,6 +18,8 @@ from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.training import loop
+from sparsecircuits.training.distributed import World
+from sparsecircuits.training.engine import Engine, ShardedEngine
 from sparsecircuits.training.loop import saved_config
 from sparsecircuits.training.metrics import read_metrics
 
@@ -129,3 +131,12 @@ def test_frozen_nodes_stay_frozen_and_a_resumed_run_is_the_same(tokens, tmp_path
     assert torch.all(seen["0.attn.q"][..., off[space.slices["0.attn.q"]]] == 0.25)
     again = interrupted(config, 13, tmp_path / "cut", tokens, monkeypatch, init=edited)
     assert content_hash(again) == content_hash(whole)
+
+
+def test_frozen_nodes_are_refused_where_only_parameters_are_sharded_and_kept_where_a_model_is_rebuilt(tokens, first):
+    off = torch.ones(NodeSpace.of(first.config).size, dtype=torch.bool)
+    edited = switch_off(first, off, torch.full((off.numel(),), 0.5)).model
+    config = dataclasses.replace(HELD, model=edited.config)
+    with pytest.raises(sc.UserError, match="frozen nodes: use --parallel ddp"):
+        ShardedEngine(edited, config, World())
+    assert content_hash(Engine(edited, config, World())._rebuilt()) == content_hash(edited)
