@@ -1,11 +1,13 @@
-"""Take the pictures of the viewer from a finished quickstart, in a real browser.
+"""Take the pictures of the viewer from a model that ships, in a real browser.
 
-    python docs/make_images.py [RUN]        RUN defaults to quickstart/
+    python docs/make_images.py [NAME ...]        all of them, or those named
 
-Writes docs/images/: circuit.png and circuit-dark.png (the picture), node.png (the node panel), touch.png (an
-intervention), compare.png (two circuits), error.png (a circuit of another model), 1280x720 at 1.5 pixels.
+Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), small, medium and
+large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits together), dark, card, node (its panel),
+touch (an intervention), compare (two circuits) and error (a circuit of another model).
 """
 
+import itertools
 import shutil
 import sys
 import tempfile
@@ -15,79 +17,103 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 import sparsecircuits as sc
-from sparsecircuits.interop.circuit_files import circuit_files
-from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.runs import CHECKPOINTS, circuit_path, circuits_folder
+from sparsecircuits.circuits.extraction import edges_of
+from sparsecircuits.interop.pretrained import folder_of
+from sparsecircuits.runs import circuit_path, circuits_folder
+from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.server import serve
 
 TARGET = Path(__file__).with_name("images")
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"]
 
 
-def prepare(run: Path, folder: Path) -> list[Path]:
-    """Circuits to show: the run's first, one found with another seed, and one of another model."""
-    copy = folder / run.resolve().name
-    shutil.copytree(run, copy, ignore=shutil.ignore_patterns(CHECKPOINTS))
-    first = circuit_files(copy)[0]
-    circuit, model = sc.Circuit.load(first), sc.load_model(copy)
-    task = sc.get_task(circuit.task, model.tokenizer)
-    second = sc.prune(model, task, circuit.target_loss, config=PruneConfig(seed=7, steps=150, restarts=0)).save(
-        circuit_path(circuits_folder(copy), "other-seed")
-    )
-    foreign = circuit.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
-    third = foreign.save(circuit_path(circuits_folder(copy), "foreign"))
-    return [first, second, third]
+def prepare(folder: Path) -> dict[str, Path]:
+    """Circuits to show, by name."""
+    copies = {name: folder / name for name in ("nano", "versed")}
+    for name, copy in copies.items():
+        shutil.copytree(folder_of(f"pretrained:{name}"), copy)
+    nano = copies["nano"]
+
+    def shipped(task: str, run: Path = nano) -> Path:
+        return circuit_path(circuits_folder(run), task)
+
+    one, two = (sc.Circuit.load(shipped(task)) for task in ("lambda_func", "var_if"))
+    nodes = {node.name: node for node in (*two.nodes, *one.nodes)}
+    edges = tuple(edges_of(list(nodes), sc.load_model(nano)))
+    both = one.model_copy(update={"nodes": tuple(nodes.values()), "edges": edges})
+    foreign = one.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
+    return {
+        "quotes": shipped("single_double_quote", copies["versed"]),
+        "small": shipped("enumerate_range"),
+        "medium": shipped("final_kwarg"),
+        "large": both.save(circuit_path(circuits_folder(nano), "both")),
+        "left": shipped("indent_for"),
+        "right": shipped("single_double_quote"),
+        "foreign": foreign.save(circuit_path(circuits_folder(nano), "foreign")),
+    }
 
 
-def act(page: Any, name: str, important: str) -> None:
+SHOTS = {
+    "quotes": "quotes", "small": "small", "medium": "medium", "large": "large", "dark": "small", "card": "small",
+    "node": "small", "touch": "small", "compare": "left", "error": "foreign",
+}  # fmt: skip
+"""The circuit that each picture is of."""
+SIZES = ((1280, 720), (1920, 1080))
+
+
+def act(page: Any, name: str, important: str, ids: dict[str, str]) -> None:
     """Bring the page into the state that an image shows."""
-    if name == "node":
+    if name in ("node", "touch"):
         page.click(f'.vertex[data-name="{important}"]')
-        page.wait_for_selector(".text", timeout=120_000)
+        page.wait_for_selector("#panel .text", timeout=120_000)
+    if name == "node":
         page.keyboard.press("m")
     if name == "touch":
-        page.click(f'.vertex[data-name="{important}"]')
         page.keyboard.press("4")
-        page.wait_for_selector("#loss-line")
+        page.wait_for_selector(".continued")
+    if name == "card":
+        page.keyboard.press("c")
+        page.wait_for_selector("#drawer .bars")
     if name == "compare":
-        page.select_option("#compare", index=1)
+        page.select_option("#compare", ids["right"])
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
 
 
-def shoot(url: str, important: str) -> None:
-    """All images, each in a fresh page."""
+def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> None:
+    """Images, each of a fresh page."""
     TARGET.mkdir(exist_ok=True)
     browser_path = shutil.which("chromium") or shutil.which("google-chrome")
     if browser_path is None:
         sys.exit("no Chromium found: install the package chromium")
-    shots = [("circuit", "light", ""), ("circuit-dark", "dark", ""), ("node", "light", ""), ("touch", "light", "")]
-    shots += [("compare", "light", ""), ("error", "light", "")]
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=browser_path, args=FLAGS)
-        for name, scheme, fragment in shots:
-            view = {"width": 1280, "height": 720}
-            page = browser.new_page(viewport=view, color_scheme=scheme, device_scale_factor=1.5)  # type: ignore[arg-type]
-            page.goto(url + fragment)
-            if name == "error":
-                page.select_option("#circuits", index=2)
+        for name, (width, height) in itertools.product(wanted, SIZES):
+            view, scheme = {"width": width, "height": height}, "dark" if name == "dark" else "light"
+            page = browser.new_page(viewport=view, color_scheme=scheme)  # type: ignore[arg-type]
+            page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
+            page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
-            act(page, name, important)
+            if name != "error":
+                page.wait_for_selector(".vertex .caption", timeout=120_000)
+            act(page, name, important, ids)
             page.wait_for_timeout(900)
-            page.screenshot(path=TARGET / f"{name}.png")
+            page.screenshot(path=TARGET / f"{name}-{width}.png")
             page.close()
         browser.close()
 
 
-def main(run: Path) -> None:
+def main(wanted: list[str]) -> None:
     """Prepare, serve, shoot."""
     with tempfile.TemporaryDirectory() as folder:
-        paths = prepare(run, Path(folder))
-        nodes = [node for node in sc.Circuit.load(paths[0]).nodes if node.site == "attn.v"]
+        paths = prepare(Path(folder))
+        nodes = [node for node in sc.Circuit.load(paths["small"]).nodes if node.site == "attn.v"]
         important = max(nodes, key=lambda node: node.importance or 0).name
-        server = serve(paths)
-        shoot(server.url, important)
+        server = serve(list(paths.values()))
+        records = Library(list(paths.values())).list()
+        ids = {name: record.id for name, record in zip(paths, records, strict=True)}
+        shoot(server.url, ids, important, wanted)
         server.close()
 
 
 if __name__ == "__main__":
-    main(Path(sys.argv[1] if len(sys.argv) > 1 else "quickstart"))
+    main(sys.argv[1:] or list(SHOTS))

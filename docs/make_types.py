@@ -16,8 +16,8 @@ from sparsecircuits.viewer.requests import RunRequest
 
 TARGET = Path(__file__).parents[1] / "src/sparsecircuits/viewer/web/src/types.ts"
 MODELS = (
-    schema.CircuitList, schema.Payload, schema.NodeDetails, schema.Curve, schema.Words, schema.RunResult, schema.Saved,
-    schema.Refusal, RunRequest,
+    schema.CircuitList, schema.Payload, schema.NodeDetails, schema.Curve, schema.Words, schema.RunResult,
+    schema.RunLoss, schema.Continued, schema.Saved, schema.Refusal, RunRequest,
 )  # fmt: skip
 """All that is sent; the models of their parts follow from them."""
 WHOLE = ("Groups", "Group")

@@ -8,10 +8,12 @@ import torch
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
+from sparsecircuits.circuits.continuing import continued
 from sparsecircuits.circuits.run_with import edge_weight
 from sparsecircuits.circuits.sizes import nodes_by_importance, shown_sizes
 from sparsecircuits.faithfulness.measures.interchange import recorded
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.generation import stream
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.donors import Donors
@@ -215,3 +217,94 @@ def test_patch_interchange_and_resample_ablation_take_the_same_values(model, cir
         torch.testing.assert_close(taken[:, :5], own[:, :5])  # they begin alike, and so do their activations
         last = torch.from_numpy(batch.last)
         torch.testing.assert_close(taken[range(4), last], own[range(4), last][[1, 0, 3, 2]])
+
+
+@pytest.mark.parametrize("scope", ["model", "circuit"])
+@pytest.mark.parametrize("name", NODES)
+@pytest.mark.parametrize("kind", ["mean", "zero", "scale", "patch"])
+@pytest.mark.parametrize("before_last", [0, 3, 9, 40])
+def test_a_change_at_one_token_leaves_the_others(model, circuit, batch, scope, name, kind, before_last):
+    """What is done at every token is undone by hand at all but one."""
+    site, index = split(name)
+    wide = {"watch": [site], "scope": scope}
+    at_all = sc.Intervention(kind=kind, target=name, factor=2.5)
+    plain = sc.run_with(model, circuit, batch, **wide).activations[site][..., index]
+    changed = sc.run_with(model, circuit, batch, [at_all], **wide).activations[site][..., index]
+    there = torch.arange(16)[None] == torch.from_numpy(batch.last)[:, None] - before_last
+
+    change = at_all.model_copy(update={"before_last": before_last})
+    found = sc.run_with(model, circuit, batch, [change], **wide).activations[site][..., index]
+    torch.testing.assert_close(found, torch.where(there, changed, plain), atol=TOLERANCE, rtol=0)
+    # A pass that watches nothing has the last layer at the last token alone.
+    narrow = sc.run_with(model, circuit, batch, [change], scope=scope).logits
+    torch.testing.assert_close(
+        narrow, sc.run_with(model, circuit, batch, [change], **wide).logits, atol=TOLERANCE, rtol=0
+    )
+
+
+@pytest.mark.parametrize(("source", "target"), EDGES)
+def test_an_edge_changed_at_each_token_is_changed_at_all(model, circuit, batch, source, target):
+    def run(*places: int | None) -> torch.Tensor:
+        changes = [sc.Intervention(kind="zero", source=source, target=target, before_last=place) for place in places]
+        return sc.run_with(model, circuit, batch, changes).logits
+
+    torch.testing.assert_close(run(*range(16)), run(None), atol=TOLERANCE, rtol=0)
+    torch.testing.assert_close(run(40), plain_run(model, batch), atol=TOLERANCE, rtol=0)
+
+
+def test_what_is_done_at_one_token_is_done_after_what_is_done_at_all(model, circuit, batch):
+    name = "0.attn.resid_delta.4"
+    at_all, there = sc.Intervention(kind="zero", target=name), sc.Intervention(kind="scale", factor=1, target=name)
+    one = there.model_copy(update={"before_last": 2})
+    for changes in ([at_all, one], [one, at_all]):
+        seen = sc.run_with(model, circuit, batch, changes, watch=["0.attn.resid_delta"]).activations
+        assert not seen["0.attn.resid_delta"][..., 4].any()  # scaled is what the zero left
+
+
+@pytest.mark.parametrize("kind", ["patch", "resample"])
+def test_donors_are_kept(model, circuit, batch, kind, monkeypatch):
+    changes = [sc.Intervention(kind=kind, target=name) for name in NODES]
+    wanted = sc.run_with(model, circuit, batch, changes, seed=3).logits
+    kept: dict = {}
+    for _ in range(2):
+        found = sc.run_with(model, circuit, batch, changes, seed=3, kept=kept).logits
+        torch.testing.assert_close(found, wanted, atol=0, rtol=0)
+        monkeypatch.setattr("sparsecircuits.circuits.run_with.on_donors", None)  # the second run asks nobody
+
+
+CHANGES = [
+    [],
+    [sc.Intervention(kind="zero", target="0.attn.resid_delta.4", before_last=2)],
+    [sc.Intervention(kind="patch", target=name) for name in NODES],
+    [sc.Intervention(kind="resample", target=name) for name in NODES],
+]
+
+
+@pytest.mark.parametrize("scope", ["model", "circuit"])
+@pytest.mark.parametrize("changes", CHANGES)
+@pytest.mark.parametrize("ablation", ["mean", "resample"])
+def test_a_continuation_begins_as_the_prompt_is_answered(model, circuit, batch, scope, changes, ablation):
+    bound = circuit.model_copy(update={"ablation": ablation}).on(model)
+    found = continued(bound, batch, changes, tokens=5, scope=scope, seed=4)
+    first = sc.run_with(model, bound, batch, changes, scope=scope, seed=4).logits.argmax(dim=-1)
+    assert [row[0] for row in found] == first.tolist()
+    assert [len(row) for row in found] == [5, 5, 5, 5]
+    if not changes and scope == "model":
+        ids = torch.from_numpy(batch.tokens)[:1, : batch.last[0] + 1]
+        assert found[0] == [int(token) for token in stream(model, ids, 5)]
+    stopped = continued(bound, batch, changes, tokens=5, stop=found[0][0], scope=scope, seed=4)
+    assert stopped[0] == []
+
+
+def test_a_change_stays_at_its_token_while_the_text_grows(model, circuit, batch):
+    """Two tokens are the second by the first; what is changed is counted from the prompt's end."""
+    one = batch.rows(0, 1)
+    change = sc.Intervention(kind="scale", factor=-3, target="0.attn.resid_delta.4", before_last=1)
+    first, second = continued(circuit.on(model), one, [change], tokens=2)[0]
+    longer = replace(one, tokens=np.append(one.tokens, [[first]], axis=1), last=one.last + 1)
+    moved = change.model_copy(update={"before_last": 2})
+    assert second == sc.run_with(model, circuit, longer, [moved]).logits.argmax().item()
+
+
+def test_a_continuation_ends_with_the_context(model, circuit, batch):
+    assert [len(row) for row in continued(circuit.on(model), batch, tokens=40)] == [24 - 11, 24 - 11, 24 - 15, 24 - 15]

@@ -17,7 +17,10 @@ from sparsecircuits.tasks.base import SPLITS
 from sparsecircuits.tasks.realcode import find_places
 
 TEXT = "".join(file.text for file in generate_files(600, seed=3))
-TEXTS = {"tinypython": TEXT, "drills": "".join(file.text for file in generate_files(600, 3, "drills"))}
+TEXTS = {
+    "tinypython": TEXT,
+    **{kind: "".join(file.text for file in generate_files(600, 3, kind)) for kind in ("drills", "bindings")},
+}
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
 

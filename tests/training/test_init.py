@@ -13,13 +13,14 @@ from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.storage import content_hash
-from sparsecircuits.models.transformer import sparse_matrices
+from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.training import loop
 from sparsecircuits.training.distributed import World
 from sparsecircuits.training.engine import Engine, ShardedEngine
+from sparsecircuits.training.heads import attention_spent, wake_heads_
 from sparsecircuits.training.loop import saved_config
 from sparsecircuits.training.metrics import read_metrics
 
@@ -80,12 +81,28 @@ def test_a_model_without_offsets_gains_them(tokens, tmp_path, first):
     wider = dataclasses.replace(given(steps=8), model=dataclasses.replace(HELD.model, offsets=4))
     run = loop._Run(wider, tmp_path, tokens, Tokenizer.default(), torch.device("cpu"), init=first)
     ids = torch.from_numpy(tokens.val[:16].astype("int64")).view(1, -1)
+    assert wake_heads_(run.model, ids) == []  # none of its heads has a sink
     assert run.model.block(0).attn.offset_logit.shape == (run.model.config.heads, 4)
     torch.testing.assert_close(run.model(ids), first(ids))
     trained = sc.train(wider, tmp_path / "run", tokens=tokens, init=first)
     assert all((block.attn.offset_logit != 0).all() for block in trained.blocks)
     with pytest.raises(sc.UserError, match=r"model\.offsets 4, not None"):
         sc.train(given(), tmp_path / "less", tokens=tokens, init=trained)
+
+
+def test_heads_that_attend_to_nothing_wake_up_and_write_nothing_at_first():
+    torch.manual_seed(0)
+    config = sc.ModelConfig(vocab_size=50, n_ctx=16, n_layer=2, d_model=16, d_head=4, sink=True, offsets=3)
+    model, ids = SparseTransformer(config), torch.randint(50, (4, 16))
+    for layer, head in ((0, 2), (1, 0)):
+        model.block(layer).attn.sink_logit.data[head] = 30
+    before = model(ids)
+    assert wake_heads_(model, ids) == [(0, 2), (1, 0)]
+    torch.testing.assert_close(model(ids), before)
+    assert all((spent > 0.3).all() for spent in attention_spent(model, ids))
+    model.loss(ids[:, :-1], ids[:, 1:]).backward()
+    assert model.block(0).attn.c_proj.weight.grad[:, 8:12].any()
+    assert wake_heads_(model, ids) == []
 
 
 def test_what_does_not_fit_is_told(tokens, tmp_path, first):

@@ -59,6 +59,7 @@ class Visit:
         self.contexts.append(context)
         page = context.new_page()
         page.set_default_timeout(20_000)
+        page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
         page.on("pageerror", lambda error: self.troubles.append(str(error)))

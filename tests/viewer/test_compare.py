@@ -116,3 +116,33 @@ def test_a_name_in_another_model_is_another_node(visit: Callable[..., Any]) -> N
     select(page, "0.mlp.post_act.5")
     assert page.locator("#picture .vertex.chosen").count() == 1
     assert page.locator("#other-picture .vertex.chosen").count() == 0
+
+
+def test_two_circuits_of_one_task_and_model_have_names_of_their_own(page: Any) -> None:
+    names = [page.inner_text("#this-title"), page.inner_text("#other-title")]
+    options = page.locator("#circuits option").all_inner_texts()
+    assert len(set(names)) == 2
+    assert len(set(options)) == len(options)
+
+
+def test_circuits_alike_but_for_their_content_are_told_apart(browser: Any, run_dir: Path, tmp_path: Path) -> None:
+    circuit = sc.Circuit.load(circuit_files(run_dir)[0])
+    other = circuit.model_copy(update={"target_loss": 0.2})
+    folders = [tmp_path / "run" / "circuits" / name / "circuit.json" for name in "ab"]
+    server = serve([each.save(path) for each, path in zip((circuit, other), folders, strict=True)], model=run_dir)
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    try:
+        opened = context.new_page()
+        opened.goto(server.url)
+        opened.wait_for_selector(".vertex.token", timeout=60_000)
+        opened.select_option("#compare", index=1)
+        opened.wait_for_selector("#other-picture .vertex", timeout=60_000)
+        opened.wait_for_timeout(300)
+        assert opened.inner_text("#this-title") != opened.inner_text("#other-title").split(" End")[0]
+        for picture in ("#picture", "#other-picture"):
+            boxes = opened.locator(f"{picture} .vertex.answer").all()
+            left = [box.bounding_box()["x"] for box in sorted(boxes, key=lambda box: box.get_attribute("data-id"))]
+            assert left == sorted(left)
+    finally:
+        context.close()
+        server.close()

@@ -124,6 +124,47 @@ def test_words_are_never_small(show: Any, n_nodes: int, size: tuple[int, int]) -
         assert moved == pytest.approx(120, abs=2)  # the wheel turns the page over
 
 
+def test_many_heads_stand_in_rows(show: Any) -> None:
+    """A layer of many heads is no wider than the window, and no box lies over another."""
+    payload = quote_payload()
+    nodes = [n for n in payload["nodes"] if n["site"] == "attn.v"][:1]
+    names = [f"0.attn.{letter}.{16 * head + 1}" for head in range(14) for letter in "qkv"]
+    payload["nodes"] += [
+        {**nodes[0], "name": name, "site": name[2:8], "index": int(name[9:]), "head": int(name[9:]) // 16}
+        for name in names
+        if name not in {n["name"] for n in payload["nodes"]}
+    ]
+    page = show(payload)
+    page.wait_for_timeout(400)
+    boxes = page.eval_on_selector_all(
+        "#picture .frame", "all => all.map(e => e.getBoundingClientRect()).map(b => [b.x, b.y, b.right, b.bottom])"
+    )
+    assert len(boxes) >= 14
+    canvas = page.locator("#canvas").bounding_box()
+    assert max(box[2] for box in boxes) <= canvas["x"] + canvas["width"]
+    for i, a in enumerate(boxes):
+        for b in boxes[:i]:
+            assert a[2] <= b[0] or b[2] <= a[0] or a[3] <= b[1] or b[3] <= a[1]
+
+
+def test_fit_is_what_a_link_shows(show: Any) -> None:
+    page = show(random_payload(100, 2))
+    page.click("#zoom-in")
+    page.wait_for_timeout(300)
+    assert "zoom" in page.url
+    before = page.evaluate("location.hash")
+    page.click("#zoom-fit")
+    page.wait_for_timeout(300)
+    assert page.evaluate("location.hash") != before
+    scale = page.evaluate("document.querySelector('#picture').getBoundingClientRect().width")
+    page.reload()
+    page.wait_for_selector("#picture .vertex")
+    page.wait_for_timeout(300)
+    assert page.evaluate("document.querySelector('#picture').getBoundingClientRect().width") == pytest.approx(
+        scale, rel=0.01
+    )
+
+
 def test_the_header_is_one_row_and_the_zoom_buttons_are_free(visit: Callable[..., Any]) -> None:
     page = visit()
     tops = page.eval_on_selector_all(".actions > *", "all => all.filter(e => e.offsetHeight).map(e => e.offsetTop)")

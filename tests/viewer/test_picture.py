@@ -158,11 +158,11 @@ def test_hover_and_pin_show_the_numbers(show: Open) -> None:
     assert data["name"] not in panel.inner_text()
     page.click(node(data["name"]))
     page.mouse.move(30, 300)
-    assert "pinned" in panel.inner_text()
+    assert "Esc lets go" in panel.inner_text()
     page.click('.edge-row[data-to="0.mlp.resid_delta.31"]')
     assert "MLP write 31" in panel.inner_text()
     page.keyboard.press("Escape")
-    assert "pinned" not in panel.inner_text()
+    assert "Esc lets go" not in panel.inner_text()
 
 
 @pytest.mark.browser
@@ -175,7 +175,7 @@ def test_keyboard_reaches_every_node(show: Open) -> None:
     assert page.evaluate("document.activeElement.dataset.name").startswith("0.mlp.act_in")
     assert "MLP read" in page.locator("#panel").inner_text()
     page.keyboard.press("Enter")
-    assert "pinned" in page.locator("#panel").inner_text()
+    assert "Esc lets go" in page.locator("#panel").inner_text()
     bare = page.eval_on_selector_all(
         ".vertex, .head-box",
         "list => list.filter((e) => !(e.ariaLabel && e.role === 'button')).length",

@@ -22,6 +22,7 @@ from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
+from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.requests import RunRequest
@@ -374,7 +375,7 @@ def test_a_task_of_ones_own_with_few_pairs(run_dir: Path, n: int) -> None:
     live = LiveCircuit(model, circuit, task, threading.RLock())
     assert len(live.payload().prompts) == 2 * min(n, 4)
     changes = (sc.Intervention(kind="resample", target="0.mlp.post_act.5"),)
-    assert live.run(RunRequest(interventions=changes)).loss.n_prompts == 2 * n
+    assert live.loss(RunRequest(interventions=changes)).n_prompts == 2 * n
     assert live.curve().n_prompts == 2 * n
 
 
@@ -389,3 +390,75 @@ def test_a_task_with_few_pairs_has_nulls_and_no_interval_of_one_pair(run_dir: Pa
     one, two = (estimate(torch.arange(2.0 * n)) for n in (1, 2))
     assert (one.value, one.low, one.high) == (0.5, None, None)
     assert two.low < two.value < two.high
+
+
+def test_the_loss_after_a_change_is_the_same_in_any_order(run_dir: Path) -> None:
+    """What donors do is kept, apart for each scope and seed: no answer depends on what was asked before."""
+    model, circuit = sc.load_model(run_dir), sc.Circuit.load(circuit_files(run_dir)[0])
+    task = sc.get_task(circuit.task, model.tokenizer)
+    names = circuit.node_names
+    asked = [
+        RunRequest(scope=scope, seed=seed, interventions=(sc.Intervention(kind=kind, target=name),))
+        for scope in ("model", "circuit")
+        for kind in ("patch", "resample")
+        for seed in (0, 1)
+        for name in (names[0], names[-1])
+    ]
+
+    def answers(requests: list[RunRequest]) -> dict[RunRequest, tuple[Any, ...]]:
+        live = LiveCircuit(model, circuit, task, threading.RLock())
+        found = {each: (live.loss(each), live.run(each).prompts, live.continued(each)) for each in requests}
+        return {each: (loss.after, prompts[0].after.logits, on) for each, (loss, prompts, on) in found.items()}
+
+    assert answers(asked) == answers(asked[::-1])
+    alone = {each: answers([each])[each] for each in asked[::5]}
+    assert alone == {each: answers(asked)[each] for each in asked[::5]}
+
+
+def test_how_the_prompts_go_on(viewer: ViewerServer) -> None:
+    node = {"kind": "scale", "factor": -4, "target": "0.mlp.post_act.5", "before_last": 0}
+    body = {"scope": "model", "interventions": [node]}
+    status, text, _ = ask(viewer, "/api/circuits/0/continued", body)
+    run = json.loads(ask(viewer, "/api/circuits/0/run", body)[1])
+    assert status == 200
+    for on, prompt in zip(json.loads(text)["prompts"], run["prompts"], strict=True):
+        assert on["before"][0] == prompt["before"]["top"][0]["token"]
+        assert on["after"][0] == prompt["after"]["top"][0]["token"]
+
+
+def test_a_proxy_that_is_named_may_be_used(run_dir: Path) -> None:
+    server = serve(circuit_files(run_dir), hosts=["Hub.example.org"])
+    try:
+        for host in ("hub.example.org", "HUB.example.org:8443", "localhost:9"):
+            assert ask(server, "/api/circuits", Host=host)[0] == 200
+            assert ask(server, "/api/circuits", Host=host, Origin=f"http://{host}")[0] == 200
+        assert ask(server, "/api/circuits", Host="hub.example.org", Origin="https://hub.example.org")[0] == 200
+        for host in (
+            "evil.example",
+            "hub.example.org.evil.example",
+            "xhub.example.org",
+            "example.org",
+            "hub.example.org:",
+        ):
+            assert ask(server, "/api/circuits", Host=host)[0] == 403
+        for origin in ("https://evil.example", "https://hub.example.org:1", "null"):
+            assert ask(server, "/api/circuits", Host="hub.example.org", Origin=origin)[0] == 403
+    finally:
+        server.close()
+
+
+@pytest.mark.parametrize("name", ["https://hub.example.org", "hub.example.org:80", "*", "", "a b", "hub/path"])
+def test_what_is_no_name_of_a_host_is_refused(name: str) -> None:
+    with pytest.raises(sc.UserError, match="no name of a host"):
+        Guard(None, [name])  # type: ignore[arg-type]
+
+
+def test_the_port_is_the_same_each_time(monkeypatch: pytest.MonkeyPatch, run_dir: Path) -> None:
+    with listening_socket(0) as taken, listening_socket(0) as free:
+        ports = [taken.getsockname()[1], free.getsockname()[1]]
+        free.close()
+        monkeypatch.setattr("sparsecircuits.viewer.server.USUAL_PORTS", ports)
+        for _ in range(2):
+            server = serve(circuit_files(run_dir), port=None)
+            assert server.port == ports[1]
+            server.close()

@@ -24,6 +24,8 @@ class Intervention(BaseModel):
     """A node; or with `source` the upper end of an edge."""
     source: str | None = Field(default=None, max_length=200)
     factor: float = Field(default=0.0, ge=-LARGEST_FACTOR, le=LARGEST_FACTOR)
+    before_last: int | None = Field(default=None, ge=0)
+    """At one token alone, so many before the last one of each prompt: 0 is the last. None: at every token."""
 
     @property
     def changed(self) -> str:

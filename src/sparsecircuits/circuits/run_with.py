@@ -10,7 +10,7 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.circuits.circuit import Bound, Circuit
@@ -20,7 +20,8 @@ from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.sites import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.donors import Donors, on_donors
-from sparsecircuits.nodes.narrow import logits_at, narrowed
+from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.narrow import is_narrow, logits_at
 from sparsecircuits.nodes.recording import head_pattern
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.topology import join_between
@@ -37,8 +38,10 @@ class Outcome:
 
 
 Taken = Mapping[str, Mapping[str, Tensor]]
-"""Per kind (patch, resample): activations by site on donors, in the place of those of the prompts that run, at the
-positions that the pass has there."""
+"""Per kind (patch, resample): activations [n, T] by node on donors, in the place of those of the prompts that run, at
+the positions that the pass has there."""
+Kept = dict[tuple[str, str], Tensor]
+"""Activations [n, T] on donors by kind and node, at every position; no change of the prompts reaches them."""
 
 
 @torch.no_grad()
@@ -54,8 +57,10 @@ def run_with(
     pool: PairBatch | None = None,
     seed: int = 0,
     watch: str | Iterable[str] = (),
+    kept: Kept | None = None,
 ) -> Outcome:
-    """Run prompts with interventions; the last one given for a node or an edge counts.
+    """Run prompts with interventions; the last one given for a node or an edge, and for its token, counts. What is
+    done at one token alone is done after what is done at all of them.
 
     circuit: who runs one often gives it bound, `circuit.on(model)`: what the two say together is then read once.
     scope: the whole model, or the circuit alone (nodes outside frozen; `nodes` are the kept ones, by default
@@ -63,6 +68,8 @@ def run_with(
     other side of each pair). pool: where "resample" draws from (default: `batch`, never the prompt itself). Both take
     values position by position, as `nodes.donors.counterparts` says.
     watch: sites to record, by name or by a regular expression that a whole name must match.
+    kept: where who runs the same prompts often, with all else but the interventions the same, keeps what the circuit's
+    nodes do on their donors.
 
     Raises UserError for a node or an edge that the model lacks, or when there is nothing to draw from.
     """
@@ -74,20 +81,29 @@ def run_with(
     check_targets(model, space, interventions)
     # Edges of the last layer may want every position; and so may who watches.
     narrow = not watch and all(change.source is None for change in interventions)
+    gating = _gating(bound, batch, nodes, patch) if scope == "circuit" else None
+    more = () if kept is None else bound.circuit.node_names
+    taken = _taken(model, gating, interventions, batch, patch, pool, seed, {} if kept is None else kept, more)
+    last = _ids(model, batch.last)
+    if narrow:
+        taken = {kind: _narrowed(values, model.config.n_layer, last) for kind, values in taken.items()}
     with contextlib.ExitStack() as stack:
-        if scope == "circuit":
-            gating = bound.alone
-            if nodes is not None:
-                gating = replace(gating, gates=space.mask(list(nodes)).float())
+        if gating is not None:
             stack.enter_context(gating.over(model, batch, narrow=narrow))
-        last = _ids(model, batch.last)
-        taken = _taken(model, interventions, batch, patch, pool, seed)
-        if narrow:
-            taken = {kind: narrowed(values, model.config.n_layer, last) for kind, values in taken.items()}
-        stack.enter_context(intervened(model, interventions, space.split(frozen), taken))
+        stack.enter_context(intervened(model, interventions, space.split(frozen), taken, last))
         seen = stack.enter_context(record(model, watch)) if watch else {}
         logits = logits_at(model, _ids(model, batch.tokens), last, narrow=narrow).float()
     return Outcome(logits, dict(seen))
+
+
+def _gating(bound: Bound, batch: PairBatch, nodes: Sequence[str] | None, patch: PairBatch | None) -> Gating:
+    """The circuit alone, or some nodes of the model; where prompts are no pairs, `patch` has their others."""
+    gating = bound.alone
+    if nodes is not None:
+        gating = replace(gating, gates=bound.space.mask(list(nodes)).float())
+    if gating.ablation == "resample" and (patch is not None or len(batch.last) % 2):
+        gating = replace(gating, donors=Donors.of(batch, paired(batch, patch)))
+    return gating
 
 
 def answer_logits(circuit: Circuit, outcome: Outcome, answers: tuple[int, int], scope: Scope) -> Float[Tensor, "n 2"]:
@@ -117,10 +133,15 @@ def intervened(
     interventions: Sequence[Intervention],
     means: Mapping[str, Tensor],
     taken: Taken,
+    last: Int[Tensor, " n"],
 ) -> Iterator[None]:
-    """While open, nodes and edges are changed. means: [width] by site; taken: see `Taken`."""
-    at_nodes = {change.target: change for change in interventions if change.source is None}
-    at_edges = {(change.source, change.target): change for change in interventions if change.source is not None}
+    """While open, nodes and edges are changed. means: [width] by site; taken: see `Taken`; last: position of each
+    prompt's last token."""
+    ordered = sorted(interventions, key=lambda change: change.before_last is not None)
+    at_nodes = {(change.target, change.before_last): change for change in ordered if change.source is None}
+    at_edges = {
+        (change.source, change.target, change.before_last): change for change in ordered if change.source is not None
+    }
     by_site: dict[str, list[Intervention]] = {}
     for change in at_nodes.values():
         by_site.setdefault(split_node(change.target)[0], []).append(change)
@@ -130,7 +151,9 @@ def intervened(
             x = x.clone()
             for change in changes:
                 index = split_node(change.target)[1]
-                x[..., index] = _new_value(change, x[..., index], site, index, means, taken)
+                old = x[..., index]
+                new = _new_value(change, old, means, taken)
+                x[..., index] = torch.where(_where(change, old, last), new, old)
             return x
 
         return apply
@@ -138,30 +161,37 @@ def intervened(
     with contextlib.ExitStack() as stack:
         stack.enter_context(intervene(model, {site: at(site, changes) for site, changes in by_site.items()}))
         for change in at_edges.values():
-            stack.enter_context(_edge_changed(model, change, means, taken))
+            stack.enter_context(_edge_changed(model, change, means, taken, last))
         yield
 
 
+def _where(change: Intervention, x: Float[Tensor, "n T"], last: Int[Tensor, " n"]) -> Bool[Tensor, "n T"]:
+    """The positions at which a change is made; where a narrow pass has the last one alone, x has that one."""
+    if change.before_last is None or x.shape[1] == 1:
+        return torch.full_like(x, not change.before_last, dtype=torch.bool)
+    return torch.arange(x.shape[1], device=x.device)[None] == (last - change.before_last)[:, None]
+
+
 def _new_value(
-    change: Intervention,
-    old: Tensor,
-    site: str,
-    index: int,
-    means: Mapping[str, Tensor],
-    taken: Taken,
-) -> Tensor:
+    change: Intervention, old: Float[Tensor, "n T"], means: Mapping[str, Tensor], taken: Taken
+) -> Float[Tensor, "n T"]:
     if change.kind == "mean":
+        site, index = split_node(change.changed)
         return torch.full_like(old, means[site][index].item())
     if change.kind == "zero":
         return torch.zeros_like(old)
     if change.kind == "scale":
         return old * change.factor
-    return taken[change.kind][site][..., index].to(old)
+    return taken[change.kind][change.changed].to(old)
 
 
 @contextlib.contextmanager
 def _edge_changed(
-    model: SparseTransformer, change: Intervention, means: Mapping[str, Tensor], taken: Taken
+    model: SparseTransformer,
+    change: Intervention,
+    means: Mapping[str, Tensor],
+    taken: Taken,
+    last: Int[Tensor, " n"],
 ) -> Iterator[None]:
     """Add weight * (new - old) to the output of the linear map that the edge lies in."""
     assert change.source is not None
@@ -177,7 +207,7 @@ def _edge_changed(
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
-            moved = _new_value(change, old, site, column, means, taken) - old
+            moved = (_new_value(change, old, means, taken) - old) * _where(change, old, last)
             if through_attention:  # what the head carries of the value, with the pattern that it has
                 head = column // model.config.d_head
                 moved = (head_pattern(model, seen, layer, head) @ moved.unsqueeze(-1)).squeeze(-1)
@@ -194,24 +224,53 @@ def _edge_changed(
 
 def _taken(
     model: SparseTransformer,
+    gating: Gating | None,
     interventions: Sequence[Intervention],
     batch: PairBatch,
     patch: PairBatch | None,
     pool: PairBatch | None,
     seed: int,
+    kept: Kept,
+    more: Sequence[str],
 ) -> dict[str, dict[str, Tensor]]:
-    """What patched and resampled nodes take (see `Taken`), at every position."""
+    """What patched and resampled nodes take (see `Taken`), at every position: on donors that run gated as the prompts
+    do. What is not yet kept is, and that of `more` nodes with it, for it takes one pass all the same."""
     found: dict[str, dict[str, Tensor]] = {}
     for kind in ("patch", "resample"):
-        sites = sorted({split_node(change.changed)[0] for change in interventions if change.kind == kind})
-        if not sites:
+        names = list(dict.fromkeys(change.changed for change in interventions if change.kind == kind))
+        if not names:
             continue
-        other = _paired(batch, patch) if kind == "patch" else _drawn(batch, pool, seed)
-        found[kind] = on_donors(model, sites, Donors.of(batch, other))
+        if any((kind, name) not in kept for name in names):
+            other = paired(batch, patch) if kind == "patch" else drawn(batch, pool, seed)
+            places = {name: split_node(name) for name in (*names, *more)}
+            sites = sorted({site for site, _ in places.values()})
+            with _gated(model, gating, other, batch):
+                values = on_donors(model, sites, Donors.of(batch, other))
+            kept.update({(kind, name): values[site][..., index].clone() for name, (site, index) in places.items()})
+        found[kind] = {name: kept[kind, name] for name in names}
     return found
 
 
-def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:
+def _gated(
+    model: SparseTransformer, gating: Gating | None, batch: PairBatch, other: PairBatch
+) -> contextlib.AbstractContextManager[None]:
+    """Passes over a batch gated; off nodes that take values from other prompts take them from `other`."""
+    if gating is None:
+        return contextlib.nullcontext()
+    donors = Donors.of(batch, other) if gating.ablation == "resample" else None
+    return replace(gating, donors=donors).over(model, batch)
+
+
+def _narrowed(
+    values: Mapping[str, Float[Tensor, "n T"]], n_layer: int, last: Int[Tensor, " n"]
+) -> dict[str, Float[Tensor, "n S"]]:
+    """Values by node, at the positions that a narrow pass has there."""
+    at_last = last[:, None]
+    return {name: x.gather(1, at_last) if is_narrow(split_node(name)[0], n_layer) else x for name, x in values.items()}
+
+
+def paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:
+    """The prompts that "patch" takes values from. Raises UserError where there are none."""
     if patch is not None:
         if len(patch.last) != len(batch.last):
             raise UserError(f"{len(batch.last)} prompts cannot be patched from {len(patch.last)}")
@@ -221,7 +280,8 @@ def _paired(batch: PairBatch, patch: PairBatch | None) -> PairBatch:
     return batch.take(np.arange(len(batch.last)) ^ 1)
 
 
-def _drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
+def drawn(batch: PairBatch, pool: PairBatch | None, seed: int) -> PairBatch:
+    """A random prompt for each, that "resample" takes values from. Raises UserError where there is no other."""
     source, rng = pool or batch, np.random.default_rng(seed)
     wanted, size = len(batch.last), len(source.last)
     if size < (2 if pool is None else 1):

@@ -192,8 +192,10 @@ class View(Common):
     of those."""
     model: Path | None = None
     """The circuits' model, where it is not the run directory around them."""
-    port: int = 0
-    """Loopback port; 0 picks a free one."""
+    port: int | None = None
+    """Loopback port: by default 8765, or the next that is free; 0 picks any."""
+    allow_host: tuple[str, ...] = ()
+    """Names of proxies that the page may be reached under, as hub.example.org: those who can reach them can use it."""
     open: bool = True
     """Open the browser."""
 

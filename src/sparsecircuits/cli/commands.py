@@ -362,7 +362,7 @@ def view(command: args.View) -> None:
 
     check_paths(models=[command.model])
     found = circuit_files(command.path)
-    server = serve(found, command.port, command.model)
+    server = serve(found, command.port, command.model, command.allow_host)
     if command.json:
         print_json({"url": server.url, "circuits": [str(path) for path in found]})
     else:

@@ -47,7 +47,7 @@ def other_prompts(model: SparseTransformer, space: NodeSpace, donors: Donors) ->
 def on_donors(model: SparseTransformer, sites: Sequence[str], donors: Donors) -> dict[str, Tensor]:
     """Activations [n, T, width] of some sites of the whole model on each row's donor, in place."""
     with record(model, sites) as seen:
-        model(torch.from_numpy(donors.batch.tokens).to(model.device))
+        model.final_hidden(torch.from_numpy(donors.batch.tokens).to(model.device))
     place = torch.from_numpy(np.ascontiguousarray(donors.place)).to(model.device)
     row = torch.arange(place.shape[0], device=model.device)[:, None]
     return {site: seen[site][row, place] for site in sites}

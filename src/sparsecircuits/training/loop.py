@@ -16,6 +16,7 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
+from jaxtyping import Int
 from torch import Tensor
 
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
@@ -39,6 +40,7 @@ from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
+from sparsecircuits.training.heads import wake_heads_
 from sparsecircuits.training.held import HeldWeights, whole_opened
 from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
@@ -128,6 +130,12 @@ def begin_with_(model: SparseTransformer, init: SparseTransformer) -> None:
     model.load_state_dict(state)
 
 
+def first_windows(tokens: TokenData, length: int) -> Int[Tensor, "B T"]:
+    """Some sequences of validation text."""
+    count = min(8, len(tokens.val) // length)
+    return torch.from_numpy(np.asarray(tokens.val[: count * length], dtype=np.int64)).view(count, length)
+
+
 def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
     """Raise UserError if the disk of `out` has no room for the checkpoints and the model of a run, or for the one
     more checkpoint that a resumed one needs."""
@@ -193,6 +201,8 @@ class _Run:
         self.model.corpus = config.data
         if init is not None:
             begin_with_(self.model, init)
+            if init.config.offsets is None and config.model.offsets is not None:
+                wake_heads_(self.model, first_windows(tokens, config.model.n_ctx).to(device))
         elif config.bigram_init == "counts" and self.model.bigram is not None:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)

@@ -1,5 +1,6 @@
 """The viewer's HTTP application: the built page, and JSON about circuits. Only loopback serves it (`server`)."""
 
+from collections.abc import Iterable
 from importlib.resources import files
 from typing import Annotated
 
@@ -23,13 +24,13 @@ Id = Annotated[str, PathParameter(max_length=200)]
 NodeName = Annotated[str, PathParameter(max_length=200)]
 
 
-def build_app(library: Library) -> Guard:
-    """The application around a library of circuits, behind its guard."""
+def build_app(library: Library, hosts: Iterable[str] = ()) -> Guard:
+    """The application around a library of circuits, behind its guard (see `Guard` for `hosts`)."""
     app = FastAPI(docs_url=None, redoc_url=None, openapi_url=None)
     _add_errors(app)
     _add_page(app)
     _add_circuits(app, library)
-    return Guard(app)
+    return Guard(app, hosts)
 
 
 def _json(value: Sent, status: int = 200) -> Response:
@@ -92,6 +93,14 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
     @app.post("/api/circuits/{identifier}/run")
     def run(identifier: Id, request: RunRequest) -> Response:
         return _json(library.live(identifier).run(request))
+
+    @app.post("/api/circuits/{identifier}/loss")
+    def loss(identifier: Id, request: RunRequest) -> Response:
+        return _json(library.live(identifier).loss(request))
+
+    @app.post("/api/circuits/{identifier}/continued")
+    def continued(identifier: Id, request: RunRequest) -> Response:
+        return _json(library.live(identifier).continued(request))
 
     @app.post("/api/circuits/{identifier}/groups")
     def save_groups(identifier: Id, groups: Groups) -> Response:

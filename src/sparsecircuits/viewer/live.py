@@ -3,16 +3,17 @@
 import math
 import threading
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Hashable, Sequence
 from functools import cached_property, partial
 
 import numpy as np
 import torch
 
 from sparsecircuits.circuits.circuit import Circuit
+from sparsecircuits.circuits.continuing import continued
 from sparsecircuits.circuits.descriptions import describe as describe_nodes
 from sparsecircuits.circuits.intervention import Intervention, Scope
-from sparsecircuits.circuits.run_with import Outcome, run_with
+from sparsecircuits.circuits.run_with import Kept, Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
 from sparsecircuits.data import Tokenizer, prepare_tokens
 from sparsecircuits.errors import UserError
@@ -32,6 +33,8 @@ from sparsecircuits.viewer.payload import (
 )
 from sparsecircuits.viewer.requests import RunRequest
 from sparsecircuits.viewer.schema import (
+    Continuation,
+    Continued,
     Curve,
     CurvePoint,
     HeadPatterns,
@@ -49,7 +52,8 @@ from sparsecircuits.viewer.weights import node_weights
 from sparsecircuits.viewer.words import node_words
 
 LOSS_PAIRS, LOSS_BATCHES, CURVE_PAIRS = 24, 2, 24
-TOP_TOKENS = 5
+TOP_TOKENS, NEW_TOKENS = 5, 12
+KEPT_RUNS = 8  # sets of prompts whose donors are kept
 SCOPES: tuple[Scope, ...] = ("model", "circuit")
 
 
@@ -66,6 +70,7 @@ class LiveCircuit:
         # Of the last pair or prompt, without changes.
         self._before_of: tuple[int, str | None] | None = None
         self._before: dict[Scope, Outcome] = {}
+        self._kept: dict[Hashable, Kept] = {}
         self._text_lock = threading.Lock()
         self._text: dict[str, OnText] = {}
 
@@ -109,8 +114,8 @@ class LiveCircuit:
     # ------------------------------------------------------------------ touch
 
     def run(self, request: RunRequest) -> RunResult:
-        """Logits of both answers before and after the interventions, the loss over the task, the most likely
-        next tokens, activations and patterns. Raises UserError for a prompt or a target that does not fit."""
+        """Logits of both answers before and after the interventions, the most likely next tokens, activations and
+        patterns. Raises UserError for a prompt or a target that does not fit."""
         began = time.perf_counter()
         batch, patch = self._prompts(request)
         nodes, calibration = self._at_size(request)
@@ -125,11 +130,8 @@ class LiveCircuit:
                 nodes=nodes,
                 pool=self._donors(request, batch),
                 watch=self._watched(request),
+                kept=self._kept_of(request.model_copy(update={"interventions": (), "watch": (), "heads": ()})),
             )
-            losses = [
-                self._loss(request.scope, None, untouched, (), request.seed),
-                self._loss(request.scope, nodes, calibration, request.interventions, request.seed),
-            ]
         lengths = (batch.last + 1).tolist()
 
         def logits(outcome: Outcome, row: int, calibration: Calibration) -> list[float]:
@@ -152,7 +154,6 @@ class LiveCircuit:
 
         return RunResult(
             prompts=[prompt(row, length) for row, length in enumerate(lengths)],
-            loss=RunLoss(before=losses[0], after=losses[1], n_prompts=self._n_prompts, split="held-out"),
             activations={name: node_rows(after.activations, name, lengths) for name in self._recorded_names(request)},
             attention=[
                 HeadPatterns(layer=la, head=h, patterns=head_patterns(self.model, after.activations, la, h, lengths))
@@ -162,6 +163,44 @@ class LiveCircuit:
             scope=request.scope,
             ms=round(1000 * (time.perf_counter() - began), 1),
         )
+
+    def loss(self, request: RunRequest) -> RunLoss:
+        """The loss over the task, without the changes and with them."""
+        nodes, calibration = self._at_size(request)
+        untouched = self.circuit.calibration if request.scope == "circuit" else Calibration()
+        return RunLoss(
+            before=self._loss(request.scope, None, untouched, (), request.seed),
+            after=self._loss(request.scope, nodes, calibration, request.interventions, request.seed),
+            n_prompts=self._n_prompts,
+            split="held-out",
+        )
+
+    def continued(self, request: RunRequest) -> Continued:
+        """How the prompts go on, without the changes and with them."""
+        batch, patch = self._prompts(request)
+        nodes, _ = self._at_size(request)
+        go_on = partial(
+            continued, self.bound, batch, tokens=NEW_TOKENS, stop=self.tokenizer.eot_id, scope=request.scope,
+            patch=patch, pool=self._donors(request, batch), seed=request.seed, lock=lambda: self.lock,
+        )  # fmt: skip
+        before, after = go_on(), go_on(request.interventions, nodes=nodes)
+        return Continued(
+            prompts=[
+                Continuation(before=self._texts(old), after=self._texts(new))
+                for old, new in zip(before, after, strict=True)
+            ]
+        )
+
+    def _texts(self, ids: Sequence[int]) -> list[str]:
+        """Tokens as text; a model's vocabulary may be larger than its tokenizer's."""
+        known = self.tokenizer.vocab_size
+        return [self.tokenizer.token(i) if i < known else f"#{i}" for i in ids]
+
+    def _kept_of(self, prompts: Hashable) -> Kept:
+        """What the donors of some prompts do, as far as it was asked for; of the last few."""
+        if prompts not in self._kept and len(self._kept) >= KEPT_RUNS:
+            del self._kept[next(iter(self._kept))]
+        return self._kept.setdefault(prompts, {})
 
     def _untouched(self, request: RunRequest, scope: Scope, ran: Callable[..., Outcome]) -> Outcome:
         """The prompts without any change, in the whole model or in the whole circuit."""
@@ -233,8 +272,12 @@ class LiveCircuit:
             if len(self._losses) > 2000:
                 self._losses.clear()
             logits, correct = [], []
-            for batch in self.loss_batches:
-                outcome = run_with(self.model, self.bound, batch, changes, scope=scope, nodes=nodes, seed=seed)
+            for number, batch in enumerate(self.loss_batches):
+                with self.lock:  # between two, another request has its turn
+                    outcome = run_with(
+                        self.model, self.bound, batch, changes,
+                        scope=scope, nodes=nodes, seed=seed, kept=self._kept_of(("loss", number, seed, scope, key[1])),
+                    )  # fmt: skip
                 logits.append(calibration(pick_answers(outcome.logits, batch)))
                 correct.append(correct_of(batch, outcome.logits.device))
             self._losses[key] = task_loss(torch.cat(logits), torch.cat(correct)).item()
@@ -242,11 +285,7 @@ class LiveCircuit:
 
     def _top(self, outcome: Outcome, row: int) -> list[TopToken]:
         chances, ids = outcome.logits[row].softmax(dim=-1).topk(TOP_TOKENS)
-        known = self.tokenizer.vocab_size
-        return [
-            TopToken(token=self.tokenizer.token(i) if i < known else f"#{i}", p=p)
-            for i, p in zip(ids.tolist(), chances.tolist(), strict=True)
-        ]
+        return [TopToken(token=t, p=p) for t, p in zip(self._texts(ids.tolist()), chances.tolist(), strict=True)]
 
     def _recorded_names(self, request: RunRequest) -> list[str]:
         kept = self.circuit.node_names if len(self.circuit.nodes) <= MOST_RECORDED else []
@@ -274,8 +313,7 @@ class LiveCircuit:
         points = []
         for size in shown_sizes(len(self.circuit.nodes)):
             nodes, calibration = self._largest(size)
-            with self.lock:
-                points.append(CurvePoint(size=size, loss=self._loss("circuit", nodes, calibration, (), 0)))
+            points.append(CurvePoint(size=size, loss=self._loss("circuit", nodes, calibration, (), 0)))
         return Curve(order=self.order, points=points, split="held-out", n_prompts=self._n_prompts)
 
     def curve(self) -> Curve:

@@ -162,11 +162,23 @@ class RunLoss(Sent):
     split: str
 
 
+class Continuation(Sent):
+    """How a prompt goes on, without the changes and with them: tokens, each the most likely one."""
+
+    before: list[str]
+    after: list[str]
+
+
+class Continued(Sent):
+    """How the prompts of a `RunRequest` go on."""
+
+    prompts: list[Continuation]
+
+
 class RunResult(Sent):
-    """What a `RunRequest` gives."""
+    """What a `RunRequest` gives at once; the loss is asked for by itself."""
 
     prompts: list[RunPrompt]
-    loss: RunLoss
     activations: dict[str, list[list[float]]]
     """By node, [prompt][token]."""
     attention: list[HeadPatterns]

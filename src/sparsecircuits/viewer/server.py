@@ -1,9 +1,11 @@
 """Serve the viewer on the loopback interface alone."""
 
 import errno
+import logging
 import socket
 import threading
 import time
+from collections.abc import Iterable
 from pathlib import Path
 
 import uvicorn
@@ -13,16 +15,17 @@ from sparsecircuits.viewer.app import build_app
 from sparsecircuits.viewer.library import Library
 
 HOST = "127.0.0.1"
+USUAL_PORTS = range(8765, 8775)
 
 
 class ViewerServer:
     """A running server; `url` is where it is."""
 
-    def __init__(self, library: Library, port: int = 0) -> None:
-        self._socket = listening_socket(port)
+    def __init__(self, library: Library, port: int | None = 0, hosts: Iterable[str] = ()) -> None:
+        app = build_app(library, hosts)
+        self._socket = usual_socket() if port is None else listening_socket(port)
         self.port = self._socket.getsockname()[1]
         self.url = f"http://{HOST}:{self.port}/"
-        app = build_app(library)
         config = uvicorn.Config(
             app,
             log_level="error",
@@ -48,7 +51,8 @@ class ViewerServer:
             self.close()
 
     def close(self) -> None:
-        """Stop serving."""
+        """Stop serving. What is being answered meanwhile is cut off, and that is no error to print."""
+        logging.getLogger("uvicorn.error").setLevel(logging.CRITICAL)
         self._server.should_exit = True
         self._thread.join(timeout=5)
         self._socket.close()
@@ -74,7 +78,19 @@ def listening_socket(port: int) -> socket.socket:
     return listener
 
 
-def serve(paths: list[Path], port: int = 0, model: Path | None = None) -> ViewerServer:
-    """Serve the circuits in these files. model: their model's directory, where it is not the run around them.
-    Raises UserError for a port in use."""
-    return ViewerServer(Library(paths, model), port)
+def usual_socket() -> socket.socket:
+    """A listening socket on the first usual port that is free, so that links and forwarded ports go on to be right."""
+    for port in USUAL_PORTS:
+        try:
+            return listening_socket(port)
+        except UserError:
+            continue
+    return listening_socket(0)
+
+
+def serve(
+    paths: list[Path], port: int | None = 0, model: Path | None = None, hosts: Iterable[str] = ()
+) -> ViewerServer:
+    """Serve the circuits in these files. port: None takes a usual one, 0 any that is free. model: their model's
+    directory, where it is not the run around them. hosts: see `Guard`. Raises UserError for a port in use."""
+    return ViewerServer(Library(paths, model), port, hosts)

@@ -97,6 +97,15 @@ def _drill_lines(w: Writer) -> list[str]:
     return _joined([], sections)
 
 
+def _binding_lines(w: Writer) -> list[str]:
+    sections: list[list[str]] = []
+    target, size = w.between(25, 95), 0
+    while size < target:
+        sections.append(drills.bound(w))
+        size += len(sections[-1])
+    return _joined([], sections)
+
+
 def _outside_return(lines: list[str]) -> list[str]:
     """Drop nothing but turn a `return` outside any function into a bare expression."""
     inside = quoted = False
@@ -118,8 +127,12 @@ def _outside_return(lines: list[str]) -> list[str]:
     return fixed
 
 
-KINDS: dict[str, Callable[[Writer], list[str]]] = {"tinypython": _lines, "drills": _drill_lines}
-"""What a file of each kind is made by: ordinary files, and those of `drills`."""
+KINDS: dict[str, Callable[[Writer], list[str]]] = {
+    "tinypython": _lines,
+    "drills": _drill_lines,
+    "bindings": _binding_lines,
+}
+"""What a file of each kind is made by: ordinary files, those of `drills`, and those that do nothing but use names."""
 
 
 def generate_file(seed: int, kind: str = "tinypython") -> str:

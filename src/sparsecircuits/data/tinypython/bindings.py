@@ -127,6 +127,27 @@ def accumulators(
     return lines
 
 
+def recalled(w: Writer, scope: Scope) -> list[str]:
+    """Two to four names of different kinds, then line after line that uses one of them and holds little else: in every
+    few tokens one that only the line that bound the name tells."""
+    names = list(dict.fromkeys(_name(w) for _ in range(w.pick((2, 2, 3, 3, 4)))))
+    kinds = {name: w.pick(("set", "set", "str", "str", "list", "num", "dict")) for name in names}
+    lines = _started(w, kinds, "")
+    for _ in range(w.between(3, 10)):
+        name, item = w.pick(names), w.pick((w.noun(), w.noun(), w.pick(words.LETTERS)))
+        value = w.pick((item, item, item, word(w)))
+        use = {
+            "set": f"{name}.add({value})",
+            "str": f"{name} += {value}",
+            "list": f"{name}.append({value})",
+            "num": f"{name} += {w.pick((item, '1'))}",
+            "dict": f"{name}[{item}] = {w.noun()}",
+        }[kinds[name]]
+        header = _led(w, scope)[0] if w.chance(0.25) else ""
+        lines += [header, *indent([use])] if header else [use]
+    return lines
+
+
 def _traded(w: Writer, scope: Scope) -> tuple[str, str]:
     """Two names that trade places."""
     known, roll = scope.all(), w.random()

@@ -193,6 +193,16 @@ def _ordinary(w: Writer, scope: Scope) -> list[str]:
     return block(w, scope, 0, w.between(1, 4))
 
 
+def bound(w: Writer) -> list[str]:
+    """Names that are bound and used in short lines, two times in three; else as in other snippets."""
+    lines = w.pick(
+        (bindings.recalled, bindings.recalled, bindings.recalled, bindings.recalled, _filled, _filled_current)
+    )(w, Scope())
+    if w.chance(0.3):
+        return [f"def {w.function()}({w.variable()}):", *indent(lines)]
+    return lines
+
+
 SNIPPETS: tuple[tuple[Snippet, int], ...] = (
     (_filled, 24), (_filled_current, 12), (_traded, 8), (_named_open, 18), (with_open, 5), (_entered, 6),
     (_printed, 14), (_enclosed, 8), (_rows, 12), (_headed, 6), (_ordinary, 6),

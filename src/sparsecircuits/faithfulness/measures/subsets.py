@@ -27,10 +27,12 @@ from sparsecircuits.tasks import PairBatch
 
 SHARES = (0.1, 0.5, 0.9)
 """Of what lies outside the circuit, how much a random subset ablates."""
+STARTS = 3
+"""Of the ascent."""
 ASCENT_PAIRS = 32
 """Training pairs that the worst subset is looked for on."""
 RATE, TEMPERATURE = 0.2, 1.0
-"""Of the ascent: how far a gate's τ, within [-1, 1], moves in a step; and how soft its step function is backwards."""
+"""Of the ascent: how far a gate's τ moves in a step; and how soft its step function is backwards."""
 
 
 class RandomSubsets(BaseModel):
@@ -48,12 +50,16 @@ class RandomSubsets(BaseModel):
 
 
 class WorstSubset(BaseModel):
-    """The worst subset that gradient ascent found on training prompts."""
+    """The worst subset of at most as many nodes and edges as the circuit has nodes that gradient ascent found on
+    training prompts.
+
+    With a gate on each of thousands of nodes an ascent breaks whatever it likes; a circuit is refuted by a few.
+    """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     ablated: int
-    """Nodes that it ablates, of `outside`."""
+    """Nodes and edges that it ablates, of `outside`."""
     outside: int
     loss_found: float
     """On the training prompts that it was found on, in nats."""
@@ -168,7 +174,7 @@ def subset_ablation(
     As authors of parameter decomposition do (stochastic and adversarial ablation): one ablation of everything hides
     what cancels. Each subset is one choice for all prompts; the circuit's nodes and edges
     always run. learn: training pairs, for the calibrations and the ascent. draws: random subsets of each size.
-    steps: of the ascent, from a random subset of each size. Losses >= 0; `SubsetAblation.bound` is what a faithful
+    steps: of the ascent, from each of its starts. Losses >= 0; `SubsetAblation.bound` is what a faithful
     circuit keeps to.
     """
     mixture, generator = _Mixture(bound, ablation), torch.Generator().manual_seed(seed)
@@ -198,10 +204,11 @@ def _adversarial(
     seed: int,
 ) -> WorstSubset:
     few = _Prompts.of(first_pairs(learn, ASCENT_PAIRS), mixture.ablation, seed)
-    gates, found = _worst_subset(mixture, few, steps, torch.Generator().manual_seed(seed))
+    most = min(len(mixture.bound.circuit.nodes), mixture.size)
+    gates, found = _worst_subset(mixture, few, most, steps, torch.Generator().manual_seed(seed))
     return WorstSubset(
-        ablated=mixture.nodes - int(gates[: mixture.nodes].sum()),
-        outside=mixture.nodes,
+        ablated=mixture.size - int(gates.sum()),
+        outside=mixture.size,
         loss_found=found,
         loss=estimate(loss(gates), seed=seed),
         steps=steps,
@@ -213,32 +220,35 @@ def _random_subset(mixture: _Mixture, share: float, generator: torch.Generator) 
     return (torch.rand(mixture.size, generator=generator) >= share).float()
 
 
+def _lowest_closed(tau: Float[Tensor, " size"], most: int) -> Float[Tensor, " size"]:
+    """Gates of which the `most` with the smallest τ are closed; the gradient passes as through a step between."""
+    level = tau.detach().kthvalue(most).values
+    return heaviside(tau - level - torch.finfo(tau.dtype).tiny, TEMPERATURE)
+
+
 def _worst_subset(
-    mixture: _Mixture, prompts: _Prompts, steps: int, generator: torch.Generator
+    mixture: _Mixture, prompts: _Prompts, most: int, steps: int, generator: torch.Generator
 ) -> tuple[Float[Tensor, " size"], float]:
-    """The gates with the largest calibrated loss on some training prompts that were met on the way up, and that loss.
+    """The gates, at most `most` of them closed, with the largest calibrated loss on some training prompts that were met
+    on the way up, and that loss.
 
     Gates are steps of τ with a straight-through gradient, as pruning learns them, so that every point on the way is a
-    subset and not a mixture of activations. They start at a random subset of each size; Adam ascends. At each point
+    subset and not a mixture of activations. They start at random; Adam ascends. At each point
     the calibration is fitted anew: a bias is no damage, and an adversary that is paid for one would look no further.
     """
     device, best = mixture.bound.model.device, (torch.ones(mixture.size), -1.0)
     correct = correct_of(prompts.batch, device)
     with frozen_weights(mixture.bound.model):
-        for share in SHARES if mixture.size else ():
-            away = torch.rand(mixture.size, generator=generator)
-            start = torch.where(_random_subset(mixture, share, generator) > 0, away, -away)
-            tau = start.to(device).requires_grad_()
+        for _ in range(STARTS if most else 0):
+            tau = (0.1 * torch.randn(mixture.size, generator=generator)).to(device).requires_grad_()
             # Where the model is sure of its answers gradients are tiny; what counts is which way they point.
             optimiser = torch.optim.Adam([tau], lr=RATE, betas=(0.5, 0.9), eps=1e-12, maximize=True)
             for _ in range(steps):
-                on = heaviside(tau, TEMPERATURE)
+                on = _lowest_closed(tau, most)
                 logits = candidate_logits(mixture.bound.model, prompts.batch, mixture.gating(on, prompts.donors))
                 loss = task_loss(calibrate(logits, correct)(logits), correct)
                 best = max(best, (on.detach().cpu(), loss.item()), key=lambda found: found[1])
                 optimiser.zero_grad()
                 loss.backward()
                 optimiser.step()
-                with torch.no_grad():
-                    tau.clamp_(-1, 1)
     return best

@@ -1,12 +1,17 @@
 // Where data comes from: the server that sent the page, or the page itself when it is an offline file.
+import type { Answers } from "./runs";
+import { spelled } from "./state";
 import type {
   CircuitList,
   CircuitRecord,
+  Continued,
   Curve,
+  Group,
   Groups,
   NodeDetails,
   Payload,
   Refusal,
+  RunLoss,
   RunRequest,
   RunResult,
   Saved,
@@ -16,6 +21,8 @@ import type {
 export class Refused extends Error {}
 /** What was asked about is not what the server has now. */
 export class Changed extends Refused {}
+/** Nobody answers. */
+export class Gone extends Refused {}
 
 async function ask<T>(path: string, body?: unknown): Promise<T> {
   let answer: Response;
@@ -27,7 +34,7 @@ async function ask<T>(path: string, body?: unknown): Promise<T> {
         : { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify(body) },
     );
   } catch {
-    throw new Refused("The server has gone. Start it again with “sparsecircuits view”, then reload this page.");
+    throw new Gone("The server has gone. Start it again with “sparsecircuits view”: this page goes on by itself.");
   }
   const text = await answer.text();
   if (answer.ok) return JSON.parse(text);
@@ -48,7 +55,16 @@ export interface Source {
   curve(id: string): Promise<Curve>;
   words(id: string): Promise<Words>;
   run(id: string, request: RunRequest): Promise<RunResult>;
+  loss(id: string, request: RunRequest): Promise<RunLoss>;
+  continued(id: string, request: RunRequest): Promise<Continued>;
   saveGroups(id: string, groups: Groups): Promise<void>;
+}
+
+/** Whether two requests have the same answers; what else they want to see beside those may differ. */
+export function sameRun(a: RunRequest, b: RunRequest): boolean {
+  const key = ({ pair, prompt, patch_prompt: patch, scope, size, interventions }: RunRequest): string =>
+    JSON.stringify([pair, prompt, patch, scope, size, interventions?.map(spelled)]);
+  return key(a) === key(b);
 }
 
 const at = (id: string): string => `api/circuits/${encodeURIComponent(id)}`;
@@ -61,13 +77,29 @@ export const server: Source = {
   words: (id) => ask(`${at(id)}/words`),
   curve: (id) => ask(`${at(id)}/curve`),
   run: (id, request) => ask(`${at(id)}/run`, request),
+  loss: (id, request) => ask(`${at(id)}/loss`, request),
+  continued: (id, request) => ask(`${at(id)}/continued`, request),
   saveGroups: async (id, groups) => {
     await ask<Saved>(`${at(id)}/groups`, groups);
   },
 };
 
-/** The data inside the page. What needs the model is refused, and says how to have it. */
-export function embedded(payload: Payload): Source {
+/** What a page that was saved showed: its address, and the answers to what was asked about last. */
+export interface Kept {
+  hash: string;
+  groups: Group[];
+  names: Record<string, string>;
+  request: RunRequest | null;
+  answers: Answers;
+}
+
+/**
+ * The data inside the page, and the answers that were kept with it. What else needs the model is refused, and says how
+ * to have it.
+ */
+export function embedded(payload: Payload, kept: Kept | null): Source {
+  const known = <T>(request: RunRequest, answer: T | null | undefined): T =>
+    kept?.request && sameRun(request, kept.request) && answer ? answer : needsModel();
   const needsModel = (): never => {
     throw new Refused(
       "This is an offline page: it keeps what was recorded. To run the model, open the circuit with " +
@@ -94,7 +126,9 @@ export function embedded(payload: Payload): Source {
     node: async (_id, name) => payload.details?.[name] ?? needsModel(),
     words: async () => ({ nodes: payload.words ?? [] }),
     curve: async () => payload.curve ?? needsModel(),
-    run: async () => needsModel(),
+    run: async (_id, request) => known(request, kept?.answers.result),
+    loss: async (_id, request) => known(request, kept?.answers.loss),
+    continued: async (_id, request) => known(request, kept?.answers.continued),
     saveGroups: async () => {
       /* kept in this page alone */
     },

@@ -1,16 +1,18 @@
 // What the page knows and does: state, data, picture; panels read it and call it.
-import { Changed, Refused, type Source } from "./api";
+import { Changed, Gone, type Kept, Refused, type Source } from "./api";
 import { byId, isNumber, parseNode } from "./dom";
 import type { Graph, Link } from "./layout/graph";
 import { type Which, nodeOf, sameModel, sideFor } from "./sides";
+import { Runs } from "./runs";
 import { type Marks, type Place, Stage } from "./stage";
+import { withOneMore } from "./selection";
 import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
 import { flowOf, withFlow } from "./flow";
 import { captionsOf } from "./words";
-import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload, RunResult } from "./types";
+import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload } from "./types";
 
-const RUN_WAIT = 25; // ms; so that a slider's many values become few runs
+const RETRY = 1000; // ms
 
 export const SIGNS: Record<Intervention["kind"], string> = {
   mean: "μ",
@@ -20,9 +22,16 @@ export const SIGNS: Record<Intervention["kind"], string> = {
   patch: "⇄",
 };
 
-export function keyOf(change: Intervention): string {
-  return change.source ? `${change.source} → ${change.target}` : change.target;
-}
+/** What a change is made to. */
+export const partOf = (change: Intervention): string =>
+  change.source ? `${change.source} → ${change.target}` : change.target;
+
+/** What a change is made to, and at which token. */
+export const keyOf = (change: Intervention): string =>
+  `${partOf(change)}${isNumber(change.before_last) ? ` at ${tokenWords(change.before_last)}` : ""}`;
+
+/** Which token, counted from a prompt's end. */
+export const tokenWords = (beforeLast: number): string => (beforeLast ? `last − ${beforeLast}` : "last");
 
 export class App {
   readonly store: Store;
@@ -34,13 +43,13 @@ export class App {
   instead: CircuitRecord | null = null;
   /** What is to be said above the picture. */
   notice: string | null = null;
+  /** Whether nobody answers. */
+  gone = false;
   /** Set once the server has another content than this page shows: nothing runs any more. */
   changed: string | null = null;
   curve: Curve | null = null;
   curveTrouble: string | null = null;
-  result: RunResult | null = null;
-  runTrouble: string | null = null;
-  running = false;
+  readonly runs = new Runs(this);
   hovered: string | null = null;
   /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
   picked: Which = "left";
@@ -50,17 +59,18 @@ export class App {
   readonly stage: Stage;
   private otherStage: Stage | null = null;
   private details = new Map<string, NodeDetails | Promise<NodeDetails> | Refused>();
-  private runTimer = 0;
-  private runNumber = 0;
   private listeners: (() => void)[] = [];
 
-  constructor(readonly source: Source) {
-    this.store = new Store(fromHash(location.hash));
+  constructor(
+    readonly source: Source,
+    private readonly kept: Kept | null = null,
+  ) {
+    this.store = new Store(fromHash(location.hash || (kept?.hash ?? "")));
     this.stage = new Stage(
       byId("canvas"),
       {
         hover: (id, event) => this.hover(id, event, "left"),
-        pick: (id) => this.pick(id, "left"),
+        pick: (id, more) => this.pick(id, "left", more),
         moved: (zoom) => this.store.set({ zoom }),
       },
       "picture",
@@ -122,7 +132,7 @@ export class App {
       this.tell();
       return;
     }
-    if (this.needsRun) this.run();
+    if (this.runs.needed) this.runs.ask(true);
     if (this.state.size !== null) void this.loadCurve();
     if (this.payload?.live && !this.payload.words) void this.loadWords(id);
   }
@@ -134,7 +144,7 @@ export class App {
       if (id === this.state.circuit && this.payload) this.payload = { ...this.payload, words: nodes };
       else if (id === this.state.compare && this.other) this.other = { ...this.other, words: nodes };
       else return;
-      await this.draw(() => this.stage.view?.chosen ?? null);
+      await this.redraw();
     } catch (error) {
       this.failed(error); // the picture does without
     }
@@ -143,13 +153,10 @@ export class App {
 
   /** Nothing of the circuit before is kept. */
   private forget(): void {
-    clearTimeout(this.runTimer);
-    this.runNumber++;
+    this.runs.forget();
     this.payload = null;
     this.trouble = this.instead = this.notice = this.changed = null;
     this.curve = this.curveTrouble = null;
-    this.result = this.runTrouble = null;
-    this.running = false;
     this.hovered = null;
     this.details.clear();
     this.stage.clear();
@@ -196,12 +203,47 @@ export class App {
   }
 
   /** The words of a failure; after one that says that the circuit is another now, nothing is asked any more. */
-  private failed(error: unknown): string {
+  failed(error: unknown): string {
+    if (error instanceof Gone) this.waitForServer();
     if (error instanceof Changed) {
       this.changed = error.message;
-      this.running = false;
+      this.runs.running = false;
     }
     return (error as Error).message;
+  }
+
+  /** Asks until the server answers again, and goes on from there. */
+  private waitForServer(): void {
+    if (this.gone) return;
+    this.gone = true;
+    const again = async (): Promise<void> => {
+      try {
+        this.circuits = await this.source.list();
+      } catch {
+        setTimeout(() => void again(), RETRY);
+        return;
+      }
+      this.gone = false;
+      await this.goOn();
+    };
+    setTimeout(() => void again(), RETRY);
+  }
+
+  /** With the circuits that the server has now: what failed is asked again, if it has the one on show. */
+  private async goOn(): Promise<void> {
+    const id = this.state.circuit;
+    if (!this.payload || !this.has(id)) {
+      if (this.payload) this.changed = "The server is back with other circuits.";
+      else await this.open();
+      this.tell();
+      return;
+    }
+    for (const [key, details] of this.details) if (details instanceof Gone) this.details.delete(key);
+    this.curveTrouble = this.notice = null;
+    if (this.payload.live === null) await this.take(await this.source.payload(id, false), id);
+    if (this.runs.needed || this.runs.watched().length) this.runs.ask(true);
+    if (this.state.compare !== null && !this.other) await this.openOther();
+    this.tell();
   }
 
   private writeHash(): void {
@@ -216,8 +258,10 @@ export class App {
     if (id !== this.state.circuit) return;
     const first = this.payload === null;
     this.payload = payload;
-    if (first)
-      this.store.state = { ...this.state, groups: payload.groups?.groups ?? [], names: payload.groups?.names ?? {} };
+    if (first) {
+      const { groups = [], names = {} } = this.kept ?? payload.groups ?? {};
+      this.store.state = { ...this.state, groups, names };
+    }
     if (payload.groups_problem) this.notice = payload.groups_problem;
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
@@ -234,7 +278,7 @@ export class App {
         byId("other-canvas"),
         {
           hover: (at, event) => this.hover(at, event, "right"),
-          pick: (at) => this.pick(at, "right"),
+          pick: (at, more) => this.pick(at, "right", more),
           moved: () => {},
         },
         "other-picture",
@@ -267,7 +311,13 @@ export class App {
     return new Set(size !== null && this.curve ? this.curve.order.slice(size) : []);
   }
 
-  private async draw(zoom?: () => Place | null): Promise<void> {
+  /** The picture anew, where the user has moved it to. */
+  redraw(): Promise<void> {
+    return this.draw(() => this.stage.view?.chosen ?? null);
+  }
+
+  /** still: what is in the picture already stays where it is. */
+  private async draw(zoom?: () => Place | null, still = false): Promise<void> {
     const { payload, other, otherStage } = this;
     if (!payload?.nodes.length) {
       this.stage.clear();
@@ -279,7 +329,7 @@ export class App {
     const flow = flowOf(this);
     const graph = flow ? withFlow(weights, flow) : weights;
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
-    const drawn = await this.stage.show(payload.title, graph, zoom, beside);
+    const drawn = await this.stage.show(payload.title, graph, zoom, beside, still && !beside);
     if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, undefined, graph))) this.level();
     if (!drawn) return;
     if (this.hovered !== null && !this.hasPart(this.hovered)) this.hovered = null; // it is no longer drawn
@@ -328,7 +378,7 @@ export class App {
   mark(): void {
     const touched = new Map(
       this.state.touch.map((change) => [
-        keyOf(change),
+        partOf(change),
         change.kind === "scale" ? `×${change.factor}` : SIGNS[change.kind],
       ]),
     );
@@ -368,8 +418,9 @@ export class App {
     }
   }
 
-  pick(id: string | null, which: Which = "left"): void {
-    const selected = id === this.state.selected && which === this.picked ? null : id;
+  pick(id: string | null, which: Which = "left", more = false): void {
+    const again = id === this.state.selected && which === this.picked;
+    const selected = more && id !== null ? withOneMore(this.state.selected, id) : again ? null : id;
     if (selected === null) this.hovered = null;
     this.picked = which;
     this.store.set({ selected });
@@ -422,10 +473,6 @@ export class App {
 
   // ---------------------------------------------------------------- touch
 
-  get needsRun(): boolean {
-    return this.state.touch.length > 0 || this.state.prompt !== null || this.state.size !== null;
-  }
-
   /** Replaces or adds interventions, one undoable step. */
   touch(changes: Intervention[], label: string): void {
     const keys = new Set(changes.map(keyOf));
@@ -434,59 +481,6 @@ export class App {
 
   untouch(keys: string[], label: string): void {
     this.store.do(label, { touch: this.state.touch.filter((change) => !keys.includes(keyOf(change))) });
-  }
-
-  run(): void {
-    clearTimeout(this.runTimer);
-    this.runNumber++; // an answer on its way is to a question that nobody asks any more
-    if (!this.payload || this.changed !== null) return;
-    if (!this.needsRun && !this.watched().length) {
-      this.result = null;
-      this.runTrouble = null;
-      this.running = false;
-      this.tell();
-      return;
-    }
-    this.runTimer = window.setTimeout(() => void this.runNow(), RUN_WAIT);
-  }
-
-  /** Nodes outside the circuit, or heads, that the panel wants to see on the prompt. */
-  private watched(): string[] {
-    const { selected } = this.state;
-    if (!selected || this.payload?.live !== true) return [];
-    const node = this.payload.nodes.find(({ name }) => name === selected) ?? null;
-    if (this.state.compare !== null && !node) return []; // the right circuit's, or the other model's
-    return !selected.includes(":") && (!node || !node.activations?.length) && parseNode(selected) ? [selected] : [];
-  }
-
-  private async runNow(): Promise<void> {
-    const { pair, prompt, patch, scope, size, touch, selected } = this.state;
-    const number = this.runNumber;
-    this.running = true;
-    this.tell();
-    const head = selected?.startsWith("head:") ? [selected.slice(5).split(".").map(Number) as [number, number]] : [];
-    try {
-      const result = await this.source.run(this.state.circuit, {
-        pair,
-        prompt,
-        patch_prompt: patch,
-        scope: size !== null ? "circuit" : scope,
-        size,
-        interventions: touch,
-        watch: this.watched(),
-        heads: head,
-      });
-      if (number !== this.runNumber) return;
-      this.result = result;
-      this.runTrouble = null;
-    } catch (error) {
-      if (number !== this.runNumber) return;
-      this.result = null;
-      this.runTrouble = this.failed(error);
-    }
-    this.running = false;
-    if (this.state.flow) await this.draw(() => this.stage.view?.chosen ?? null);
-    this.tell();
   }
 
   async loadCurve(): Promise<void> {
@@ -532,18 +526,18 @@ export class App {
       else void this.draw();
     }
     if (!this.payload) return;
-    const redrawn = differs("hidden", "importance", "groups", "folded", "names", "flow");
-    if (redrawn || (state.flow && differs("pair", "prompt", "touch", "scope", "size"))) void this.draw();
+    if (differs("hidden", "importance", "flow") || (state.flow && differs("pair", "prompt"))) void this.draw();
+    else if (differs("groups", "folded", "names") || (state.flow && differs("touch", "scope", "size")))
+      void this.draw(undefined, true);
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
     if (differs("touch", "prompt", "patch", "scope", "size", "pair")) {
-      this.result = null;
-      this.run();
+      this.runs.ask(true);
     } else if (
       differs("selected") &&
-      (this.watched().length || state.selected?.startsWith("head:")) &&
-      (this.needsRun || this.watched().length)
+      (this.runs.watched().length || state.selected?.startsWith("head:")) &&
+      (this.runs.needed || this.runs.watched().length)
     )
-      this.run();
+      this.runs.ask(false);
     if (differs("size") && state.size !== null) void this.loadCurve();
     this.mark();
     this.tell();

@@ -130,7 +130,7 @@ function drawHeadFrames(layout: Layout, heads: Drawing["heads"]): SVGGElement {
   for (const item of headItems(layout)) {
     const id = `${item.layer}.${item.head}`;
     const left = item.x - item.w / 2;
-    const top = item.band.bottom - item.h!;
+    const top = item.bottom! - item.h!;
     const frame = svg(
       "g",
       {

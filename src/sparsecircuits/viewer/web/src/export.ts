@@ -1,7 +1,8 @@
 // Takes the picture and its data away: SVG, PNG, JSON, or one offline page.
-import { Refused } from "./api";
+import { type Kept, Refused } from "./api";
 import type { App } from "./app";
 import { html, plain, plural, svg } from "./dom";
+import { toHash } from "./state";
 
 const STYLES = [
   "fill",
@@ -115,7 +116,7 @@ function jsonText(app: App): string {
     {
       ...payload,
       view: { groups, names, interventions: touch, scope, size, hidden, selected, pair, prompt },
-      result: app.result,
+      result: app.runs.answers.result,
     },
     null,
     1,
@@ -139,11 +140,37 @@ export async function exportAs(app: App, format: Format): Promise<void> {
   if (format === "html") save(await pageBlob(app), `${name}.html`);
 }
 
+const PAYLOAD = '<script type="application/json" id="payload">';
+const KEPT = /<script type="application\/json" id="kept">[^<]*<\/script>$/;
+
+/** The page as one file, which opens as it looks now, with the last answers. */
 async function pageBlob(app: App): Promise<Blob> {
-  if (app.source.offline) return new Blob([`<!doctype html>\n${pristine}`], { type: "text/html" });
+  const page = app.source.offline ? `<!doctype html>\n${pristine}` : await servedPage(app);
+  const text = JSON.stringify(keptOf(app)).replace(
+    /[<>&\u0080-\uffff]/g,
+    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
+  );
+  const at = page.indexOf(PAYLOAD);
+  const kept = `<script type="application/json" id="kept">${text}</script>`;
+  return new Blob([page.slice(0, at).replace(KEPT, ""), kept, page.slice(at)], { type: "text/html" });
+}
+
+async function servedPage(app: App): Promise<string> {
   const answer = await fetch(`api/circuits/${encodeURIComponent(app.state.circuit)}/offline`);
   if (!answer.ok) throw new Refused((await answer.text()).slice(0, 300));
-  return answer.blob();
+  return answer.text();
+}
+
+/** A comparison needs its other circuit, which a page of one circuit has not. */
+function keptOf({ state, runs }: App): Kept {
+  const { groups, names } = state;
+  return {
+    hash: toHash({ ...state, compare: null }),
+    groups,
+    names,
+    request: runs.needed ? runs.request() : null,
+    answers: runs.answers,
+  };
 }
 
 let pristine = "";

@@ -10,6 +10,9 @@ export interface TokenRow {
   at?: number;
   attention?: boolean;
   label?: string;
+  /** Chooses a token, counted back from the last; `chosen` is the one that is. */
+  choose?: ((beforeLast: number) => void) | null;
+  chosen?: number | null;
 }
 
 export function tokenRow({
@@ -19,15 +22,19 @@ export function tokenRow({
   at = tokens.length - 1,
   attention = false,
   label = "Tokens",
+  choose = null,
+  chosen = null,
 }: TokenRow): HTMLElement {
-  const row = html("div", { class: `tokens${tokens.length > 24 ? " dense" : ""}`, role: "list", "aria-label": label });
+  const classes = `tokens${tokens.length > 24 ? " dense" : ""}${choose ? " choosable" : ""}`;
+  const row = html("div", { class: classes, role: "list", "aria-label": label });
   tokens.forEach((token, i) => {
     const value = values?.[i];
     const chip = html(
       "span",
       {
-        class: `token${i === at ? " last" : ""}`,
+        class: `token${i === at ? " last" : ""}${tokens.length - 1 - i === chosen ? " chosen" : ""}`,
         role: "listitem",
+        onclick: choose ? () => choose(tokens.length - 1 - i) : null,
         "aria-label": `${visible(token)}${isNumber(value) ? ` ${signed(value)}` : ""}`,
       },
       visible(token),

@@ -1,10 +1,11 @@
 // Puts the page together, and what happens on keys.
 import "./style.css";
-import { embedded, server } from "./api";
-import { App } from "./app";
+import { type Kept, embedded, server } from "./api";
+import { App, keyOf } from "./app";
 import { byId, html, isNumber, plain, signed, svg, visible } from "./dom";
 import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
+import { beginGuide, showGuide } from "./guide";
 import type { Link } from "./layout/graph";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
@@ -18,7 +19,7 @@ import { showStrip, targetsOf, touchSelected } from "./panels/touch";
 import { refill } from "./refill";
 import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
-import { wordsOf } from "./sides";
+import { shownPrompts, sidesOf, wordsOf } from "./sides";
 import { hideTip, showTip } from "./tip";
 import { captionOf } from "./words";
 
@@ -85,6 +86,7 @@ function noteOf(app: App): [string, string] | null {
 
 /** What is said above the picture, and what can be done about it. */
 function bannerOf(app: App): (HTMLElement | string)[] {
+  if (app.gone) return ["The server has gone: start it again with “sparsecircuits view”, and this page goes on."];
   if (app.changed !== null) {
     return [
       "This circuit changed since it was opened: what is shown is the earlier one, and nothing runs any more. ",
@@ -127,6 +129,7 @@ function showNotes(app: App): void {
 function render(app: App): void {
   showHeader(app);
   showNotes(app);
+  showGuide(app);
   showPrompts(app);
   showDetails(app);
   showStrip(app);
@@ -178,8 +181,7 @@ const system = matchMedia("(prefers-color-scheme: dark)");
 const isDark = (app: App): boolean => (app.state.theme ?? (system.matches ? "dark" : "light")) === "dark";
 
 function showTheme(app: App): void {
-  if (app.state.theme) document.documentElement.dataset.theme = app.state.theme;
-  else delete document.documentElement.dataset.theme;
+  document.documentElement.dataset.theme = isDark(app) ? "dark" : "light";
   byId("theme").setAttribute("aria-label", isDark(app) ? "Light mode" : "Dark mode");
 }
 
@@ -190,12 +192,8 @@ function toggle(app: App, drawer: Drawer): void {
 }
 
 function scaleBy(app: App, step: number): void {
-  const known = targetsOf(app, app.state.selected).map((target) =>
-    app.state.touch.find(
-      (change) => change.target === target.target && change.source === target.source && change.kind === "scale",
-    ),
-  );
-  const now = known.find((change) => change)?.factor ?? 1;
+  const keys = targetsOf(app, app.state.selected).map((target) => keyOf({ kind: "scale", ...target }));
+  const now = app.state.touch.find((change) => change.kind === "scale" && keys.includes(keyOf(change)))?.factor ?? 1;
   touchSelected(app, "scale", Math.round(10 * (now + step)) / 10);
 }
 
@@ -218,6 +216,21 @@ function escape(app: App): void {
   app.store.set({ selected: null });
   const element = selected ? app.stage.elementOf(selected) : null;
   if (element && document.activeElement === document.body) app.stage.focus(element);
+}
+
+/** Goes on to the field that names a group of what is selected. */
+function groupSelected(app: App): void {
+  const field = byId("panel").querySelector<HTMLElement>("input[name=several]");
+  if (field) field.focus();
+  else toggle(app, "find");
+}
+
+/** The one token that changes are made at, further from the end or nearer; beyond either end it is all of them. */
+function stepToken(app: App, by: number): void {
+  const side = sidesOf(app)[0];
+  const longest = Math.max(0, ...(side ? shownPrompts(app, side) : []).map(({ tokens }) => tokens.length));
+  const next = app.state.token === null ? (by > 0 ? 0 : longest - 1) : app.state.token + by;
+  app.store.set({ token: next < 0 || next >= longest ? null : next });
 }
 
 function hide(app: App): void {
@@ -261,7 +274,9 @@ function keysOf(app: App): Record<string, () => void> {
         });
     },
     x: () => hide(app),
-    g: () => toggle(app, "find"),
+    g: () => groupSelected(app),
+    ",": () => stepToken(app, 1),
+    ".": () => stepToken(app, -1),
     "/": () => toggle(app, "find"),
     c: () => toggle(app, "card"),
     h: () => toggle(app, "history"),
@@ -328,12 +343,14 @@ function listen(app: App): void {
 function start(): void {
   const data = document.getElementById("payload");
   if (data) rememberPage();
-  const source = data ? embedded(JSON.parse(data.textContent ?? "null")) : server;
-  const app = new App(source);
+  const saved = document.getElementById("kept")?.textContent;
+  const kept = saved ? (JSON.parse(saved) as Kept) : null;
+  const app = new App(data ? embedded(JSON.parse(data.textContent ?? "null"), kept) : server, kept);
   app.onHover = (id, event) => onHover(app, id, event);
   app.listen(() => render(app));
   document.body.classList.toggle("comparing", app.state.compare !== null);
   listen(app);
+  beginGuide(app);
   render(app);
   void app.start();
 }

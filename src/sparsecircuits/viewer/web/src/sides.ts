@@ -63,7 +63,7 @@ function pairOf<T>(app: App, side: Side, all: T[]): T[] {
 }
 
 export function shownPrompts(app: App, side: Side): Shown[] {
-  const result = side.runs ? app.result : null;
+  const result = side.runs ? app.runs.answers.result : null;
   if (side.runs && app.state.prompt !== null)
     return (result?.prompts ?? []).map((run) => ({ tokens: run.tokens, answer: null, recorded: null, run }));
   return pairOf(app, side, side.payload.prompts ?? []).map((each, i) => ({
@@ -77,9 +77,9 @@ export function shownPrompts(app: App, side: Side): Shown[] {
 /** Activations of a node on a side's prompts: of the last run where there is one, else as recorded. */
 export function activationsOf(app: App, name: string, side: Side): number[][] | null {
   if (!mayShow(app, side) || (side.compared && !nodeIn(side.payload, name))) return null;
-  const run = side.runs ? app.result?.activations[name] : undefined;
+  const run = side.runs ? app.runs.answers.result?.activations[name] : undefined;
   if (run) return run;
-  if (side.runs && app.needsRun && app.state.prompt !== null) return null;
+  if (side.runs && app.runs.needed && app.state.prompt !== null) return null;
   const recorded = nodeIn(side.payload, name)?.activations;
   return recorded?.length ? pairOf(app, side, recorded) : null;
 }
@@ -96,7 +96,7 @@ export function patternsOf(
   const [layer, head] = id.slice(5).split(".").map(Number);
   const of = (all: HeadPatterns[] | undefined): HeadPatterns | undefined =>
     all?.find((each) => each.layer === layer && each.head === head);
-  const run = side.runs && app.needsRun ? of(app.result?.attention) : undefined;
+  const run = side.runs && app.runs.needed ? of(app.runs.answers.result?.attention) : undefined;
   if (run) return { shown: run.patterns, full: null };
   const recorded = of(side.payload.attention);
   if (!recorded || (side.runs && app.state.prompt !== null)) return null;

@@ -1,8 +1,10 @@
 // One picture in its frame: placed, drawn, walked by keyboard, and marked.
 import { type Drawing, drawGraph, headItems } from "./draw";
 import { html, svg } from "./dom";
-import type { Graph, Layout, Link, Vertex } from "./layout/graph";
+import type { Graph, Layout, Link, Stood, Vertex } from "./layout/graph";
+import { stoodOf } from "./layout/index";
 import { placeAside } from "./layout/place-aside";
+import { partsOf } from "./selection";
 import { View } from "./view";
 
 const MOST_DIMMED = 1500; // links; of more only the lit ones are raised, for dimming all the rest takes long
@@ -19,8 +21,9 @@ export interface Marks {
 export type Place = [number, number, number];
 export interface StageEvents {
   hover(id: string | null, event: PointerEvent | FocusEvent): void;
-  pick(id: string | null): void;
-  moved(at: Place): void;
+  /** more: beside what is selected already. */
+  pick(id: string | null, more: boolean): void;
+  moved(at: Place | null): void;
 }
 
 /** What an element of the picture stands for, in the words of the state's `selected`. */
@@ -65,6 +68,8 @@ export class Stage {
   private hovered: string | null = null;
   private layer = html("div", { class: "layer" });
   private turn = 0;
+  /** Where all stood when the picture was last laid out anew: what a group hides comes back there. */
+  private stood: Stood | null = null;
 
   constructor(
     readonly box: HTMLElement,
@@ -78,7 +83,8 @@ export class Stage {
       this.events.hover(null, event);
     });
     box.addEventListener("click", (event) => {
-      if (this.drawing && !(event.target as Element).closest("button")) this.events.pick(this.idOf(event.target));
+      if (this.drawing && !(event.target as Element).closest("button"))
+        this.events.pick(this.idOf(event.target), event.shiftKey);
     });
     box.addEventListener("focusin", (event) => {
       const id = this.idOf(event.target);
@@ -101,25 +107,30 @@ export class Stage {
 
   /**
    * Replaces the picture, placed where `zoom` says once the new one is laid out: the user may have moved the old one
-   * until then. Without, it begins where it can be read. Resolves to false if a later one overtook it.
+   * until then. Without, it begins where it can be read. still: what is in both pictures stays where it is on the
+   * screen. Resolves to false if a later one overtook it.
    */
   async show(
     title: string,
     graph: Graph,
     zoom: () => Place | null = () => null,
     beside: Graph | null = null,
+    still = false,
   ): Promise<boolean> {
     const turn = ++this.turn;
+    const stood = still && this.layout ? this.stood : null;
     const { width, height } = this.box.getBoundingClientRect();
     const layout = await placeAside(
       graph,
       { width: Math.max(320, width - 46), height: Math.max(240, height - 42) },
       beside,
+      stood,
     );
     if (turn !== this.turn) return false;
-    const at = zoom();
+    const [at, was] = [zoom(), stood && this.view];
     this.view?.close();
     this.layout = layout;
+    if (!stood) this.stood = stoodOf(layout);
     this.drawing = drawGraph(title, layout, graph.nodes.length);
     this.drawing.picture.id = this.id;
     this.links = new Map();
@@ -128,7 +139,8 @@ export class Stage {
     this.lit = [];
     this.layer.replaceChildren(this.drawing.picture);
     this.view = new View(this.box, this.layer, this.drawing.picture, layout, (at) => this.events.moved(at));
-    if (at) this.view.place(at);
+    if (was) this.view.placeAs(was);
+    else if (at) this.view.place(at);
     else this.view.begin();
     this.firstStop()?.setAttribute("tabindex", "0");
     return true;
@@ -175,7 +187,7 @@ export class Stage {
     if (!drawing || !layout) return;
     for (const element of this.lit) element.classList.remove("lit", "chosen");
     this.lit = [];
-    this.light(marks.lit ?? marks.selected);
+    for (const part of partsOf(marks.lit ?? marks.selected)) this.light(part);
     for (const [id, element] of drawing.vertices) {
       const vertex = layout.vertices.get(id)!;
       const members = vertex.group ? vertex.group.nodes : [id];
@@ -204,8 +216,8 @@ export class Stage {
     drawing.world.classList.toggle("focus", Boolean(marks.lit ?? marks.selected) && layout.links.length <= MOST_DIMMED);
   }
 
-  private light(id: string | null): void {
-    if (!id || !this.drawing || !this.layout) return;
+  private light(id: string): void {
+    if (!this.drawing || !this.layout) return;
     const add = (element: Element | null | undefined, name = "lit"): void => {
       if (element) {
         element.classList.add(name);
@@ -259,7 +271,7 @@ export class Stage {
       ...headItems(this.layout).map((head) => ({
         element: this.drawing!.heads.get(`${head.layer}.${head.head}`)!.frame,
         x: head.x - head.w / 2,
-        y: head.band.bottom - head.h! + 18,
+        y: head.bottom! - head.h! + 18,
       })),
     ];
   }
@@ -282,7 +294,7 @@ export class Stage {
     if (!element || event.ctrlKey || event.metaKey || event.altKey) return;
     if (event.key === "Enter" || event.key === " ") {
       event.preventDefault();
-      this.events.pick(this.idOf(element));
+      this.events.pick(this.idOf(element), event.shiftKey);
       return;
     }
     const side = { ArrowLeft: -1, ArrowRight: 1 }[event.key];

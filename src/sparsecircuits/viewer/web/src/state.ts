@@ -1,12 +1,15 @@
 // The whole state of the view, its history, and its place in the URL.
+import { isNumber } from "./dom";
 import type { Group, Intervention } from "./types";
 
 export type Drawer = "card" | "history" | "help" | "about" | "find" | null;
 export interface State {
   circuit: string;
   compare: string | null;
-  /** What is selected: a node's name, `head:0.9`, `edge:a → b`, `token:7`, `answer:0`, `group:name`. */
+  /** What is selected (see `selection`). */
   selected: string | null;
+  /** The one token at which changes are made, counted back from the last; null for all. */
+  token: number | null;
   pair: number;
   prompt: string | null;
   patch: string | null;
@@ -35,6 +38,7 @@ export const START: State = {
   circuit: "",
   compare: null,
   selected: null,
+  token: null,
   pair: 0,
   prompt: null,
   patch: null,
@@ -55,6 +59,7 @@ export const START: State = {
 /** What belongs to one circuit: another one starts anew. */
 const OF_CIRCUIT = [
   "selected",
+  "token",
   "compare",
   "touch",
   "size",
@@ -141,6 +146,15 @@ export class Store {
 const LIST = ["hidden", "folded"] as const;
 const KINDS: Kind[] = ["mean", "zero", "resample", "scale", "patch"];
 
+/** A change as the URL has it. */
+export const spelled = (t: Intervention): unknown[] => [
+  t.kind,
+  t.target,
+  t.source ?? 0,
+  t.factor ?? 0,
+  ...(isNumber(t.before_last) ? [t.before_last] : []),
+];
+
 /** The state as a URL fragment; what is at its default is left out. */
 export function toHash(state: State): string {
   const found = new URLSearchParams();
@@ -150,6 +164,7 @@ export function toHash(state: State): string {
   put("circuit", state.circuit);
   put("compare", state.compare);
   put("at", state.selected);
+  if (state.token !== null) found.set("token", String(state.token));
   put("pair", state.pair);
   put("prompt", state.prompt);
   put("from", state.patch);
@@ -157,8 +172,7 @@ export function toHash(state: State): string {
   if (state.size !== null) found.set("size", String(state.size));
   put("importance", state.importance);
   for (const key of LIST) if (state[key].length) found.set(key, JSON.stringify(state[key]));
-  if (state.touch.length)
-    found.set("touch", JSON.stringify(state.touch.map((t) => [t.kind, t.target, t.source ?? 0, t.factor ?? 0])));
+  if (state.touch.length) found.set("touch", JSON.stringify(state.touch.map(spelled)));
   put("show", state.drawer);
   put("wide", state.wide ? 1 : 0);
   put("flow", state.flow);
@@ -183,7 +197,8 @@ function touches(value: unknown): Intervention[] {
   return value.slice(0, 300).flatMap((item): Intervention[] => {
     if (!Array.isArray(item) || !KINDS.includes(item[0]) || typeof item[1] !== "string") return [];
     const source = typeof item[2] === "string" ? { source: item[2] } : {};
-    return [{ kind: item[0], target: item[1], ...source, factor: Number.isFinite(item[3]) ? item[3] : 0 }];
+    const at = Number.isInteger(item[4]) && item[4] >= 0 ? { before_last: item[4] as number } : {};
+    return [{ kind: item[0], target: item[1], ...source, factor: Number.isFinite(item[3]) ? item[3] : 0, ...at }];
   });
 }
 
@@ -198,6 +213,7 @@ export function fromHash(hash: string): Partial<State> {
     circuit: found.get("circuit") ?? "",
     compare: found.get("compare"),
     selected: found.get("at"),
+    token: found.has("token") ? whole("token") : null,
     pair: whole("pair"),
     prompt: found.get("prompt"),
     patch: found.get("from"),

@@ -80,6 +80,17 @@ export interface CircuitRecord {
   loss?: number | null;
 }
 
+/** How a prompt goes on, without the changes and with them: tokens, each the most likely one. */
+export interface Continuation {
+  before: string[];
+  after: string[];
+}
+
+/** How the prompts of a `RunRequest` go on. */
+export interface Continued {
+  prompts: Continuation[];
+}
+
 /** Loss against size of circuits within the circuit; order: its nodes, the most important first. */
 export interface Curve {
   order: string[];
@@ -152,6 +163,7 @@ export interface Intervention {
   target: string;
   source?: string | null;
   factor?: number;
+  before_last?: number | null;
 }
 
 /** The model of a circuit; its sizes, when it is loaded. */
@@ -280,10 +292,9 @@ export interface RunRequest {
   seed?: number;
 }
 
-/** What a `RunRequest` gives. */
+/** What a `RunRequest` gives at once; the loss is asked for by itself. */
 export interface RunResult {
   prompts: RunPrompt[];
-  loss: RunLoss;
   activations: Record<string, number[][]>;
   attention: HeadPatterns[];
   n_kept: number;

@@ -24,7 +24,7 @@ export class View {
     private readonly layer: HTMLElement,
     private readonly picture: SVGSVGElement,
     private readonly layout: Layout,
-    private readonly moved: (at: [number, number, number]) => void,
+    private readonly moved: (at: [number, number, number] | null) => void,
   ) {
     const { width, height, gutter } = layout;
     picture.setAttribute(
@@ -124,6 +124,8 @@ export class View {
 
   fit(): void {
     this.centre(this.whole);
+    const { x, y, k } = this.now;
+    this.moved(this.whole === this.beginning ? null : [x, y, k]); // a link shows it like this
   }
 
   /** In the middle; what does not fit begins at its top, and at its left if the answers are in sight there. */
@@ -143,6 +145,15 @@ export class View {
     this.draw(k);
     this.touched = true;
     select(this.box).call(this.behaviour.transform, zoomIdentity.translate(x, y).scale(k));
+  }
+
+  /** As another picture in the same window stands, be it by hand or not. */
+  placeAs(other: View): void {
+    const { touched, cap } = other;
+    this.cap = cap;
+    const { x, y, k } = zoomTransform(this.box);
+    this.place([x, y, k]);
+    this.touched = touched;
   }
 
   zoom(factor: number): void {

@@ -1,7 +1,9 @@
 // Rows of the picture, from tokens (bottom) to answers (top), and what stands in each.
 import { isNumber } from "../dom";
 import type { Band, Graph, Item, Vertex } from "./graph";
+import { extentIn } from "./order";
 
+export const GAP = 22;
 const NODE_H = 28;
 const CAPTIONED_H = 42;
 const ANSWER_H = 40;
@@ -114,27 +116,35 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
   return kept;
 }
 
-const stacks = (band: Band): boolean => band.key !== "answers" && !band.key.endsWith(".heads");
+const stacks = (band: Band): boolean => band.key !== "answers";
+const holdsHeads = (band: Band): boolean => band.key.endsWith(".heads");
+
+/** From one row of a band to the next. */
+function pitchOf(band: Band): number {
+  if (!holdsHeads(band)) return band.unit + ROW_GAP;
+  return Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H)) + 2 * ROW_GAP;
+}
 
 function setRows(band: Band, rows: number): void {
   band.rows = rows;
-  band.height = rows * (band.unit + ROW_GAP) - ROW_GAP;
+  const pitch = pitchOf(band);
+  band.height = rows * pitch - (holdsHeads(band) ? 2 : 1) * ROW_GAP;
 }
 
 /** Rows that are wider than the room become several, so that their words can be read. */
 function wrapWideBands(bands: Band[], room: number): void {
   for (const band of bands.filter(stacks)) {
-    const widest = Math.max(...band.items.map((item) => item.w));
-    const single = band.items.reduce((sum, item) => sum + item.w + 22, 0);
-    const rows = single <= room ? 1 : Math.max(2, Math.ceil((band.items.length * (widest + 18)) / room));
-    setRows(band, Math.min(rows, Math.max(1, band.items.length)));
+    const most = Math.max(1, band.items.length);
+    let rows = 1;
+    while (rows < most && extentIn(band.items, rows, GAP) > room) rows++;
+    setRows(band, rows);
   }
 }
 
 /** Long rows become several, so that the whole keeps about the shape of a screen. */
 function wrapLongBands(bands: Band[]): void {
   const longest = (most: number): number => {
-    for (const band of bands.filter(stacks))
+    for (const band of bands.filter((each) => stacks(each) && !holdsHeads(each)))
       setRows(band, band.items.length > 14 ? Math.max(2, Math.ceil(band.items.length / most)) : 1);
     return bands.reduce((sum, band) => sum + band.height + 40, 0);
   };
@@ -200,11 +210,9 @@ export function placeY(bands: Band[], gap: number): number {
     band.items
       .filter((item) => !item.lane)
       .forEach((item, i) => {
+        item.bottom = band.bottom - (i % band.rows) * pitchOf(band);
         for (const vertex of item.vertices) {
-          vertex.y =
-            item.head !== undefined
-              ? band.bottom - HEAD_PAD - vertex.h / 2 - vertex.dy
-              : band.bottom - (i % band.rows) * (band.unit + ROW_GAP) - vertex.h / 2;
+          vertex.y = item.bottom - vertex.h / 2 - (item.head !== undefined ? HEAD_PAD + vertex.dy : 0);
         }
       });
   }

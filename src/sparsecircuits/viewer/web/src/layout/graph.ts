@@ -51,6 +51,8 @@ export interface Item {
   head?: number;
   layer?: number;
   h?: number;
+  /** The lower end of a head's box, once it is placed. */
+  bottom?: number;
   glyph?: number;
   gate?: number[] | null;
   up: Joint[];
@@ -99,6 +101,11 @@ export interface Layout {
   least: number;
   /** Whether the margin has room for what each row holds. */
   rowWords: boolean;
+}
+/** Where a picture stood that another one takes the place of: x by vertex and by lane, and the rows' heights. */
+export interface Stood {
+  x: Map<string, number>;
+  heights: Map<string, { height: number; unit: number }>;
 }
 /** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
 export interface Graph {

@@ -1,5 +1,5 @@
 // The order of each band: barycentres, sweep by sweep, kept while crossings fall.
-import type { Band, End, Item, Joint, Link, Vertex } from "./graph";
+import type { Band, End, Item, Joint, Link, Stood, Vertex } from "./graph";
 
 const LANE_W = 10;
 const MOST_LANED = 700; // links; beyond that a link goes straight, for lanes would outnumber the nodes
@@ -59,17 +59,45 @@ export function wishOf(joints: Joint[]): { x: number; weight: number } | null {
   return total ? { x: sum / total, weight: total } : null;
 }
 
-export function gapBetween(a: Item, b: Item, gap: number): number {
-  if (a.lane || b.lane) return (a.w + b.w) / (a.band.rows > 1 ? 3 : 2) + Math.min(gap, 12);
-  const { rows } = a.band;
-  // In several rows a neighbour stands higher or lower: only the next in the same row must not touch.
-  return rows > 1 ? (Math.max(a.w, b.w) + 18) / rows : (a.w + b.w) / 2 + gap;
+const APART = 18; // between neighbours of one row, where a band has several
+const NEXT_ROW = 12; // sideways, between an item and the one after it, which stands in the next row
+
+/** The least distance of each item's middle from that of the item before it; of the first one 0. */
+export function gapsOf(items: Item[], rows: number, gap: number): number[] {
+  const gaps: number[] = [];
+  const standing: number[] = []; // indices of what is no lane: these stand in the rows by turns
+  items.forEach((item, i) => {
+    const before = items[i - 1];
+    if (!before) gaps.push(0);
+    else if (item.lane || before.lane) gaps.push((item.w + before.w) / (rows > 1 ? 3 : 2) + Math.min(gap, 12));
+    else gaps.push(rows > 1 ? NEXT_ROW : (item.w + before.w) / 2 + gap);
+    if (item.lane) return;
+    const same = rows > 1 ? standing.at(-rows) : undefined;
+    standing.push(i);
+    if (same === undefined) return;
+    const between = gaps.slice(same + 1, i).reduce((sum, each) => sum + each, 0);
+    gaps[i] = Math.max(gaps[i], (item.w + items[same].w) / 2 + APART - between);
+  });
+  return gaps;
+}
+
+/** How wide items are in so many rows. */
+export function extentIn(items: Item[], rows: number, gap: number): number {
+  let [x, left, right] = [0, 0, 0];
+  const gaps = gapsOf(items, rows, gap);
+  items.forEach((item, i) => {
+    x += gaps[i];
+    left = Math.min(left, x - item.w / 2);
+    right = Math.max(right, x + item.w / 2);
+  });
+  return right - left;
 }
 
 export function pack(band: Band, gap: number): void {
+  const gaps = gapsOf(band.items, band.rows, gap);
   let x = 0;
   band.items.forEach((item, i) => {
-    if (i) x += gapBetween(band.items[i - 1], item, gap);
+    x += gaps[i];
     item.x = x;
   });
   for (const item of band.items) item.x -= x / 2;
@@ -120,4 +148,35 @@ export function orderBands(bands: Band[], gap: number): void {
     band.items = best.orders[i];
     pack(band, gap);
   });
+}
+
+const meanOf = (values: (number | undefined)[]): number | null => {
+  const known = values.filter((value) => value !== undefined);
+  return known.length ? known.reduce((sum, value) => sum + value, 0) / known.length : null;
+};
+
+/** Where an item's vertices stood; of a group that was not drawn, where its nodes did. */
+function stoodAt(item: Item, { x }: Stood): number | null {
+  return meanOf(
+    item.vertices.flatMap((v) =>
+      x.has(v.id) ? [x.get(v.id)! - v.dx] : (v.group?.nodes ?? []).map((name) => x.get(name)),
+    ),
+  );
+}
+
+/** Everything where it stood; what was not there between what it is joined to. Returns what stood somewhere. */
+export function orderAsBefore(bands: Band[], before: Stood): Set<Item> {
+  const stood = new Set<Item>();
+  for (const item of bands.flatMap((band) => band.items)) {
+    const x = item.lane ? (before.x.get(item.id) ?? null) : stoodAt(item, before);
+    if (x === null) continue;
+    item.x = x;
+    stood.add(item);
+  }
+  for (let round = 0; round < 4; round++) {
+    for (const band of round % 2 ? [...bands].reverse() : bands)
+      for (const item of band.items) if (!stood.has(item)) item.x = wishOf([...item.down, ...item.up])?.x ?? item.x;
+  }
+  for (const band of bands) if (!band.fixed) band.items.sort((a, b) => a.x - b.x);
+  return stood;
 }

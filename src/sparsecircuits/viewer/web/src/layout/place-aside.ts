@@ -1,5 +1,5 @@
 // Runs the layout in a worker; small circuits, and pages that may not start one, are placed at once.
-import type { Graph, Layout } from "./graph";
+import type { Graph, Layout, Stood } from "./graph";
 import { type Window, layoutGraph } from "./index";
 import LayoutWorker from "./worker?worker&inline";
 
@@ -20,14 +20,19 @@ function start(): Worker | null {
   return worker;
 }
 
-export async function placeAside(graph: Graph, window: Window, beside: Graph | null): Promise<Layout> {
+export async function placeAside(
+  graph: Graph,
+  window: Window,
+  beside: Graph | null,
+  before: Stood | null,
+): Promise<Layout> {
   const aside = graph.nodes.length > SMALL ? start() : null;
-  if (!aside) return layoutGraph(graph, window, beside);
+  if (!aside) return layoutGraph(graph, window, beside, before);
   const number = ++last;
   return new Promise((resolve) => {
     const here = (): void => {
       done();
-      resolve(layoutGraph(graph, window, beside));
+      resolve(layoutGraph(graph, window, beside, before));
     };
     const answer = (event: MessageEvent): void => {
       if (event.data.number !== number) return;
@@ -44,6 +49,6 @@ export async function placeAside(graph: Graph, window: Window, beside: Graph | n
     };
     aside.addEventListener("message", answer);
     aside.addEventListener("error", here);
-    aside.postMessage({ number, graph, window, beside });
+    aside.postMessage({ number, graph, window, beside, before });
   });
 }

@@ -1,6 +1,6 @@
 // Where everything goes sideways: near its neighbours, in order, lanes straight.
 import type { Band, Item, Link, Vertex } from "./graph";
-import { endX, gapBetween, pack, wishOf } from "./order";
+import { endX, gapsOf, pack, wishOf } from "./order";
 
 interface Wish {
   x: number;
@@ -9,10 +9,11 @@ interface Wish {
 
 /** The positions nearest to `wishes` that keep order and distance (isotonic regression by pooling). */
 function settle(band: Band, wishes: Wish[], gap: number): void {
+  const gaps = gapsOf(band.items, band.rows, gap);
   const offsets: number[] = [];
   const pools: { sum: number; weight: number; size: number }[] = [];
-  band.items.forEach((item, i) => {
-    offsets.push(i ? offsets[i - 1] + gapBetween(band.items[i - 1], item, gap) : 0);
+  band.items.forEach((_item, i) => {
+    offsets.push(i ? offsets[i - 1] + gaps[i] : 0);
     pools.push({ sum: (wishes[i].x - offsets[i]) * wishes[i].weight, weight: wishes[i].weight, size: 1 });
     while (pools.length > 1) {
       const [before, last] = pools.slice(-2);
@@ -37,6 +38,7 @@ interface Run {
 function straighten(bands: Band[], gap: number): void {
   const runs = new Map<string, Run>();
   for (const band of bands) {
+    const gaps = gapsOf(band.items, band.rows, gap);
     band.items.forEach((item, i) => {
       if (!item.lane) return;
       const [before, after] = [band.items[i - 1], band.items[i + 1]];
@@ -44,8 +46,8 @@ function straighten(bands: Band[], gap: number): void {
       runs.set(item.run!, run);
       run.items.push(item);
       run.ends.push([
-        () => (before ? before.x + gapBetween(before, item, gap) : -Infinity),
-        () => (after ? after.x - gapBetween(item, after, gap) : Infinity),
+        () => (before ? before.x + gaps[i] : -Infinity),
+        () => (after ? after.x - gaps[i + 1] : Infinity),
       ]);
     });
   }
@@ -94,13 +96,35 @@ export function placeX(bands: Band[], gap: number): number {
     }
   }
   straighten(bands, gap);
+  const [left, width] = extentOf(items);
+  for (const item of items) item.x -= left;
+  return width;
+}
+
+const NARROW = 4; // the least room between what stood somewhere and what is put in between
+
+/** Leaves what stood somewhere there, but for what would begin left of the margin; the rest makes room. */
+export function placeAsBefore(bands: Band[], stood: Set<Item>): number {
+  for (const band of bands)
+    settle(
+      band,
+      band.items.map((item) => ({ x: item.x, weight: stood.has(item) ? 1e6 : 1 })),
+      NARROW,
+    );
+  const items = bands.flatMap((band) => band.items);
+  const [left, width] = extentOf(items);
+  if (left < 0) for (const item of items) item.x -= left;
+  return width + Math.max(0, left);
+}
+
+/** The left end of what is placed, and how wide it is. */
+function extentOf(items: Item[]): [number, number] {
   let [left, right] = [Infinity, -Infinity];
   for (const item of items) {
     left = Math.min(left, item.x - item.w / 2);
     right = Math.max(right, item.x + item.w / 2);
   }
-  for (const item of items) item.x -= left;
-  return right - left;
+  return [left, right - left];
 }
 
 type Port = { links: [Link, "in" | "out"][]; x: number };

@@ -2,9 +2,9 @@
 import { layoutGraph } from "./index";
 
 addEventListener("message", (event: MessageEvent) => {
-  const { number, graph, window, beside } = event.data;
+  const { number, graph, window, beside, before } = event.data;
   try {
-    postMessage({ number, layout: layoutGraph(graph, window, beside) });
+    postMessage({ number, layout: layoutGraph(graph, window, beside, before) });
   } catch (error) {
     postMessage({ number, error: String(error) });
   }

@@ -3,6 +3,7 @@ import type { App } from "../app";
 import { byId, count, html, plain, plural, promptsOf } from "../dom";
 import type { Payload } from "../types";
 import { shownLosses } from "./header";
+import { nameOf, nameOfShown } from "./names";
 import { rowTo, tableHead } from "./rows";
 
 export interface Comparison {
@@ -25,8 +26,6 @@ export function compare(first: Payload, second: Payload): Comparison {
     edges: { shared: both, first: ea.size - both, second: eb.size - both },
   };
 }
-
-const nameOf = (payload: Payload): string => `${payload.title} · ${payload.model?.name ?? ""}`;
 
 const onPrompts = ({ summary }: Payload): string => promptsOf(summary?.n_prompts, summary?.split) || "not said";
 
@@ -95,9 +94,9 @@ export function comparePanel(app: App): (HTMLElement | null)[] {
       "p",
       { class: "words" },
       "Left ",
-      html("b", {}, nameOf(payload)),
+      html("b", {}, nameOfShown(app, payload, app.state.circuit)),
       ", right ",
-      html("b", {}, nameOf(other)),
+      html("b", {}, nameOfShown(app, other, app.state.compare)),
       ".",
     ),
     same
@@ -143,10 +142,11 @@ export function showCompareMenu(app: App): void {
     menu.dataset.shown = key;
     menu.replaceChildren(
       html("option", { value: "" }, "Compare with…"),
-      ...others.map((record) => html("option", { value: record.id }, `${record.task} · ${record.run}`)),
+      ...others.map((record) => html("option", { value: record.id }, nameOf(record, app.circuits))),
     );
   }
   menu.value = app.state.compare ?? "";
-  byId("other-title").textContent = app.other ? nameOf(app.other) : "";
-  byId("this-title").textContent = app.state.compare !== null && app.payload ? nameOf(app.payload) : "";
+  byId("other-title").textContent = app.other ? nameOfShown(app, app.other, app.state.compare) : "";
+  byId("this-title").textContent =
+    app.state.compare !== null && app.payload ? nameOfShown(app, app.payload, app.state.circuit) : "";
 }

@@ -4,8 +4,10 @@ import { byId, html, kindOf, plural, signClass, signed, visible } from "../dom";
 import { patternMap } from "../heat";
 import type { LinkKind, Vertex } from "../layout/graph";
 import { refill } from "../refill";
+import { isSeveral, partsOf } from "../selection";
 import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
+import { foldGroup, nameForm } from "./groups";
 import { endName, fact, linkList, nodePanel, titleOf } from "./node";
 import { rowTo } from "./rows";
 import { touchButtons } from "./touch";
@@ -31,7 +33,7 @@ function headMaps(app: App, id: string, side: Side): HTMLElement[] {
   const title = side.compared ? [html("h3", {}, titleOfSide(side))] : [];
   const patterns = patternsOf(app, id, side);
   if (!patterns)
-    return [...title, html("p", { class: "foot" }, app.running ? "computing…" : "No pattern was recorded here.")];
+    return [...title, html("p", { class: "foot" }, app.runs.running ? "computing…" : "No pattern was recorded here.")];
   const shown = shownPrompts(app, side);
   const caption = (rows: unknown[], i: number): string =>
     rows.length === 2 ? ["upper prompt", "lower prompt"][i] : "your prompt";
@@ -53,7 +55,7 @@ function headMaps(app: App, id: string, side: Side): HTMLElement[] {
         ),
       ),
     );
-  const ran = side.runs && app.needsRun && app.result;
+  const ran = side.runs && app.runs.needed && app.runs.answers.result;
   return [
     ...title,
     html("p", { class: "foot" }, "A row per token, the last at the bottom."),
@@ -176,11 +178,15 @@ function groupPanel(app: App, id: string): Parts {
   ];
 }
 
-export function foldGroup(app: App, name: string): void {
-  const folded = app.state.folded.includes(name);
-  app.store.do(`${folded ? "unfold" : "fold"} ${name}`, {
-    folded: folded ? app.state.folded.filter((each) => each !== name) : [...app.state.folded, name],
-  });
+/** Several nodes that were picked together. */
+function severalPanel(app: App, id: string): Parts {
+  const names = partsOf(id);
+  return [
+    ...titleOf(app, plural(names.length, "node"), null, "Shift-click adds a node or takes it out."),
+    touchButtons(app, id),
+    nameForm(app, "several", names, `name for these ${names.length}`, "Name of the group", "Group"),
+    html("section", { class: "edges" }, html("h3", {}, "Nodes"), nodeRows(app, names)),
+  ];
 }
 
 function endPanel(app: App, vertex: Vertex): Parts {
@@ -240,6 +246,7 @@ function restPanel(app: App): Parts {
       { class: "keys" },
       line("Tab, arrows", "go from node to node"),
       line("Enter / Esc", "pin, let go"),
+      line("Shift+click", "pin several, g to group them"),
       app.payload?.live ? line("1 2 3 4", "mean, zero, resample, patch it") : null,
       line("/", "find a node"),
       line("?", "all keys"),
@@ -270,6 +277,7 @@ function contentOf(app: App, id: string | null): Parts {
   if (id.startsWith("head:")) return headPanel(app, id);
   if (/^(edge|link):/.test(id)) return edgePanel(app, id);
   if (id.startsWith("group:")) return groupPanel(app, id);
+  if (isSeveral(id)) return severalPanel(app, id);
   const vertex = app.stageFor(id)?.layout?.vertices.get(id);
   if (vertex && vertex.kind !== "node") return endPanel(app, vertex);
   const node = app.anyNode(id);

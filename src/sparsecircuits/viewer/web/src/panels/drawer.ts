@@ -1,6 +1,7 @@
 // The drawer over the side: the faithfulness card, history, keys, and what one looks at.
 import { type App, keyOf } from "../app";
 import { byId, html, plural } from "../dom";
+import { guideButton } from "../guide";
 import { refill } from "../refill";
 import type { Drawer } from "../state";
 import { cardPanel } from "./card";
@@ -102,13 +103,15 @@ function historyPanel(app: App): HTMLElement[] {
 const KEYS: [string, string, true?][] = [
   ["Tab", "into the picture, then to the panes"],
   ["← ↑ → ↓", "from node to node"],
-  ["Enter", "pin what has the focus"],
+  ["Enter", "pin what has the focus; Shift+Enter, several"],
+  ["g", "group them"],
   ["Esc", "close, let go"],
   ["1", "freeze it at its mean", true],
   ["2", "set it to zero", true],
   ["3", "resample it", true],
   ["4", "patch it from the pair", true],
   ["[ ]", "scale it down, up", true],
+  [", .", "at one token alone: an earlier, a later one", true],
   ["u  Shift+U", "undo, redo (also Ctrl+Z, Ctrl+Shift+Z)"],
   ["r", "release everything", true],
   ["s", "whole model or circuit alone", true],
@@ -132,5 +135,6 @@ function helpPanel(app: App): HTMLElement[] {
       { class: "keys" },
       keys.map(([key, words]) => html("li", {}, html("kbd", {}, key), html("span", {}, words))),
     ),
+    ...(app.source.offline ? [] : [guideButton(app)]),
   ];
 }

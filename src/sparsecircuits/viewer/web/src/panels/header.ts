@@ -2,6 +2,7 @@
 import type { App } from "../app";
 import { byId, count, html, isNumber, plain, plural, promptsOf } from "../dom";
 import type { Summary } from "../types";
+import { nameOf } from "./names";
 
 export function showHeader(app: App): void {
   const { payload } = app;
@@ -94,9 +95,8 @@ function showStats(app: App, summary: Summary): void {
 function showMenu(app: App): void {
   const menu = byId<HTMLSelectElement>("circuits");
   menu.hidden = app.circuits.length < (app.trouble ? 1 : 2);
-  const words = app.circuits.map(
-    (record) =>
-      `${record.task} · ${record.run}${record.problem ? " (cannot be read)" : ` · ${count(record.n_nodes)} nodes`}`,
+  const words = app.circuits.map((record) =>
+    record.problem ? `${record.task} · ${record.run} (cannot be read)` : nameOf(record, app.circuits, 3),
   );
   if (menu.dataset.shown !== words.join("\n")) {
     menu.dataset.shown = words.join("\n");

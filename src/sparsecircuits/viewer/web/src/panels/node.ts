@@ -23,7 +23,7 @@ import type { CircuitNode, NodeDetails, WeightList } from "../types";
 import { captionOf } from "../words";
 import { histogram } from "./histogram";
 import { rowTo } from "./rows";
-import { touchButtons } from "./touch";
+import { choiceOfToken, touchButtons } from "./touch";
 
 export const fact = (name: string, value: string): HTMLElement =>
   html("div", { class: "fact" }, html("dt", {}, name), html("dd", {}, value));
@@ -38,7 +38,7 @@ export function titleOf(app: App, title: string, name: string | null, words: str
       html(
         "span",
         { class: "row" },
-        html("span", { class: "pin-note" }, pinned ? "pinned · Esc lets go" : "click to pin"),
+        html("span", { class: "pin-note" }, pinned ? "Esc lets go" : "click to pin"),
         wideButton(app),
       ),
     ),
@@ -107,12 +107,8 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
   const mean = node.mean ?? (details && !(details instanceof Refused) ? details.mean : null);
   const removed = { mean: signed(mean), zero: "0", resample: "its value on another prompt" }[ablation];
   return [
-    ...titleOf(
-      app,
-      `${kind.title} ${node.index}, ${whereOf(node)}`,
-      node.name,
-      inside ? kind.words : `Not in the circuit. ${kind.words}`,
-    ),
+    ...titleOf(app, `${kind.title} ${node.index}, ${whereOf(node)}`, node.name, null),
+    ...onPrompts(app, node.name),
     app.state.selected === node.name ? touchButtons(app, node.name) : null,
     app.state.selected === node.name && inside ? tools(app, node.name) : null,
     html(
@@ -125,8 +121,8 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
       ablation === "mean" ? null : fact("mean", signed(mean)),
       inside ? importance(app, node) : null,
     ),
+    html("p", { class: "words" }, inside ? kind.words : `Not in the circuit. ${kind.words}`),
     description(app, node.name),
-    ...onPrompts(app, node.name),
     linkList(app, `Comes from${along}`, incoming, "source"),
     linkList(app, `Goes to${along}`, outgoing, "target"),
     gateNote(app, node),
@@ -224,7 +220,7 @@ function bothPrompts(app: App, name: string, side: Side): HTMLElement | null {
       "div",
       { class: `side-row ${key}` },
       html("span", { class: "side-label" }, label),
-      tokenRow({ tokens, values, scale, label }),
+      tokenRow({ tokens, values, scale, label, ...choiceOfToken(app, side) }),
     );
   const parts =
     shown.length === 2
@@ -251,8 +247,8 @@ function onPrompts(app: App, name: string): (HTMLElement | null)[] {
 /** On what the activations of the panel are, and of what run. */
 function whereOfRun(app: App, side: Side): string {
   const prompts = app.state.prompt === null || !side.runs ? "On the pair" : "On your prompt";
-  const { result } = app;
-  if (!side.runs || !app.needsRun || !result) return `${prompts}, ${SCOPES.circuit}`;
+  const { result } = app.runs.answers;
+  if (!side.runs || !app.runs.needed || !result) return `${prompts}, ${SCOPES.circuit}`;
   const changed = app.state.touch.length || app.state.size !== null;
   return `${prompts}, ${SCOPES[result.scope]}${changed ? ", after the changes" : ""}`;
 }

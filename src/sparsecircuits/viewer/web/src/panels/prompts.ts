@@ -3,6 +3,7 @@ import type { App } from "../app";
 import { SCOPES, byId, html, isNumber, percent, plain, plural, promptsOf, signed, visible } from "../dom";
 import { largest, tokenRow } from "../heat";
 import { refill } from "../refill";
+import { choiceOfToken } from "./touch";
 import {
   type Shown,
   type Side,
@@ -107,12 +108,12 @@ function preference(
 
 function preferencesOf(app: App, { run }: Shown, widest: number): HTMLElement[] {
   if (!run) return [];
-  const { result } = app;
+  const { result } = app.runs.answers;
   const { answers } = app.payload!;
   return [
     preference(answers, SCOPES.model, run.full, widest, "full"),
     preference(answers, SCOPES.circuit, run.circuit, widest, "circuit"),
-    ...(changesAnything(app)
+    ...(app.runs.changes
       ? [preference(answers, `${SCOPES[result!.scope]}, after`, run.after.logits, widest, "after")]
       : []),
   ];
@@ -121,8 +122,8 @@ function preferencesOf(app: App, { run }: Shown, widest: number): HTMLElement[] 
 function scoresOf(app: App, shown: Shown, widest: number): HTMLElement[] {
   const side = shown.answer ?? 0;
   const { run, recorded } = shown;
-  if (run && app.needsRun) {
-    const what = SCOPES[app.result!.scope];
+  if (run && app.runs.needed) {
+    const what = SCOPES[app.runs.answers.result!.scope];
     return [
       scoreBar(what, run.before.logits, side, widest, "before"),
       scoreBar("after", run.after.logits, side, widest, "after"),
@@ -133,9 +134,6 @@ function scoresOf(app: App, shown: Shown, widest: number): HTMLElement[] {
     scoreBar(SCOPES.circuit, recorded?.circuit, side, widest),
   ];
 }
-
-/** Whether anything is changed: a typed prompt alone changes nothing. */
-const changesAnything = (app: App): boolean => app.state.touch.length > 0 || app.state.size !== null;
 
 function promptBlock(app: App, side: Side, shown: Shown, i: number, tint: Tint, widest: number): HTMLElement {
   const own = shown.answer === null;
@@ -152,18 +150,45 @@ function promptBlock(app: App, side: Side, shown: Shown, i: number, tint: Tint, 
         "right answer",
         html("b", {}, visible(side.payload.answers[shown.answer!]?.text ?? "–")),
       );
-  const tokens = tokenRow({ tokens: shown.tokens, values: tint.rows[i], scale: tint.scale, attention: tint.attention });
+  const tokens = tokenRow({
+    tokens: shown.tokens,
+    values: tint.rows[i],
+    scale: tint.scale,
+    attention: tint.attention,
+    ...choiceOfToken(app, side),
+  });
   const verdict = html(
     "div",
     { class: "verdict" },
     right,
     html("div", { class: "margins" }, own ? preferencesOf(app, shown, widest) : scoresOf(app, shown, widest)),
   );
-  if (!own) return html("div", { class: "prompt", "data-prompt": i }, tokens, verdict);
+  const on = side.runs ? continuation(app, i) : null;
+  if (!own) return html("div", { class: "prompt", "data-prompt": i }, tokens, verdict, on);
   const next = shown.run
-    ? html("p", { class: "next" }, `next token, ${SCOPES[app.result!.scope]}: ${top(shown.run.after.top)}`)
+    ? html("p", { class: "next" }, `next token, ${SCOPES[app.runs.answers.result!.scope]}: ${top(shown.run.after.top)}`)
     : null;
-  return html("div", { class: "prompt own-prompt", "data-prompt": i }, verdict, next, tokens);
+  return html("div", { class: "prompt own-prompt", "data-prompt": i }, verdict, next, on, tokens);
+}
+
+/** How the prompt goes on, before and after the changes. */
+function continuation(app: App, i: number): HTMLElement | null {
+  const { result, continued } = app.runs.answers;
+  const on = app.runs.needed && result ? continued?.prompts[i] : undefined;
+  if (!on) return null;
+  const [before, after] = [on.before.join(""), on.after.join("")];
+  const line = (words: string, text: string): HTMLElement =>
+    html("p", { class: "goes-on" }, html("span", { class: "margin-label" }, words), html("code", {}, visible(text)));
+  const where = `goes on, ${SCOPES[result!.scope]}`;
+  return html(
+    "div",
+    { class: "continued", "data-before": before, "data-after": after },
+    !app.runs.changes
+      ? line(where, after)
+      : before === after
+        ? line(`${where}, as before`, after)
+        : [line(where, before), line("after", after)],
+  );
 }
 
 function margins(side: Side, shown: Shown[]): number {
@@ -181,11 +206,13 @@ function margins(side: Side, shown: Shown[]): number {
 }
 
 function lossLine(app: App): HTMLElement {
-  if (!app.needsRun) return html("p", { class: "foot" }, "Bars: score of the right answer minus the wrong one.");
-  if (app.runTrouble) return html("p", { class: "trouble", role: "alert" }, app.runTrouble);
-  if (!app.result) return html("p", { class: "foot", "aria-busy": "true" }, "computing…");
-  if (!changesAnything(app)) return html("p", { class: "foot unseen", role: "status" }, "Nothing is changed.");
-  const { loss, ms, scope, n_kept: kept } = app.result;
+  if (!app.runs.needed) return html("p", { class: "foot" }, "Bars: score of the right answer minus the wrong one.");
+  if (app.runs.trouble) return html("p", { class: "trouble", role: "alert" }, app.runs.trouble);
+  if (!app.runs.answers.result) return html("p", { class: "foot", "aria-busy": "true" }, "computing…");
+  if (!app.runs.changes) return html("p", { class: "foot unseen", role: "status" }, "Nothing is changed.");
+  const { result, loss } = app.runs.answers;
+  const { ms, scope, n_kept: kept } = result!;
+  if (!loss) return html("p", { class: "foot", "aria-busy": "true" }, `loss, ${SCOPES[scope]}: computing…`);
   const number = (value: number): HTMLElement =>
     html("b", { class: value > Math.LN2 * 0.9 ? "broken" : "" }, plain(value));
   const same = plain(loss.before) === plain(loss.after);
@@ -325,11 +352,11 @@ function sidePart(app: App, side: Side): HTMLElement {
   const blocks = shown.map((each, i) => promptBlock(app, side, each, i, tint, widest));
   const line = side.runs ? lossLine(app) : "";
   part.append(
-    app.needsRun ? line : "",
+    app.runs.needed ? line : "",
     own ? "" : tintLine(tint),
     ...blocks,
     own ? tintLine(tint) : "",
-    app.needsRun ? "" : line,
+    app.runs.needed ? "" : line,
   );
   return part;
 }

@@ -1,8 +1,10 @@
 // Ablate, scale, patch: the buttons of what is selected, and the list of what is changed.
 import { type App, SIGNS, keyOf } from "../app";
-import { byId, html, plural } from "../dom";
+import { byId, html, plural, visible } from "../dom";
 import { refill } from "../refill";
-import { sameModel } from "../sides";
+import { isSeveral, partsOf } from "../selection";
+import type { TokenRow } from "../heat";
+import { type Side, sameModel, shownPrompts, sidesOf } from "../sides";
 import type { Kind } from "../state";
 import type { Intervention } from "../types";
 
@@ -14,9 +16,17 @@ const WORDS: Record<Kind, [string, string]> = {
   scale: ["Scale", "Multiply"],
 };
 
-/** What a selection means for an intervention: one node, one edge, or every node of a group or a head. */
-export function targetsOf(app: App, id: string | null): { target: string; source?: string }[] {
+/** What a selection means for an intervention: nodes, an edge, or every node of a group or a head; at which token. */
+export function targetsOf(app: App, id: string | null): Target[] {
+  const { token } = app.state;
+  return partsToChange(app, id).map((part) => (token === null ? part : { ...part, before_last: token }));
+}
+
+export type Target = Pick<Intervention, "target" | "source" | "before_last">;
+
+function partsToChange(app: App, id: string | null): Target[] {
   if (!id) return [];
+  if (isSeveral(id)) return partsOf(id).map((target) => ({ target }));
   if (id.startsWith("edge:")) {
     const link = app.stage.linkOf(id);
     return (link?.members ?? [id.slice(5)]).map((name) => {
@@ -38,7 +48,10 @@ export function targetsOf(app: App, id: string | null): { target: string; source
 export function touchSelected(app: App, kind: Kind, factor = 0): void {
   const targets = targetsOf(app, app.state.selected);
   if (!targets.length || !app.payload?.live) return;
-  const what = targets.length === 1 ? keyOf({ kind, ...targets[0] }) : `${app.state.selected} (${targets.length})`;
+  const what =
+    targets.length === 1
+      ? keyOf({ kind, ...targets[0] })
+      : `${isSeveral(app.state.selected) ? "nodes" : app.state.selected} (${targets.length})`;
   app.touch(
     targets.map((target): Intervention => ({ kind, ...target, factor })),
     `${WORDS[kind][0].toLowerCase()}${kind === "scale" ? ` ×${factor}` : ""} ${what}`,
@@ -89,6 +102,7 @@ export function touchButtons(app: App, id: string): HTMLElement | null {
     frozen
       ? html("p", { class: "foot" }, "In the circuit alone it is frozen: choose “Whole model” to change it.")
       : null,
+    tokenChoice(app),
     html("div", { class: "touch-row" }, (["mean", "zero", "resample", "patch"] as const).map(button)),
     html(
       "div",
@@ -107,6 +121,34 @@ export function touchButtons(app: App, id: string): HTMLElement | null {
   );
 }
 
+/** How a row of tokens lets one be chosen to make changes at: while something that can be changed is pinned. */
+export function choiceOfToken(app: App, side: Side): Pick<TokenRow, "choose" | "chosen"> {
+  const { token, selected } = app.state;
+  if (!side.runs || !app.payload?.live || !partsToChange(app, selected).length) return {};
+  return { chosen: token, choose: (at) => app.store.set({ token: at === token ? null : at }) };
+}
+
+/** At which token changes are made, and the way back to all. */
+function tokenChoice(app: App): HTMLElement {
+  const { token } = app.state;
+  if (token === null)
+    return html("p", { class: "foot at-token" }, "At every token; click one to change it there alone.");
+  const shown = shownPrompts(app, sidesOf(app)[0]).flatMap(({ tokens }) => tokens.at(-1 - token) ?? []);
+  const texts = [...new Set(shown)].map(visible).join(" or ");
+  return html(
+    "p",
+    { class: "foot at-token" },
+    "At ",
+    html("b", {}, texts || "no token"),
+    ` alone (${token ? plural(token, "token") + " before the last" : "the last token"}) `,
+    html(
+      "button",
+      { type: "button", class: "link-button", onclick: () => app.store.set({ token: null }) },
+      "at every token",
+    ),
+  );
+}
+
 /** What runs: a part of the circuit is a circuit alone. */
 const runScope = (app: App): "model" | "circuit" => (app.state.size !== null ? "circuit" : app.state.scope);
 
@@ -115,8 +157,11 @@ export function showStrip(app: App): void {
   const strip = byId("strip");
   const { touch, size } = app.state;
   const live = app.payload?.live === true;
-  strip.hidden = !live || !app.payload?.nodes.length;
-  if (strip.hidden) return;
+  strip.hidden = !(live || touch.length) || !app.payload?.nodes.length;
+  if (strip.hidden) {
+    strip.replaceChildren();
+    return;
+  }
   const act = (name: string, words: string, enabled: boolean, title: string, run: () => void): HTMLElement =>
     html(
       "button",
@@ -135,7 +180,7 @@ export function showStrip(app: App): void {
           role: "radio",
           "data-act": each,
           "aria-checked": runScope(app) === each,
-          disabled: sole && each === "model",
+          disabled: !live || (sole && each === "model"),
           title:
             each === "model"
               ? "Changes are made in the whole model"
