@@ -26,7 +26,20 @@ def bridged(tmp_path_factory, handmade_run):
     model = quote_model(Tokenizer.default())
     save_native(rotated(model)[0], folder / "dense")
     circuit = circuit_of(model, QUOTE_NODES).save(folder / "circuit.json")
-    options = ("--steps", 2, "--batch-size", 2, "--sparse-lr", 0, "--lr", 1e-5, "--eval-tokens", 1024)
+    options = (
+        "--steps",
+        2,
+        "--batch-size",
+        2,
+        "--sparse-lr",
+        0,
+        "--lr",
+        1e-5,
+        "--eval-tokens",
+        1024,
+        "--fit-tokens",
+        8192,
+    )
     done = run("bridge", folder / "dense", handmade_run, "--out", folder / "bridge", *options, "--json")
     assert done.returncode == 0, done.stderr
     return json.loads(done.stdout), folder / "bridge", circuit
