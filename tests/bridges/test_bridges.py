@@ -198,7 +198,7 @@ def test_training_couples_what_was_apart(pair, text, tmp_path):
         return sum(row["kl_to_sparse"] + row["kl_to_dense"] for row in rows)
 
     untrained = divergences(Bridge.between(*pair))
-    config = BridgeConfig(steps=30, batch_size=4, sparse_lr=3e-3)
+    config = BridgeConfig(steps=30, batch_size=4, lr=3e-3, sparse_lr=3e-3)
     bridge = train_bridge(*pair, tmp_path / "out", text, config)
     assert divergences(bridge) < 0.6 * untrained
     lines = [json.loads(line) for line in (tmp_path / "out" / "metrics.jsonl").read_text().splitlines()]
