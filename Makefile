@@ -38,8 +38,8 @@ test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
 
 # kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
-SHAPED := circuits cli data faithfulness inference interop models nodes planted plots pruning sparsity tasks training \
-          viewer
+SHAPED := bridges circuits cli data faithfulness inference interop models nodes planted plots pruning sparsity tasks \
+          training viewer
 # Left out with those that need a browser: tests of kernels alone, and those that work mostly in other processes.
 UNSHAPED := tests/kernels tests/cli/test_cli.py tests/training/test_distributed.py tests/training/test_resume.py \
             tests/test_examples.py tests/test_imports.py tests/test_locks.py

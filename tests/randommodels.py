@@ -31,6 +31,7 @@ def configs(draw, vocab_size: int = 40, ours: bool = False) -> ModelConfig:
         position_norm=norm if concatenates else "rms",
         sink=draw(st.booleans()),
         offsets=draw(st.sampled_from([None, 1, 3, 20])) if ours else None,
+        frozen_nodes=ours and draw(st.booleans()),
         bigram=draw(st.sampled_from(["none", "frozen", "learned"])),
         tied_unembed=draw(st.booleans()),
         afrac=draw(st.sampled_from([None, 0.25, 0.5, 0.05])),
@@ -46,6 +47,8 @@ def random_model(config: ModelConfig, seed: int = 0) -> SparseTransformer:
         for parameter in model.parameters():
             parameter.normal_(0, 0.5)
             parameter.mul_(torch.rand_like(parameter) > 0.3)
+        for name, buffer in model.named_buffers():  # of frozen nodes
+            buffer.copy_(torch.rand_like(buffer) > 0.2 if name.endswith("gate") else torch.randn_like(buffer))
     return model
 
 

@@ -28,12 +28,15 @@ STREAM = {
     "planted": ("data", "models", "tasks", "nodes", "circuits", "pruning", "faithfulness"),
     "inference": ("kernels", "data", "models", "tasks", "nodes", "circuits"),
     "interop": ("data", "models", "sparsity", "tasks", "nodes", "circuits", "inference"),
+    "bridges": (
+        "kernels", "data", "models", "sparsity", "training", "plots", "tasks", "nodes", "circuits", "interop",
+    ),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
     "benchmarks": ("kernels", "data", "models", "sparsity", "training", "inference", "interop"),
     "quickstart": ("data", "models", "tasks", "training", "circuits", "pruning", "faithfulness", "viewer"),
     "cli": (
         "data", "models", "training", "plots", "tasks", "nodes", "circuits", "pruning", "faithfulness",
-        "inference", "interop", "viewer", "benchmarks", "quickstart",
+        "inference", "interop", "bridges", "viewer", "benchmarks", "quickstart",
     ),
 }  # fmt: skip
 """Which packages (or modules beside them) each one may import, in order of the stream: only earlier ones."""

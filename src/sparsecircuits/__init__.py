@@ -37,6 +37,13 @@ _EXPORTS = {
     "faithfulness": "sparsecircuits.faithfulness.report",
     "run_with": "sparsecircuits.circuits.run_with",
     "Intervention": "sparsecircuits.circuits.intervention",
+    "edit": "sparsecircuits.bridges.surgery",
+    "Bridge": "sparsecircuits.bridges.bridge",
+    "train_bridge": "sparsecircuits.bridges.training",
+    "load_bridge": "sparsecircuits.bridges.storage",
+    "carry_over": "sparsecircuits.bridges.carrying",
+    "CircuitSet": "sparsecircuits.bridges.circuit_set",
+    "steer": "sparsecircuits.bridges.steering",
     "show": "sparsecircuits.viewer.notebook",
     "UserError": "sparsecircuits.errors",
 }
@@ -44,6 +51,13 @@ _EXPORTS = {
 __all__ = ["__version__", *_EXPORTS]
 
 if TYPE_CHECKING:
+    from sparsecircuits.bridges.bridge import Bridge as Bridge
+    from sparsecircuits.bridges.carrying import carry_over as carry_over
+    from sparsecircuits.bridges.circuit_set import CircuitSet as CircuitSet
+    from sparsecircuits.bridges.steering import steer as steer
+    from sparsecircuits.bridges.storage import load_bridge as load_bridge
+    from sparsecircuits.bridges.surgery import edit as edit
+    from sparsecircuits.bridges.training import train_bridge as train_bridge
     from sparsecircuits.circuits.circuit import Circuit as Circuit
     from sparsecircuits.circuits.intervention import Intervention as Intervention
     from sparsecircuits.circuits.run_with import run_with as run_with

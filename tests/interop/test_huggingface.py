@@ -37,6 +37,7 @@ CONFIG = sc.ModelConfig(
     d_pos_emb=4,
     sink=True,
     offsets=3,
+    frozen_nodes=True,
 )
 
 

@@ -8,12 +8,18 @@ import torch
 
 import sparsecircuits as sc
 from heldruns import HELD, assert_same, interrupted, small_tokens, with_sparsity
+from sparsecircuits.bridges.folding import switch_off
 from sparsecircuits.cli import main
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.models.hooks import record
+from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
+from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.runs import METRICS_NAME
 from sparsecircuits.sparsity.projection import budget
 from sparsecircuits.training import loop
+from sparsecircuits.training.distributed import World
+from sparsecircuits.training.engine import Engine, ShardedEngine
 from sparsecircuits.training.heads import attention_spent, wake_heads_
 from sparsecircuits.training.loop import saved_config
 from sparsecircuits.training.metrics import read_metrics
@@ -123,3 +129,31 @@ def test_the_command_loads_the_model(tmp_path: Path, capsys):
     ours, theirs = sc.load_model(out), sc.load_model("pretrained:nano")
     for one, other in zip(ours.parameters(), theirs.parameters(), strict=True):
         torch.testing.assert_close(one, other, atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("state", ["dense", "compact"])
+def test_frozen_nodes_stay_frozen_and_a_resumed_run_is_the_same(tokens, tmp_path, first, state, monkeypatch):
+    """Surgery leaves gates; training goes on around them, with weights held between dense gradients too."""
+    space = NodeSpace.of(first.config)
+    off = torch.rand(space.size, generator=torch.Generator().manual_seed(0)) < 0.3
+    edited = switch_off(first, off, torch.full((space.size,), 0.25)).model
+    config = given(state=state, model=edited.config)
+    whole = sc.train(config, tmp_path / "whole", tokens=tokens, init=edited)
+    buffers = dict(whole.named_buffers())
+    assert len(buffers) == 2 * len(space.slices)
+    assert all(torch.equal(buffers[name], old) for name, old in edited.named_buffers())
+    assert not torch.equal(whole.lm_head.weight, edited.lm_head.weight)
+    with record(whole, "0.attn.q") as seen:
+        whole(torch.zeros(1, 4, dtype=torch.long))
+    assert torch.all(seen["0.attn.q"][..., off[space.slices["0.attn.q"]]] == 0.25)
+    again = interrupted(config, 13, tmp_path / "cut", tokens, monkeypatch, init=edited)
+    assert content_hash(again) == content_hash(whole)
+
+
+def test_frozen_nodes_are_refused_where_only_parameters_are_sharded_and_kept_where_a_model_is_rebuilt(tokens, first):
+    off = torch.ones(NodeSpace.of(first.config).size, dtype=torch.bool)
+    edited = switch_off(first, off, torch.full((off.numel(),), 0.5)).model
+    config = dataclasses.replace(HELD, model=edited.config)
+    with pytest.raises(sc.UserError, match="frozen nodes: use --parallel ddp"):
+        ShardedEngine(edited, config, World())
+    assert content_hash(Engine(edited, config, World())._rebuilt()) == content_hash(edited)

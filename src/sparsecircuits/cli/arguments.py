@@ -10,6 +10,7 @@ from typing import Annotated, ClassVar, Literal, NoReturn
 import tyro
 
 from sparsecircuits import __version__
+from sparsecircuits.bridges.config import STRENGTHS, BridgeConfig
 from sparsecircuits.cli.resuming import option_value, require_agreement, saved_config_of
 from sparsecircuits.errors import no_such
 from sparsecircuits.interop.pretrained import folder_of, is_pretrained
@@ -250,6 +251,76 @@ class Export(Common):
 
 
 @dataclass(kw_only=True)
+class Edit(Common):
+    """Surgery: a model without some circuits, or with nothing but some circuits, as an ordinary model with an audit
+    of what else changed (docs/bridges.md)."""
+
+    function: ClassVar[str] = "edit"
+    model: Annotated[Path, tyro.conf.Positional]
+    remove: tuple[str, ...] = ()
+    """Circuits to disable: their nodes carry their means for good. Each a path, or the task of a circuit in the
+    model's run directory."""
+    keep: tuple[str, ...] = ()
+    """Circuits to keep: all else carries its mean for good."""
+    spare: tuple[str, ...] = ()
+    """With --remove: circuits whose nodes stay, also where a removed one has them too."""
+    out: Path
+    """A folder that is new or empty."""
+    data: str | None = None
+    """A corpus for the audit, as for train; by default what the model was trained on."""
+    tokens: int = 65_536
+    """Validation tokens of the audit."""
+    pairs: int = 256
+    """Held-out prompt pairs of each task."""
+
+
+@dataclass(kw_only=True)
+class Bridge(Common):
+    """Couple a sparse model to a frozen dense one of the same depth and tokenizer by an encoder and a decoder at every
+    sublayer boundary (docs/bridges.md). Writes bridge.json, bridge.safetensors and the trained sparse model, in
+    sparse/."""
+
+    function: ClassVar[str] = "bridge"
+    dense: Annotated[Path, tyro.conf.Positional]
+    """A model of ours, in any format that convert writes; it stays as it is and is not copied."""
+    sparse: Annotated[Path, tyro.conf.Positional]
+    """The sparse model to begin with."""
+    out: Path
+    resume: Annotated[bool, Flag] = False
+    """Go on from the newest checkpoint of --out, with its saved config."""
+    data: str | None = None
+    """A corpus, as for train; by default what the sparse model was trained on."""
+    config: Annotated[BridgeConfig, Flat] = field(default_factory=BridgeConfig)
+
+
+@dataclass(kw_only=True)
+class Steer(Common):
+    """Steer the dense model of a bridge from nodes of its sparse one: the counterfactual answer's probability against
+    strength, beside random nodes, random directions and the difference of the dense model's means."""
+
+    function: ClassVar[str] = "steer"
+    bridge: Annotated[Path, tyro.conf.Positional]
+    """A folder that `bridge` wrote."""
+    task: str
+    node: tuple[str, ...] = ()
+    """Nodes that read the residual stream: LAYER.attn.act_in.I, LAYER.mlp.act_in.I or final_resid.I."""
+    circuit: Path | None = None
+    """All such nodes of this circuit of the sparse model, together."""
+    toward: Literal["left", "right"] = "right"
+    """The side whose answer is to be given."""
+    strengths: tuple[float, ...] = STRENGTHS
+    dense: Path | None = None
+    """Where the dense model is by now; by default where it was."""
+    out: Path | None = None
+    """A folder for steering.json and steering.png; by default nothing is written."""
+    pairs: int = 32
+    """Held-out prompt pairs."""
+    controls: int = 8
+    """Draws of random nodes, and of random directions."""
+    seed: int = 0
+
+
+@dataclass(kw_only=True)
 class Plot(Common):
     """Draw the curves of one or more runs: loss, density, L0, learning rate, alive neurons, speed."""
 
@@ -290,6 +361,9 @@ COMMANDS: dict[str, type[Common]] = {
     "models": Models,
     "convert": Convert,
     "export": Export,
+    "bridge": Bridge,
+    "steer": Steer,
+    "edit": Edit,
     "plot": Plot,
     "bench": Bench,
 }

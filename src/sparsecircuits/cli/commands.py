@@ -10,6 +10,9 @@ from typing import TYPE_CHECKING, Any
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.backups import backups as backups
+from sparsecircuits.cli.bridges import bridge as bridge
+from sparsecircuits.cli.bridges import edit as edit
+from sparsecircuits.cli.bridges import steer as steer
 from sparsecircuits.cli.checks import check_paths, run_around
 from sparsecircuits.cli.export import export as export
 from sparsecircuits.cli.models import models as models

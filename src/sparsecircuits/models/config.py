@@ -55,6 +55,9 @@ class ModelConfig:
     """A learned number per head and offset is added to the scores of the latest keys, so many of them, a query's own
     first (a clipped relative position bias: Shaw et al. 2018, Raffel et al. 2020); None: nothing is. Ours: the paper's
     models have none, and a sparse one needs many weights to look one token back through position channels."""
+    frozen_nodes: bool = False
+    """Beside the weights stand a gate and a constant for each node: nodes whose gate is 0 carry their constant,
+    whatever they would be (what `sparsecircuits edit` cannot fold into biases). Training leaves both as they are."""
     bigram: Literal["none", "frozen", "learned"] = "learned"
     """A dense vocab x vocab table whose row of the current token is added to the logits."""
     tied_unembed: bool = False
@@ -117,6 +120,10 @@ class ModelConfig:
             return self.d_in
         return self.mlp_width if site == "mlp.post_act" else self.d_model
 
+    def freezes(self, site: str) -> int | None:
+        """Number of channels at a node site of a model with `frozen_nodes`; None in others."""
+        return self.site_width(site) if self.frozen_nodes else None
+
     def abstopk_k(self, site: str) -> int | None:
         """How many entries AbsTopK keeps at a site: int(afrac * width); None where it does not act."""
         active = {ABSTOPK_SITES[name] for name in self.abstopk}
@@ -142,6 +149,8 @@ class ModelConfig:
             del fields["position_norm"]
         if self.offsets is None:  # so that it is that of before the field was there
             del fields["offsets"]
+        if not self.frozen_nodes:
+            del fields["frozen_nodes"]
         return fields
 
     @classmethod

@@ -2,10 +2,11 @@
 
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from sparsecircuits.kernels import abstopk, gelu_abstopk
+from sparsecircuits.kernels import abstopk, gate_channels, gelu_abstopk
 from sparsecircuits.models.names import FINAL_SITE, NODE_SITES, node_sites, split_node, split_site
 
 __all__ = ["FINAL_SITE", "NODE_SITES", "Site", "node_sites", "split_node", "split_site"]
@@ -14,22 +15,39 @@ __all__ = ["FINAL_SITE", "NODE_SITES", "Site", "node_sites", "split_node", "spli
 class Site(nn.Module):
     """Applies AbsTopK to the last dimension where the config says so, and otherwise passes through.
 
-    activation: the function that comes before, at the site that follows one (`mlp.post_act`). The site's output
-    is the activation that papers call by its name; recording, ablating and gating are forward hooks on it.
+    activation: the function that comes before, at the site that follows one (`mlp.post_act`). freezes: how many
+    channels it has, where the model says which of them are constants (`ModelConfig.frozen_nodes`): these compete in
+    AbsTopK as they would, and then carry their constant. The site's output is the activation that papers call by its
+    name; recording, ablating and gating are forward hooks on it.
     """
+
+    gate: Tensor | None
+    frozen: Tensor | None
 
     is_site = True  # how hooks find them, here and in the Hugging Face model
 
-    def __init__(self, k: int | None = None, activation: Literal["gelu", "relu"] | None = None) -> None:
+    def __init__(
+        self,
+        k: int | None = None,
+        activation: Literal["gelu", "relu"] | None = None,
+        freezes: int | None = None,
+    ) -> None:
         super().__init__()
         self.k, self.activation = k, activation
+        self.register_buffer("gate", None if freezes is None else torch.ones(freezes))
+        self.register_buffer("frozen", None if freezes is None else torch.zeros(freezes))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """x: [..., width], same shape out."""
+    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
+        """x: [..., width], same shape out. channels: which of the site's x has, by default all."""
         if self.activation == "gelu" and self.k is not None:
-            return gelu_abstopk(x, self.k)
-        x = self.activated(x)
-        return x if self.k is None else abstopk(x, self.k)
+            x = gelu_abstopk(x, self.k)
+        else:
+            x = self.activated(x)
+            x = x if self.k is None else abstopk(x, self.k)
+        if self.gate is None or self.frozen is None:
+            return x
+        gate, frozen = (t if channels is None else t[channels] for t in (self.gate, self.frozen))
+        return gate_channels(x, gate, frozen)
 
     def activated(self, x: Tensor) -> Tensor:
         """The activation function alone, of x of any shape."""

@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ from sparsecircuits.kernels.held_attention import takes as attention_takes
 from sparsecircuits.kernels.held_mlp import takes as mlp_takes
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.hooks import is_watched
-from sparsecircuits.models.sites import Site
+from sparsecircuits.models.sites import FINAL_SITE, Site
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
@@ -66,6 +66,10 @@ class KVCache:
         return k, v
 
 
+def _node_site(config: ModelConfig, site: str, activation: Literal["gelu", "relu"] | None = None) -> Site:
+    return Site(config.abstopk_k(site), activation, config.freezes(site))
+
+
 class Attention(nn.Module):
     """Multi-head causal attention with AbsTopK on q, k, v (over all heads' channels together) and on its
     write to the residual stream."""
@@ -77,12 +81,12 @@ class Attention(nn.Module):
         self.c_proj = Linear(config.attn_width, config.d_model, bias=config.bias)
         self.sink_logit = nn.Parameter(torch.zeros(config.heads)) if config.sink else None
         self.offset_logit = nn.Parameter(torch.zeros(config.heads, config.offsets)) if config.offsets else None
-        self.act_in = Site(config.abstopk_k("attn.act_in"))
-        self.q = Site(config.abstopk_k("attn.q"))
-        self.k = Site(config.abstopk_k("attn.k"))
-        self.v = Site(config.abstopk_k("attn.v"))
+        self.act_in = _node_site(config, "attn.act_in")
+        self.q = _node_site(config, "attn.q")
+        self.k = _node_site(config, "attn.k")
+        self.v = _node_site(config, "attn.v")
         self.y = Site()
-        self.resid_delta = Site(config.abstopk_k("attn.resid_delta"))
+        self.resid_delta = _node_site(config, "attn.resid_delta")
 
     def forward(
         self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
@@ -121,6 +125,8 @@ class Attention(nn.Module):
     def _fuses(self, x: Tensor) -> bool:
         """Whether one operator can stand for the layers and all between them: nobody looks at what is there."""
         parts = (self.c_attn, self.q, self.k, self.v, self.y, self.c_proj)
+        if self.q.gate is not None:  # some channels may be constants
+            return False
         return attention_takes(x, self.c_proj.in_features, self._kept) and not any(map(is_watched, parts))
 
 
@@ -137,9 +143,9 @@ class MLP(nn.Module):
         super().__init__()
         self.c_fc = Linear(config.d_in, config.mlp_width, bias=config.bias)
         self.c_proj = Linear(config.mlp_width, config.d_model, bias=config.bias)
-        self.act_in = Site(config.abstopk_k("mlp.act_in"))
-        self.post_act = Site(config.abstopk_k("mlp.post_act"), config.activation)
-        self.resid_delta = Site(config.abstopk_k("mlp.resid_delta"))
+        self.act_in = _node_site(config, "mlp.act_in")
+        self.post_act = _node_site(config, "mlp.post_act", config.activation)
+        self.resid_delta = _node_site(config, "mlp.resid_delta")
 
     def forward(self, x: Float[Tensor, "B T Din"]) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream."""
@@ -154,6 +160,8 @@ class MLP(nn.Module):
         """Whether one operator can stand for `post_act` and the layers around it: nobody looks at what is between."""
         parts = (self.c_fc, self.post_act, self.c_proj)
         activation, k = self.post_act.activation, self.post_act.k
+        if self.post_act.gate is not None:  # some neurons may be constants
+            return False
         return activation == "gelu" and mlp_takes(x, units, k) and not any(map(is_watched, parts))
 
 
@@ -278,7 +286,7 @@ class SparseTransformer(nn.Module):
         self.wpe = nn.Embedding(config.n_ctx, width or 0) if config.positions != "none" else None
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.n_layer))
         self.ln_f = _norm(config, config.d_model, config.norm)
-        self.final_resid = Site()
+        self.final_resid = _node_site(config, FINAL_SITE)
         self.lm_head = Linear(config.d_model, config.vocab_size, bias=False)
         if config.tied_unembed:
             self.lm_head.weight = self.wte.weight

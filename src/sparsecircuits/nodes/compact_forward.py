@@ -274,7 +274,7 @@ class _Wiring:
             self._products[target] = self._product(target, site, varying, added is not None)
         columns, constant, channels, place = self._products[target]
         pre = F.linear(inputs, columns, constant)
-        x: Tensor = site(pre if added is None else pre + added[..., channels])
+        x: Tensor = site(pre if added is None else pre + added[..., channels], channels)
         return x[..., place]
 
     def _product(

@@ -1,8 +1,11 @@
 """A transformer whose weights are set by hand, so that the circuit of a task is known by construction."""
 
 import torch
+from jaxtyping import Float
+from torch import Tensor, nn
 
 from sparsecircuits.data import Tokenizer
+from sparsecircuits.errors import UserError
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 
@@ -102,3 +105,46 @@ def quote_model(tokenizer: Tokenizer) -> SparseTransformer:
     model.lm_head.weight[[single, double], junk] = 0.0
     model.tokenizer, model.name = tokenizer, "handmade"
     return model.eval()
+
+
+@torch.no_grad()
+def rotated(model: SparseTransformer, seed: int = 0) -> tuple[SparseTransformer, Float[Tensor, "D D"]]:
+    """(a dense model that computes what a model does in a randomly rotated residual stream, the rotation R): its stream
+    is R times the model's, its norms' weights are folded into the matrices that read them.
+
+    Raises UserError for a model whose computation depends on the basis of its residual stream: AbsTopK or a ReLU on it,
+    LayerNorm, a tied unembedding, or nodes that are frozen.
+    """
+    config = model.config
+    fixed = config.afrac is not None or config.residual_activation != "identity" or config.norm != "rms"
+    if fixed or config.tied_unembed or config.frozen_nodes:
+        raise UserError("only a model without AbsTopK, LayerNorm and the like computes the same in another basis")
+    width = config.d_model
+    drawn = torch.randn(width, width, generator=torch.Generator().manual_seed(seed), dtype=torch.float64)
+    rotation = torch.linalg.qr(drawn).Q.float()
+    dense = SparseTransformer(config).eval()
+    dense.load_state_dict(model.state_dict())
+    dense.tokenizer, dense.name, dense.corpus = model.tokenizer, f"{model.name}, rotated", model.corpus
+
+    def read_(weight: Tensor, norm: nn.Module) -> None:
+        scale = norm.weight
+        assert isinstance(scale, Tensor)
+        weight[:, :width] = (weight[:, :width] * scale) @ rotation.T
+        scale.fill_(1.0)
+
+    def write_(linear: nn.Linear) -> None:
+        linear.weight.copy_(rotation @ linear.weight)
+        if linear.bias is not None:
+            linear.bias.copy_(rotation @ linear.bias)
+
+    dense.wte.weight.copy_(dense.wte.weight @ rotation.T)
+    if dense.wpe is not None and not config.concatenates_positions:
+        dense.wpe.weight.copy_(dense.wpe.weight @ rotation.T)
+    for layer in range(config.n_layer):
+        block = dense.block(layer)
+        read_(block.attn.c_attn.weight, block.ln_1)
+        read_(block.mlp.c_fc.weight, block.ln_2)
+        write_(block.attn.c_proj)
+        write_(block.mlp.c_proj)
+    read_(dense.lm_head.weight, dense.ln_f)
+    return dense, rotation

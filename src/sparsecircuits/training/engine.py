@@ -167,6 +167,8 @@ class Engine:
         for name, parameter in self.model.named_parameters():
             full = getattr(parameter, "full_tensor", None)
             whole[name].copy_(parameter if full is None else full())
+        for buffer, mine in zip(model.buffers(), self.model.buffers(), strict=True):  # of frozen nodes
+            buffer.copy_(mine)
         model.tokenizer, model.name, model.corpus = self.model.tokenizer, self.model.name, self.model.corpus
         return model
 
@@ -178,6 +180,8 @@ class ShardedEngine(Engine):
     def __init__(self, model: SparseTransformer, config: TrainConfig, world: World) -> None:
         if config.sparsity.sparsifier != "topk":
             raise UserError("sparsifier hard_concrete needs whole matrices in every process: use --parallel ddp")
+        if config.model.frozen_nodes:
+            raise UserError("checkpoints of shards do not hold frozen nodes: use --parallel ddp")
         self.shards = world
         super().__init__(model, config, world)
 

@@ -38,6 +38,7 @@ class SparseCircuitsConfig(PretrainedConfig):
             position_norm: their norm then.
         sink: a learned logit per head in the softmax denominator.
         offsets: number of latest keys with a learned number per head added to their scores; None: none.
+        frozen_nodes: whether each node has a gate and the constant that it carries where that is 0.
         bigram: "none", "frozen" or "learned": a vocab x vocab table added to the logits.
         tied_unembed: whether the unembedding is the embedding.
         afrac: share of entries that AbsTopK keeps (None: no AbsTopK); abstopk: where it acts.
@@ -73,6 +74,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         position_norm: str = "rms",
         sink: bool = False,
         offsets: int | None = None,
+        frozen_nodes: bool = False,
         bigram: str = "learned",
         tied_unembed: bool = False,
         afrac: float | None = 0.25,
@@ -97,6 +99,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         self.position_norm = position_norm
         self.sink = sink
         self.offsets = offsets
+        self.frozen_nodes = frozen_nodes
         self.bigram = bigram
         self.tied_unembed = tied_unembed
         self.afrac = afrac
@@ -116,6 +119,10 @@ class SparseCircuitsConfig(PretrainedConfig):
     def d_in(self) -> int:
         """Width of a block's input: d_model, plus the concatenated position channels."""
         return self.d_model + ((self.d_pos_emb or 0) if self.concatenates_positions else 0)
+
+    def freezes(self, width: int) -> int | None:
+        """Number of channels at a node site of a model whose nodes may be constants; None in others."""
+        return width if self.frozen_nodes else None
 
     def abstopk_k(self, site: str, width: int) -> int | None:
         """How many of a site's `width` entries AbsTopK keeps; None where it does not act."""

@@ -34,21 +34,39 @@ def sinusoidal_table(n_ctx: int, width: int) -> Tensor:
 
 
 class Site(nn.Module):
-    """Keeps the k largest magnitudes of the last dimension (the lower index wins a tie); k None passes all."""
+    """Keeps the k largest magnitudes of the last dimension (the lower index wins a tie); k None passes all.
+
+    freezes: the number of channels, where some may be constants: those whose gate is 0.
+    """
 
     is_site = True
+    gate: Tensor | None
+    frozen: Tensor | None
 
-    def __init__(self, k: int | None = None) -> None:
+    def __init__(self, k: int | None = None, freezes: int | None = None) -> None:
         super().__init__()
         self.k = k
+        self.register_buffer("gate", None if freezes is None else torch.ones(freezes))
+        self.register_buffer("frozen", None if freezes is None else torch.zeros(freezes))
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [..., width], same shape out."""
+        x = self._largest(x)
+        if self.gate is None or self.frozen is None:
+            return x
+        gate = self.gate.to(x.dtype)
+        return x * gate + self.frozen.to(x.dtype) * (1 - gate)
+
+    def _largest(self, x: Tensor) -> Tensor:
         if self.k is None or self.k >= x.shape[-1]:
             return x
         order = x.abs().sort(dim=-1, descending=True, stable=True).indices[..., : self.k]
         kept = torch.zeros_like(x, dtype=torch.bool).scatter_(-1, order, True)
         return torch.where(kept, x, torch.zeros_like(x))
+
+
+def _node_site(config: SparseCircuitsConfig, site: str, width: int) -> Site:
+    return Site(config.abstopk_k(site, width), config.freezes(width))
 
 
 def _norm(width: int, kind: str, bias: bool) -> nn.Module:
@@ -67,10 +85,10 @@ class Attention(nn.Module):
         self.c_proj.writes_residual = True  # type: ignore[assignment]
         self.sink_logit = nn.Parameter(torch.zeros(config.n_head)) if config.sink else None
         self.offset_logit = nn.Parameter(torch.zeros(config.n_head, config.offsets)) if config.offsets else None
-        self.act_in = Site(config.abstopk_k("attn.act_in", config.d_in))
-        self.q, self.k, self.v = (Site(config.abstopk_k(f"attn.{name}", width)) for name in "qkv")
+        self.act_in = _node_site(config, "attn.act_in", config.d_in)
+        self.q, self.k, self.v = (_node_site(config, f"attn.{name}", width) for name in "qkv")
         self.y = Site()
-        self.resid_delta = Site(config.abstopk_k("attn.resid_delta", config.d_model))
+        self.resid_delta = _node_site(config, "attn.resid_delta", config.d_model)
 
     def forward(self, x: Tensor, allowed: Tensor, cache: Cache | None) -> tuple[Tensor, Tensor]:
         """x: [B, T, Din], allowed: [B, 1, T, S] -> (write to the residual stream [B, T, D], pattern [B, H, T, S])."""
@@ -108,9 +126,9 @@ class MLP(nn.Module):
         self.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.c_proj.writes_residual = True  # type: ignore[assignment]
         self.activation = F.gelu if config.activation == "gelu" else F.relu
-        self.act_in = Site(config.abstopk_k("mlp.act_in", config.d_in))
-        self.post_act = Site(config.abstopk_k("mlp.post_act", config.d_mlp))
-        self.resid_delta = Site(config.abstopk_k("mlp.resid_delta", config.d_model))
+        self.act_in = _node_site(config, "mlp.act_in", config.d_in)
+        self.post_act = _node_site(config, "mlp.post_act", config.d_mlp)
+        self.resid_delta = _node_site(config, "mlp.resid_delta", config.d_model)
 
     def forward(self, x: Tensor) -> Tensor:
         """x: [B, T, Din] -> write to the residual stream [B, T, D]."""
@@ -171,7 +189,7 @@ class SparseCircuitsForCausalLM(PreTrainedModel, GenerationMixin):
             self.wpe.weight.requires_grad_(False)
         self.blocks = nn.ModuleList(Block(config, layer) for layer in range(config.n_layer))
         self.ln_f = _norm(config.d_model, config.norm, config.norm_bias)
-        self.final_resid = Site()
+        self.final_resid = Site(freezes=config.freezes(config.d_model))
         self.lm_head = nn.Linear(config.d_model, config.vocab_size, bias=False)
         self.logit_bias = nn.Parameter(torch.zeros(config.vocab_size), requires_grad=config.bias)
         self.bigram = None
