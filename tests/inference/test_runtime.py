@@ -47,6 +47,10 @@ def agrees(model: SparseTransformer, ids: torch.Tensor) -> None:
 @given(config=configs(ours=True), seed=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_any_mix_of_options(config, seed):
+    if config.frozen_nodes:
+        with pytest.raises(UserError, match="constants for good"):
+            compile_sparse(random_model(config, seed))
+        config = replace(config, frozen_nodes=False)
     agrees(random_model(config, seed), ids_of(config, 2, 12, seed))
 
 

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
+from sparsecircuits.errors import UserError
 from sparsecircuits.inference.nonzeros import Nonzeros, Weights
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import node_sites, split_site
@@ -69,7 +70,13 @@ class Plan:
 
     @classmethod
     def of_weights(cls, config: ModelConfig, weights: Weights) -> "Plan":
-        """The same of a model's tensors, without a dense matrix where they are stored without."""
+        """The same of a model's tensors, without a dense matrix where they are stored without. Raises UserError for a
+        model with frozen nodes."""
+        if config.frozen_nodes:
+            raise UserError(
+                "this model has nodes that are constants for good (it was edited), which neither the sparse runtime nor "
+                "programs know yet: run it as it is"
+            )
         products: dict[str, Product] = {}
         for layer in range(config.n_layer):
             for name, (source, targets) in MATRICES.items():
