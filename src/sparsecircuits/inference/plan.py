@@ -74,8 +74,8 @@ class Plan:
         model with frozen nodes."""
         if config.frozen_nodes:
             raise UserError(
-                "this model has nodes that are constants for good (it was edited), which neither the sparse runtime nor "
-                "programs know yet: run it as it is"
+                "this model has nodes that are constants for good (it was edited), which the sparse runtime and "
+                "programs do not know yet: run it as it is"
             )
         products: dict[str, Product] = {}
         for layer in range(config.n_layer):
