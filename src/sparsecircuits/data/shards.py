@@ -68,7 +68,7 @@ class TokenData:
         return np.concatenate([self.train[p["start"] : p["start"] + int(total * p["weight"])] for p in mix])
 
 
-def _rank(name: str) -> float:
+def rank(name: str) -> float:
     """A number in [0, 1) that depends on the file's name alone."""
     return int.from_bytes(hashlib.sha256(name.encode("utf-8", "surrogateescape")).digest()[:8]) / 2**64
 
@@ -88,7 +88,7 @@ def split_files(files: Sequence[SourceFile]) -> tuple[list[SourceFile], list[Sou
     """
     if len(files) == 1:
         return _cut(files[0])
-    ranked = {file.name: _rank(file.name) for file in files}
+    ranked = {file.name: rank(file.name) for file in files}
     held = {name for name, rank in ranked.items() if rank < VALIDATION_SHARE}
     if not held:
         held = {min(ranked, key=ranked.__getitem__)}

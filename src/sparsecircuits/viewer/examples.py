@@ -19,6 +19,16 @@ BEFORE, AFTER = 14, 5  # tokens of context around an example
 BANDS = {"top": (1.0, 0.999), "upper quarter": (0.78, 0.72), "middle": (0.53, 0.47), "lower quarter": (0.28, 0.22)}
 
 
+def sequence_length(model: SparseTransformer) -> int:
+    """Tokens of a sequence that is read."""
+    return min(model.config.n_ctx, 128)
+
+
+def tokens_read(model: SparseTransformer) -> int:
+    """Tokens of all sequences that are read."""
+    return SEQUENCES * sequence_length(model)
+
+
 @torch.no_grad()
 def read_text(
     model: SparseTransformer,
@@ -31,7 +41,7 @@ def read_text(
     tokens: 1-d ids, from which evenly spaced sequences are taken. lock: entered for each pass, so that a
     long reading does not hold the model.
     """
-    length = min(model.config.n_ctx, 128)
+    length = sequence_length(model)
     count = max(1, min(SEQUENCES, len(tokens) // length))
     starts = np.linspace(0, max(0, len(tokens) - length), count).astype(np.int64)
     ids = np.stack([np.asarray(tokens[start : start + length], dtype=np.int64) for start in starts])

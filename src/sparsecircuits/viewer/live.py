@@ -15,7 +15,8 @@ from sparsecircuits.circuits.descriptions import describe as describe_nodes
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.circuits.run_with import Kept, Outcome, run_with
 from sparsecircuits.circuits.sizes import loss_at_size, nodes_by_importance, shown_sizes
-from sparsecircuits.data import Tokenizer, prepare_tokens
+from sparsecircuits.data import Tokenizer
+from sparsecircuits.data.excerpt import excerpt
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.names import split_node
 from sparsecircuits.models.transformer import SparseTransformer
@@ -23,7 +24,7 @@ from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.task_loss import correct_of, pick_answers, task_loss
 from sparsecircuits.tasks import PairBatch, Task
-from sparsecircuits.viewer.examples import describe, read_text
+from sparsecircuits.viewer.examples import describe, read_text, tokens_read
 from sparsecircuits.viewer.payload import (
     MOST_RECORDED,
     head_patterns,
@@ -348,7 +349,7 @@ class LiveCircuit:
     def _on_text(self, name: str) -> OnText:
         with self._text_lock:
             if name not in self._text:
-                tokens = pretraining_tokens(self.model)
+                tokens = pretraining_text(self.model)
                 kept = self.circuit.node_names
                 names = kept if name in kept and len(kept) <= MOST_RECORDED else [name]
                 ids, values = read_text(self.model, tokens, names, lambda: self.lock)
@@ -357,9 +358,9 @@ class LiveCircuit:
             return self._text[name]
 
 
-def pretraining_tokens(model: SparseTransformer) -> np.ndarray:
-    """Validation tokens of the corpus that a model was trained on. Raises UserError where it is unknown or
-    cannot be read."""
+def pretraining_text(model: SparseTransformer) -> np.ndarray:
+    """Tokens of held-out text of the corpus that a model was trained on, as many as are read. Raises UserError where it
+    is unknown or cannot be read."""
     if model.corpus is None:
         raise UserError("the model does not say what text it was trained on")
-    return prepare_tokens(model.corpus, model.tokenizer or Tokenizer.default()).val
+    return excerpt(model.corpus, model.tokenizer or Tokenizer.default(), tokens_read(model))
