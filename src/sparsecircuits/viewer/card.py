@@ -1,9 +1,8 @@
 """The faithfulness card as the page shows it: one screen, and the rest to unfold."""
 
-import re
-from itertools import groupby
 from typing import TYPE_CHECKING, Literal
 
+from sparsecircuits.faithfulness.card.blocks import Block, Paragraph, Table
 from sparsecircuits.viewer.sent import Sent
 
 if TYPE_CHECKING:
@@ -53,11 +52,9 @@ class CardShown(Sent):
 
 def shown_card(card: "CardData") -> CardShown:
     """What the page shows of a card."""
-    from sparsecircuits.faithfulness.card.markdown import to_markdown
+    from sparsecircuits.faithfulness.card.body import body_of
 
-    losses = card.losses
-    first, *parts = re.split(r"\n## ", to_markdown(card))
-    everything = first.split("\n\n", 2)[2]  # after the title and the line of sizes
+    losses, body = card.losses, body_of(card)
     return CardShown(
         verdict=card.verdict,
         tone=TONES.get(card.verdict, "open"),
@@ -74,7 +71,10 @@ def shown_card(card: "CardData") -> CardShown:
         ],
         target_loss=card.target_loss,
         warnings=list(card.warnings),
-        parts=[_part("All losses", everything), *(_part(*each.split("\n", 1)) for each in parts)],
+        parts=[
+            _part("All losses", body.losses),
+            *(_part(section.title, section.blocks) for section in body.sections),
+        ],
     )
 
 
@@ -82,24 +82,14 @@ def _draws(card: "CardData") -> str:
     return f"as many of the same sites, mean of {len(card.necessity_test.random)} draws"
 
 
-def _part(title: str, text: str) -> CardPart:
-    """A part of the Markdown that `to_markdown` writes. What stands elsewhere on the screen is left out."""
-    blocks = [block for block in text.strip().split("\n\n") if not block.startswith(("- **", "**Verdict"))]
-    kinds = {table: list(found) for table, found in groupby(sorted(blocks, key=_is_table), key=_is_table)}
+def _part(title: str, blocks: tuple[Block, ...]) -> CardPart:
+    """Blocks under a title, by kind: the page shows tables first, whatever their order was."""
     return CardPart(
         title=title,
-        paragraphs=[block.replace("**", "") for block in kinds.get(False, [])],
-        tables=[CardTable(rows=_rows(block)) for block in kinds.get(True, [])],
+        paragraphs=[block.text for block in blocks if isinstance(block, Paragraph)],
+        tables=[CardTable(rows=_rows(block)) for block in blocks if isinstance(block, Table)],
     )
 
 
-def _is_table(block: str) -> bool:
-    return block.startswith("| ")
-
-
-def _rows(block: str) -> list[list[str]]:
-    head, _rule, *rows = block.split("\n")
-    return [
-        [cell.replace(r"\|", "|").replace("**", "").strip() for cell in re.split(r"(?<!\\) \| ", line[2:-2])]
-        for line in (head, *rows)
-    ]
+def _rows(table: Table) -> list[list[str]]:
+    return [list(row) for row in (table.header, *table.rows)]

@@ -4,11 +4,11 @@ import base64
 import hashlib
 import html
 import math
-import re
 
 import numpy as np
 
-from sparsecircuits.faithfulness.card.markdown import to_markdown
+from sparsecircuits.faithfulness.card.blocks import Block, Body, Paragraph, Section, Table
+from sparsecircuits.faithfulness.card.body import body_of
 from sparsecircuits.faithfulness.card.schema import CardData
 from sparsecircuits.faithfulness.card.svg import Plot, powers, ticks
 
@@ -37,22 +37,23 @@ circle.other, rect.other { fill: var(--two); fill-opacity: .55; stroke: none; } 
 .whisker { stroke: var(--ink); stroke-width: 1.5; }
 """
 LN2 = math.log(2)
+KINDS = {"distinguishable from null": "good", "not distinguishable from null": "bad"}
+"""Of a verdict, the class that colours it."""
 
 
 def to_html(card: CardData) -> str:
-    """The page: verdict and warnings, plots, then every table of the Markdown page."""
+    """The page: verdict and warnings, plots, then every table."""
     policy = f"default-src 'none'; style-src 'sha256-{_sha(STYLE)}'"
     title = html.escape(f"{card.task} in {card.model_name}: faithfulness card")
     plots = "".join(picture for draw in (_curve, _bars, _knockouts, _prompts) if (picture := draw(card)))
-    head, *rest = to_markdown(card).split("\n\n")
-    tables = next(place for place, part in enumerate(rest) if part.startswith("| "))
-    said, body = ("\n".join(map(_block, parts)) for parts in (rest[:tables], rest[tables:]))
+    body = body_of(card)
+    parts = "\n".join([*map(_block, body.losses), *map(_section, body.sections)])
     return (
         f'<!doctype html>\n<html lang="en"><head><meta charset="utf-8"><title>{title}</title>'
         f'<meta name="viewport" content="width=device-width, initial-scale=1">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}"><style>{STYLE}</style></head>\n'
-        f"<body><main><h1>{_words(head.removeprefix('# '))}</h1>\n"
-        f'{said}\n<div class="plots">{plots}</div>\n{body}\n</main></body></html>\n'
+        f"<body><main><h1>{_text(body.title)}</h1>\n"
+        f'{_said(body)}\n<div class="plots">{plots}</div>\n{parts}\n</main></body></html>\n'
     )
 
 
@@ -60,33 +61,37 @@ def _sha(text: str) -> str:
     return base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()
 
 
-def _words(text: str) -> str:
-    """Escaped text with **bold**."""
-    return re.sub(r"\*\*(.+?)\*\*", r"<strong>\1</strong>", html.escape(text, quote=False))
+def _text(text: str) -> str:
+    return html.escape(text, quote=False)
 
 
-def _block(part: str) -> str:
-    """A paragraph, heading, list or table of the Markdown that `to_markdown` writes."""
-    if part.startswith("## "):
-        return f"<h2>{_words(part[3:])}</h2>"
-    if part.startswith("| "):
-        return _table(part.split("\n"))
-    if part.startswith("- "):
-        return "<ul>" + "".join(f"<li>{_words(line[2:])}</li>" for line in part.split("\n")) + "</ul>"
-    if part.startswith("**Verdict"):
-        kind = "bad" if "Verdict: not distinguishable" in part else "good" if "Verdict: distinguishable" in part else ""
-        return f'<p class="verdict {kind}">{_words(part)}</p>'
-    return f"<p>{_words(part)}</p>"
+def _said(body: Body) -> str:
+    """What stands before the plots."""
+    verdict = (
+        f'<p class="verdict {KINDS.get(body.verdict, "")}"><strong>Verdict: {_text(body.verdict)}.</strong> '
+        f"{_text(' '.join(body.reasons))}</p>"
+    )
+    warnings = "".join(f"<li><strong>{_text(text)}</strong></li>" for text in body.warnings)
+    return "\n".join([_block(body.size), verdict, *([f"<ul>{warnings}</ul>"] if warnings else [])])
 
 
-def _table(lines: list[str]) -> str:
-    rows = [[cell.replace(r"\|", "|") for cell in re.split(r"(?<!\\) \| ", line[2:-2])] for line in lines]
-    head = "".join(f'<th scope="col">{_words(cell)}</th>' for cell in rows[0])
-    body = "".join("<tr>" + "".join(f"<td>{_words(cell)}</td>" for cell in row) + "</tr>" for row in rows[2:])
-    table = f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>"
+def _section(section: Section) -> str:
+    return "\n".join([f"<h2>{_text(section.title)}</h2>", *map(_block, section.blocks)])
+
+
+def _block(block: Block) -> str:
+    return f"<p>{_text(block.text)}</p>" if isinstance(block, Paragraph) else _table(block)
+
+
+def _table(table: Table) -> str:
+    head = "".join(f'<th scope="col">{_text(cell)}</th>' for cell in table.header)
+    body = "".join("<tr>" + "".join(f"<td>{_text(cell)}</td>" for cell in row) + "</tr>" for row in table.rows)
     # A tab stop, so that the keyboard reaches the end of a wide table too.
-    label = html.escape(", ".join(cell for cell in rows[0] if cell) or "table")
-    return f'<div class="scroll" role="group" aria-label="{label}" tabindex="0">{table}</div>'
+    label = html.escape(", ".join(cell for cell in table.header if cell) or "table")
+    return (
+        f'<div class="scroll" role="group" aria-label="{label}" tabindex="0">'
+        f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table></div>"
+    )
 
 
 def _curve(card: CardData) -> str:
