@@ -25,6 +25,7 @@ from typing import Any
 from playwright.sync_api import sync_playwright
 
 import sparsecircuits as sc
+from sparsecircuits.files import write_text
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.viewer.server import serve
 
@@ -114,7 +115,7 @@ def main(run: str, out: Path | None) -> None:
     text = json.dumps(found, indent=1)
     print(text)
     if out is not None:
-        out.write_text(text + "\n")
+        write_text(out, text + "\n")
 
 
 if __name__ == "__main__":
