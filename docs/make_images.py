@@ -2,9 +2,10 @@
 
     python docs/make_images.py [NAME ...]        all of them, or those named
 
-Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), small, medium and
-large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits together), dark, card, node (its panel),
-touch (an intervention), compare (two circuits) and error (a circuit of another model).
+Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), hops (41 of
+pretrained:apt), small, medium and large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits
+together), dark, card, node (its panel), touch (an intervention), compare (two circuits) and error (a circuit of
+another model).
 """
 
 import itertools
@@ -29,7 +30,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Circuits to show, by name."""
-    copies = {name: folder / name for name in ("nano", "versed")}
+    copies = {name: folder / name for name in ("nano", "versed", "apt")}
     for name, copy in copies.items():
         shutil.copytree(folder_of(f"pretrained:{name}"), copy)
     nano = copies["nano"]
@@ -44,6 +45,7 @@ def prepare(folder: Path) -> dict[str, Path]:
     foreign = one.model_copy(update={"model_id": "0" * 32, "model_name": "another-model"})
     return {
         "quotes": shipped("single_double_quote", copies["versed"]),
+        "hops": shipped("set_or_string_fixedvarname", copies["apt"]),
         "small": shipped("enumerate_range"),
         "medium": shipped("final_kwarg"),
         "large": both.save(circuit_path(circuits_folder(nano), "both")),
@@ -54,8 +56,8 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 SHOTS = {
-    "quotes": "quotes", "small": "small", "medium": "medium", "large": "large", "dark": "small", "card": "small",
-    "node": "small", "touch": "small", "compare": "left", "error": "foreign",
+    "quotes": "quotes", "hops": "hops", "small": "small", "medium": "medium", "large": "large", "dark": "small",
+    "card": "small", "node": "small", "touch": "small", "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
 SIZES = ((1280, 720), (1920, 1080))
