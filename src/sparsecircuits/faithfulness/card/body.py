@@ -150,7 +150,7 @@ def _subsets(measured: Iterable[SubsetAblation]) -> Section:
             rows.append([what, name, _number(mean), _number(subsets.worst)])
         rows.append([what, "all (the circuit)", _number(x.circuit), _number(x.circuit)])
         if x.adversarial is not None:
-            name = f"the worst found: {x.adversarial.ablated} of {x.adversarial.outside} nodes"
+            name = f"the worst found: {x.adversarial.ablated} of {x.adversarial.outside} nodes and edges"
             rows.append([what, name, _with_interval(x.adversarial.loss), _number(x.adversarial.loss.value)])
     text = (
         "A part of what lies outside the circuit is ablated, one choice for all prompts, and the rest runs. No subset "

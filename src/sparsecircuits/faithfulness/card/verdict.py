@@ -239,7 +239,7 @@ def _of_subsets(card: CardData) -> list[str]:
         if adversarial is not None and not _at_most(adversarial.loss, allowed):
             found.append(
                 f"The worst subset that was found outside the circuit, {adversarial.ablated} of {adversarial.outside} "
-                f"nodes ablated, {how}, leaves a loss of {_said(adversarial.loss)} ({between})."
+                f"nodes and edges ablated, {how}, leaves a loss of {_said(adversarial.loss)} ({between})."
             )
     return found
 
