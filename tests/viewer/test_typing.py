@@ -34,6 +34,16 @@ def focused(page: Any) -> str:
     return page.evaluate("document.activeElement.getAttribute('aria-label') ?? document.activeElement.name")
 
 
+def named_before_its_details(page: Any) -> Held:
+    """Select a node and name it while the server keeps back its details."""
+    details = Held(page, "**/nodes/*")
+    select(page, NEURON)
+    page.fill(NAME, "detector")
+    page.keyboard.press("Tab")
+    page.wait_for_selector(f"{node(NEURON)} >> text=detector")
+    return details
+
+
 def test_a_name_being_typed_outlives_the_details(visit: Callable[..., Any]) -> None:
     page = visit()
     details = Held(page, "**/nodes/*")
@@ -53,11 +63,7 @@ def test_a_name_being_typed_outlives_the_details(visit: Callable[..., Any]) -> N
 
 def test_what_is_selected_of_a_name_outlives_the_details(visit: Callable[..., Any]) -> None:
     page = visit()
-    details = Held(page, "**/nodes/*")
-    select(page, NEURON)
-    page.fill(NAME, "detector")
-    page.keyboard.press("Tab")
-    page.wait_for_selector(f"{node(NEURON)} >> text=detector")
+    details = named_before_its_details(page)
     page.locator(NAME).select_text()
     details.let_go()
     page.wait_for_selector("#panel .weights")
@@ -69,11 +75,7 @@ def test_what_is_selected_of_a_name_outlives_the_details(visit: Callable[..., An
 
 def test_a_deleted_name_outlives_the_details(visit: Callable[..., Any]) -> None:
     page = visit()
-    details = Held(page, "**/nodes/*")
-    select(page, NEURON)
-    page.fill(NAME, "detector")
-    page.keyboard.press("Tab")
-    page.wait_for_selector(f"{node(NEURON)} >> text=detector")
+    details = named_before_its_details(page)
     page.fill(NAME, "")
     details.let_go()
     page.wait_for_selector("#panel .weights")

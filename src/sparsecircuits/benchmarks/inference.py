@@ -19,7 +19,7 @@ from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.runtime import Dtype, SparseRuntime
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import Stored, build, shell
-from sparsecircuits.models.transformer import KVCache, SparseTransformer
+from sparsecircuits.models.transformer import KVCache, SparseTransformer, sparse_matrices
 
 PAPER = 1.9e6
 """Nonzeros of the paper's models of 475M parameters (its second smallest L0)."""
@@ -33,35 +33,29 @@ def random_weights(config: ModelConfig, density: float, seed: int = 0) -> dict[s
     """Random weights with a share of nonzeros, scaled so that activations neither vanish nor grow."""
     generator = torch.Generator().manual_seed(seed)
     found: dict[str, Tensor | Stored] = {}
-    for name, like in shell(config, config.n_layer, "the benchmark").state_dict().items():
+    like_it = shell(config, config.n_layer, "the benchmark")
+    matrices = sparse_matrices(like_it)
+    for name, like in like_it.state_dict().items():
         shape = tuple(like.shape)
-        if like.dim() == 2 and not name.startswith(("bigram", "wpe")):
+        if name in matrices:
             places = torch.rand(int(shape[0] * shape[1] * density), generator=generator).double()
             places = (places * (shape[0] * shape[1] - 1)).long().unique()
             scale = (0.3 if name.endswith("c_proj.weight") else 1.0) / math.sqrt(max(1.0, shape[1] * density / 4))
             found[name] = Stored(shape, places, scale * torch.randn(len(places), generator=generator))
         else:
-            found[name] = torch.ones(shape) if like.dim() == 1 and "ln_" in name else torch.zeros(shape)
-            if not (like.dim() == 1 and "ln_" in name):
-                found[name] = 0.02 * torch.randn(shape, generator=generator)
+            is_norm = like.dim() == 1 and "ln_" in name
+            found[name] = torch.ones(shape) if is_norm else 0.02 * torch.randn(shape, generator=generator)
     return found
 
 
 def parameters(config: ModelConfig) -> int:
     """Entries of the sparse matrices."""
-    state = shell(config, config.n_layer, "the benchmark").state_dict()
-    return sum(t.numel() for n, t in state.items() if t.dim() == 2 and not n.startswith(("bigram", "wpe")))
+    return sum(p.numel() for p in sparse_matrices(shell(config, config.n_layer, "the benchmark")).values())
 
 
 def dense_model(config: ModelConfig, weights: dict[str, Tensor | Stored]) -> SparseTransformer:
     """The model itself."""
-    state = {}
-    for name, part in weights.items():
-        if isinstance(part, Stored):
-            dense = torch.zeros(part.shape)
-            dense.view(-1)[part.indices] = part.values
-            part = dense
-        state[name] = part
+    state = {name: part.dense() if isinstance(part, Stored) else part for name, part in weights.items()}
     return build(config, state, "the benchmark").eval()
 
 

@@ -113,7 +113,7 @@ def compared_on_text(
     return (loss_before, loss_after, kl), count
 
 
-def mean_change(changes: Sequence[TaskChange], but: Sequence[str] = ()) -> float:
-    """Mean rise of the raw loss over the tasks that are not among `but`, in nats; nan where there is none."""
+def mean_change(changes: Sequence[TaskChange], but: Sequence[str] = ()) -> float | None:
+    """Mean rise of the raw loss over the tasks that are not among `but`, in nats; None where there is none."""
     rises = [change["loss_after"] - change["loss_before"] for change in changes if change["task"] not in but]
-    return sum(rises) / len(rises) if rises else float("nan")
+    return sum(rises) / len(rises) if rises else None

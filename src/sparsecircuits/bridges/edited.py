@@ -55,7 +55,6 @@ def edit_into(
     folded = switch_off_all(model, operation(model, remove=remove, keep=keep, spare=spare))
     found = audit(model, folded.model, tokens, n_pairs=n_pairs, max_tokens=max_tokens, report=report)
     asked = {name: [c.task for c in group] for name, group in (("remove", remove), ("keep", keep), ("spare", spare))}
-    others = mean_change(found["tasks"], [*asked["remove"], *asked["keep"]])
     edited: Edited = {
         "remove": asked["remove"],
         "keep": asked["keep"],
@@ -65,7 +64,7 @@ def edit_into(
         "gated": folded.gated,
         "edges": folded.edges,
         "audit": found,
-        "mean_rise_of_other_tasks": others if others == others else None,
+        "mean_rise_of_other_tasks": mean_change(found["tasks"], [*asked["remove"], *asked["keep"]]),
     }
     save_model(folded.model, out, "native")
     write_text(out / AUDIT_NAME, json.dumps(edited, indent=1) + "\n")

@@ -1,16 +1,11 @@
 """The commands that act on models through circuits: `bridge`, `steer` and `edit`."""
 
 import json
-from typing import TYPE_CHECKING
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.checks import check_paths
+from sparsecircuits.cli.corpus import text_of
 from sparsecircuits.cli.show import print_json, print_table, print_text, progress
-from sparsecircuits.errors import UserError
-
-if TYPE_CHECKING:
-    from sparsecircuits.data import TokenData
-    from sparsecircuits.models.transformer import SparseTransformer
 
 
 def edit(command: args.Edit) -> None:
@@ -23,7 +18,7 @@ def edit(command: args.Edit) -> None:
     remove, keep, spare = (circuits_of(command.model, g, model) for g in (command.remove, command.keep, command.spare))
     # A folder of circuits to spare may hold those to remove.
     spare = [circuit for circuit in spare if circuit not in remove]
-    tokens = _tokens_of(model, command.data)
+    _, tokens = text_of(model, command.data)
     with progress("audit   ") as update:
         found = edit_into(
             model,
@@ -60,7 +55,7 @@ def bridge(command: args.Bridge) -> None:
     check_paths(models=[command.dense, command.sparse], data=command.data, out=[command.out])
     dense, sparse = load_model(command.dense), load_model(command.sparse)
     sparse.corpus = command.data or sparse.corpus
-    tokens = _tokens_of(sparse, command.data)
+    _, tokens = text_of(sparse, command.data)
     with progress("bridge  ") as update:
         train_bridge(
             dense,
@@ -132,13 +127,3 @@ def steer(command: args.Steer) -> None:
     title = f"probability of {found['answer']!r}, {found['prompts']} prompts of {found['task']}"
     print_table(title, header, rows, right=tuple(range(len(header))))
     print_text(f"on the prompts whose answer it is: {found['counterfactual']:.3f}")
-
-
-def _tokens_of(model: "SparseTransformer", data: str | None) -> "TokenData":
-    """The tokens of a corpus, by default of the one that a model was trained on."""
-    from sparsecircuits.data import Tokenizer, prepare_tokens
-
-    data = data or model.corpus
-    if data is None:
-        raise UserError("the model does not say what text it was trained on: give --data")
-    return prepare_tokens(data, model.tokenizer or Tokenizer.default())

@@ -14,6 +14,7 @@ from sparsecircuits.cli.bridges import bridge as bridge
 from sparsecircuits.cli.bridges import edit as edit
 from sparsecircuits.cli.bridges import steer as steer
 from sparsecircuits.cli.checks import check_paths, run_around
+from sparsecircuits.cli.corpus import text_of
 from sparsecircuits.cli.export import export as export
 from sparsecircuits.cli.models import models as models
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
@@ -108,16 +109,12 @@ def _train(config: "TrainConfig", out: Path, resume: bool, world: "World") -> "S
 
 def evaluate(command: args.Eval) -> None:
     """Validation loss and statistics of a model."""
-    from sparsecircuits.data import Tokenizer, prepare_tokens
     from sparsecircuits.interop.loading import load_model
     from sparsecircuits.models.statistics import model_statistics
 
     check_paths(models=[command.model], data=command.data)
     model = load_model(command.model)
-    data = command.data or model.corpus
-    if data is None:
-        raise UserError("the model does not say what text it was trained on: give --data")
-    tokens = prepare_tokens(data, model.tokenizer or Tokenizer.default())
+    data, tokens = text_of(model, command.data)
     result = {
         "model": str(command.model),
         "data": data,

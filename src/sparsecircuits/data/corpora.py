@@ -44,24 +44,36 @@ GENERATED_SHARE = 0.45
 """Share of the bytes that these have in a mix with files from disk, all together."""
 
 
-def _read(pairs: Iterable[tuple[str, Path]], prefix: str, where: str) -> Reading:
+def stdlib_files() -> list[tuple[str, Path]]:
+    """Names in a corpus and paths of the running interpreter's standard library, without its tests."""
+    return [(f"stdlib/{name}", path) for name, path in stdlib.walk(stdlib.stdlib_root(), tests=False)]
+
+
+def folder_files(path: str | Path) -> list[tuple[str, Path]]:
+    """The same of a folder, tests included. Raises UserError if there is none."""
+    root = require_folder(path)
+    prefix = root.resolve().name or "root"
+    return [(f"{prefix}/{name}", path) for name, path in stdlib.walk(root, tests=True)]
+
+
+def _read(files: Iterable[tuple[str, Path]], where: str) -> Reading:
     """The readable files without near-duplicates; what was left out is logged, with the reasons."""
     read, left_out = [], Counter[str]()
-    for name, path in pairs:
+    for name, path in files:
         try:
-            read.append(SourceFile(f"{prefix}/{name}", stdlib.readable(path)))
+            read.append(SourceFile(name, stdlib.readable(path)))
         except LeftOut as reason:
             left_out[str(reason)] += 1
-    files, found = drop_near_duplicates(read), len(read) + left_out.total()
-    left_out += Counter({DUPLICATE: len(read) - len(files)})
-    reading = Reading(files, found, left_out)
+    kept, found = drop_near_duplicates(read), len(read) + left_out.total()
+    left_out += Counter({DUPLICATE: len(read) - len(kept)})
+    reading = Reading(kept, found, left_out)
     LOG.info("%s", reading.describe(where))
     return reading
 
 
 def read_stdlib() -> Reading:
     """The running interpreter's standard library by name, without tests, generated tables and duplicates."""
-    return _read(stdlib.walk(stdlib.stdlib_root(), tests=False), "stdlib", "the standard library")
+    return _read(stdlib_files(), "the standard library")
 
 
 def require_folder(path: str | Path) -> Path:
@@ -78,8 +90,7 @@ def read_folder(path: str | Path) -> Reading:
     Regular files of at most 1 MB are read, in UTF-8 or the encoding that they declare. Raises UserError if the
     folder is missing or holds no Python that parses.
     """
-    root = require_folder(path)
-    reading = _read(stdlib.walk(root, tests=True), root.resolve().name or "root", str(path))
+    reading = _read(folder_files(path), str(path))
     if not reading.files:
         raise UserError(f"no Python files that parse under {path} ({reading.describe('it')}); name another folder")
     return reading

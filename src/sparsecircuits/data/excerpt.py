@@ -3,16 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from pathlib import Path
 
 import numpy as np
 
 from sparsecircuits.data import stdlib
-from sparsecircuits.data.corpora import GENERATED_FILES, require_folder
+from sparsecircuits.data.corpora import GENERATED_FILES, folder_files, stdlib_files
 from sparsecircuits.data.reading import LeftOut
 from sparsecircuits.data.shards import prepare_tokens, rank
 from sparsecircuits.data.spec import Part, parse_spec
-from sparsecircuits.data.tinypython import generate_file
+from sparsecircuits.data.tinypython import file_name, generate_file
 from sparsecircuits.data.tokenizer import Tokenizer
 
 BYTES_A_TOKEN = 3.5
@@ -45,20 +44,12 @@ def _first_texts(part: Part) -> Iterator[str]:
     """A source's files, those that are held out first."""
     if part.generated:
         _, colon, count = part.source.partition(":")
-        names = {f"{part.kind}/{i:06d}.py": i for i in range(int(count) if colon else GENERATED_FILES)}
-        for name in sorted(names, key=rank):
-            yield generate_file(names[name], part.kind)
+        for i in sorted(range(int(count) if colon else GENERATED_FILES), key=lambda i: rank(file_name(i, part.kind))):
+            yield generate_file(i, part.kind)
         return
-    for _, path in sorted(_paths(part), key=lambda pair: rank(pair[0])):
+    files = stdlib_files() if part.source == "stdlib" else folder_files(part.source)
+    for _, path in sorted(files, key=lambda file: rank(file[0])):
         try:
             yield stdlib.readable(path)
         except LeftOut:
             continue
-
-
-def _paths(part: Part) -> list[tuple[str, Path]]:
-    if part.source == "stdlib":
-        return [(f"stdlib/{name}", path) for name, path in stdlib.walk(stdlib.stdlib_root(), tests=False)]
-    root = require_folder(part.source)
-    prefix = root.resolve().name or "root"
-    return [(f"{prefix}/{name}", path) for name, path in stdlib.walk(root, tests=True)]

@@ -12,22 +12,12 @@ from sparsecircuits.inference.shell import position_channels
 from sparsecircuits.kernels import _cpu, _cpu_decode
 from sparsecircuits.kernels._cpu_columns import GROUP
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.names import NODE_SITES
 
 if TYPE_CHECKING:
     from sparsecircuits.inference.cache import SparseCache
 
-SITES = (
-    "attn.act_in",
-    "attn.q",
-    "attn.k",
-    "attn.v",
-    "attn.resid_delta",
-    "mlp.act_in",
-    "mlp.post_act",
-    "mlp.resid_delta",
-    "resid_mid",
-    "resid_out",
-)
+SITES = (*NODE_SITES, "resid_mid", "resid_out")
 """In the kernel's order (`_cpu_decode.ATTN_IN` and what follows)."""
 
 

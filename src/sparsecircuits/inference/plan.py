@@ -6,7 +6,6 @@ from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
-import torch
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
@@ -14,15 +13,9 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.inference.nonzeros import Nonzeros, Weights
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import node_sites, split_site
+from sparsecircuits.models.storage import Stored
 from sparsecircuits.models.transformer import SparseTransformer
-
-MATRICES = {
-    "attn.c_attn": ("attn.act_in", ("attn.q", "attn.k", "attn.v")),
-    "attn.c_proj": ("attn.v", ("attn.resid_delta",)),
-    "mlp.c_fc": ("mlp.act_in", ("mlp.post_act",)),
-    "mlp.c_proj": ("mlp.post_act", ("mlp.resid_delta",)),
-}
-"""What a layer's matrices read, and the sites that they lead into, one under the other."""
+from sparsecircuits.nodes.topology import MATRICES
 
 
 @dataclass(frozen=True)
@@ -144,12 +137,9 @@ class Plan:
         return None if tensor is None else tensor.numpy()
 
 
-def _dense(part: object) -> Tensor:
-    if isinstance(part, Tensor):
-        return part.detach().cpu().float().contiguous()
-    out = torch.zeros(part.shape)  # type: ignore[attr-defined]
-    out.view(-1)[part.indices] = part.values.float()  # type: ignore[attr-defined]
-    return out
+def _dense(part: Tensor | Stored) -> Tensor:
+    whole = part.dense() if isinstance(part, Stored) else part.detach()
+    return whole.cpu().float().contiguous()
 
 
 def _narrowed(

@@ -8,11 +8,12 @@ from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.inference.nonzeros import Nonzeros
-from sparsecircuits.inference.plan import MATRICES, Plan
+from sparsecircuits.inference.plan import Plan
 from sparsecircuits.kernels import Held
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE
 from sparsecircuits.models.storage import shell
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.nodes.topology import MATRICES
 
 
 @dataclass(frozen=True)

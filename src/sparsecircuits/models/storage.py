@@ -9,6 +9,7 @@ values, many as one bit per entry in `<name>.negative_zeros`. A large dense tabl
 
 import hashlib
 import json
+import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
@@ -94,6 +95,11 @@ class Stored:
     shape: tuple[int, ...]
     indices: Int[Tensor, " nonzeros"]
     values: Float[Tensor, " nonzeros"]
+
+    def dense(self) -> Tensor:
+        """The tensor itself."""
+        flat = torch.zeros(math.prod(self.shape), dtype=self.values.dtype)
+        return flat.index_copy_(0, self.indices, self.values).view(self.shape)
 
 
 def _stored(packed: dict[str, Tensor], name: str, shape: list[int], where: str) -> Stored:

@@ -23,11 +23,13 @@ from sparsecircuits.kernels import (
     Linear,
     RMSNorm,
     attention_at,
+    attention_pattern,
     attention_reference,
     causal_attention,
     held_attention,
     held_mlp,
     linear_cross_entropy,
+    split_heads,
 )
 from sparsecircuits.kernels.held_attention import takes as attention_takes
 from sparsecircuits.kernels.held_mlp import takes as mlp_takes
@@ -117,6 +119,14 @@ class Attention(nn.Module):
         q, k, v = self.q(rows_at(q, place)), self.k(k), self.v(v)
         y = attention_at(q, k, v, self.n_head, self.sink_logit, place, self.offset_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
+
+    def pattern(
+        self, q: Float[Tensor, "B Tq A"], k: Float[Tensor, "B Tk A"], heads: slice = slice(None)
+    ) -> Float[Tensor, "B H Tq Tk"]:
+        """How some heads, by default all, spread their attention, from what the sites q and k gave."""
+        queries, keys = (split_heads(x, self.n_head)[:, heads] for x in (q, k))
+        sink, offsets = (None if x is None else x[heads] for x in (self.sink_logit, self.offset_logit))
+        return attention_pattern(queries, keys, sink, offsets)
 
     @property
     def _kept(self) -> tuple[int | None, int | None, int | None]:

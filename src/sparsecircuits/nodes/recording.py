@@ -7,7 +7,6 @@ import torch
 from jaxtyping import Float
 from torch import Tensor
 
-from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.gating import Gating
@@ -32,8 +31,5 @@ def recordings(
 @torch.no_grad()
 def head_pattern(model: SparseTransformer, seen: Mapping[str, Tensor], layer: int, head: int) -> Float[Tensor, "n T T"]:
     """A head's attention pattern, [prompt, query, key], from the recorded q and k of its layer."""
-    attention = model.block(layer).attn
-    q, k = (split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head)[:, head : head + 1] for letter in "qk")
-    sink = None if attention.sink_logit is None else attention.sink_logit[head : head + 1]
-    offsets = None if attention.offset_logit is None else attention.offset_logit[head : head + 1]
-    return attention_pattern(q, k, sink, offsets)[:, 0]
+    q, k = (seen[f"{layer}.attn.{letter}"] for letter in "qk")
+    return model.block(layer).attn.pattern(q, k, slice(head, head + 1))[:, 0]

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import groupby
 
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -18,6 +19,11 @@ _JOINS = (
     ("mlp.act_in", "mlp.post_act", "mlp.c_fc", None),
     ("mlp.post_act", "mlp.resid_delta", "mlp.c_proj", None),
 )
+MATRICES = {
+    name: (rows[0][0], tuple(target for _, target, _, _ in rows))
+    for name, rows in ((name, list(rows)) for name, rows in groupby(_JOINS, key=lambda row: row[2]))
+}
+"""The same by module: the site that a layer's matrix reads, and those that it leads into, one under the other."""
 
 
 @dataclass(frozen=True)

@@ -4,10 +4,11 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsecircuits.kernels import attention_pattern, split_heads
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer
 
+SEQUENCES = 8
+"""Of text, that tell which heads sleep."""
 ASLEEP = 0.02
 """Mean attention that leaves a sink, below which a head gives nothing to learn from."""
 NEAREST = 4
@@ -23,10 +24,8 @@ def attention_spent(model: SparseTransformer, tokens: Int[Tensor, "B T"]) -> lis
         model(tokens)
     spent = []
     for layer in range(model.config.n_layer):
-        attention = model.block(layer).attn
-        q, k = (split_heads(seen[f"{layer}.attn.{letter}"], attention.n_head) for letter in "qk")
-        pattern = attention_pattern(q, k, attention.sink_logit, attention.offset_logit)
-        spent.append(pattern.sum(dim=-1).mean(dim=(0, 2)))
+        q, k = (seen[f"{layer}.attn.{letter}"] for letter in "qk")
+        spent.append(model.block(layer).attn.pattern(q, k).sum(dim=-1).mean(dim=(0, 2)))
     return spent
 
 

@@ -16,10 +16,9 @@ from typing import Any, NoReturn
 import numpy as np
 import torch
 import torch.nn.functional as F
-from jaxtyping import Int
 from torch import Tensor
 
-from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens
+from sparsecircuits.data import TokenData, Tokenizer, open_sampler, prepare_tokens, validation_batches
 from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.files import sweep
 from sparsecircuits.kernels import warm_up
@@ -32,6 +31,7 @@ from sparsecircuits.seeds import derived_seed
 from sparsecircuits.sparsity.hard_concrete import HardConcrete
 from sparsecircuits.sparsity.schedules import density_at, learning_rate_at
 from sparsecircuits.sparsity.start import start_sparse_
+from sparsecircuits.training import heads
 from sparsecircuits.training.bigram import bigram_log_frequencies
 from sparsecircuits.training.checkpoints import checkpoint_steps, newest_checkpoint
 from sparsecircuits.training.compact import STORED, CompactWeights, held_apart
@@ -40,7 +40,6 @@ from sparsecircuits.training.distributed import World, joined
 from sparsecircuits.training.engine import open_engine
 from sparsecircuits.training.evaluation import validate
 from sparsecircuits.training.hardware import auto_dtype, keep_freed_memory
-from sparsecircuits.training.heads import wake_heads_
 from sparsecircuits.training.held import HeldWeights, whole_opened
 from sparsecircuits.training.interrupts import Interrupts
 from sparsecircuits.training.loggers import open_loggers, require_loggers
@@ -120,20 +119,18 @@ def require_alike(init: SparseTransformer, config: TrainConfig, tokenizer: Token
         raise UserError(f"{name} has another tokenizer than the one that training uses")
 
 
-def begin_with_(model: SparseTransformer, init: SparseTransformer) -> None:
-    """Give a model the weights of another one like it, which may lack logits by offset: 0, they change nothing."""
+def begin_with_(model: SparseTransformer, init: SparseTransformer, tokens: TokenData) -> None:
+    """Give a model the weights of another one like it, which may lack logits by offset: 0, they change nothing. Where
+    it has none at all, heads that give validation text no attention wake up."""
     state = init.state_dict()
     for name, parameter in model.named_parameters():
         if name.endswith("offset_logit"):
             known = state.get(name, parameter.new_zeros(parameter.shape[0], 0))
             state[name] = F.pad(known, (0, parameter.shape[1] - known.shape[1]))
     model.load_state_dict(state)
-
-
-def first_windows(tokens: TokenData, length: int) -> Int[Tensor, "B T"]:
-    """Some sequences of validation text."""
-    count = min(8, len(tokens.val) // length)
-    return torch.from_numpy(np.asarray(tokens.val[: count * length], dtype=np.int64)).view(count, length)
+    if init.config.offsets is None and model.config.offsets is not None:
+        ids, _ = next(validation_batches(tokens.val, model.config.n_ctx, heads.SEQUENCES))
+        heads.wake_heads_(model, torch.from_numpy(ids).to(model.device))
 
 
 def require_room(config: TrainConfig, out: Path, resume: bool = False) -> None:
@@ -200,9 +197,7 @@ class _Run:
         self.model.tokenizer, self.model.name = tokenizer, out.resolve().name
         self.model.corpus = config.data
         if init is not None:
-            begin_with_(self.model, init)
-            if init.config.offsets is None and config.model.offsets is not None:
-                wake_heads_(self.model, first_windows(tokens, config.model.n_ctx).to(device))
+            begin_with_(self.model, init, tokens)
         elif config.bigram_init == "counts" and self.model.bigram is not None:
             counted = bigram_log_frequencies(tokens.sample(), config.model.vocab_size)
             self.model.bigram.weight.data.copy_(counted)

@@ -89,19 +89,18 @@ def _joined(lines: list[str], sections: list[list[str]]) -> list[str]:
 
 
 def _drill_lines(w: Writer) -> list[str]:
-    sections = [_imports(w)] if w.chance(0.2) else []
-    target, size = w.between(25, 95), 0
-    while size < target:
-        sections.append(drills.section(w))
-        size += len(sections[-1])
-    return _joined([], sections)
+    return _filled(w, [_imports(w)] if w.chance(0.2) else [], drills.section)
 
 
 def _binding_lines(w: Writer) -> list[str]:
-    sections: list[list[str]] = []
+    return _filled(w, [], drills.bound)
+
+
+def _filled(w: Writer, sections: list[list[str]], draw: Callable[[Writer], list[str]]) -> list[str]:
+    """Sections drawn behind those given until a file is long enough."""
     target, size = w.between(25, 95), 0
     while size < target:
-        sections.append(drills.bound(w))
+        sections.append(draw(w))
         size += len(sections[-1])
     return _joined([], sections)
 
@@ -141,8 +140,13 @@ def generate_file(seed: int, kind: str = "tinypython") -> str:
     return "\n".join(_outside_return(KINDS[kind](Writer(seed)))).strip("\n") + "\n"
 
 
+def file_name(i: int, kind: str = "tinypython") -> str:
+    """What file number `i` of a stream is called."""
+    return f"{kind}/{i:06d}.py"
+
+
 def _numbered(i: int, seed: int, kind: str) -> SourceFile:
-    return SourceFile(f"{kind}/{i:06d}.py", generate_file(seed * 10_000_000 + i, kind))
+    return SourceFile(file_name(i, kind), generate_file(seed * 10_000_000 + i, kind))
 
 
 def generate_files(n: int, seed: int = 0, kind: str = "tinypython") -> list[SourceFile]:
