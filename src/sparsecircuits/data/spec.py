@@ -17,8 +17,8 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import expanded
 
 ALLOWED = (
-    'a corpus is "stdlib", "tinypython", "tinypython:N", "drills", "drills:N", "bindings:N", "forms:N", a folder, "hf:NAME", or '
-    'several joined by "+", with weights as in "0.6*stdlib+0.4*tinypython"'
+    'a corpus is "stdlib", "tinypython", "tinypython:N", "drills", "drills:N", "bindings:N", "forms:N", a folder, '
+    '"hf:NAME", or several joined by "+", with weights as in "0.6*stdlib+0.4*tinypython"'
 )
 
 

@@ -136,8 +136,8 @@ KINDS: dict[str, Callable[[Writer], list[str]]] = {
     "bindings": _binding_lines,
     "forms": _form_lines,
 }
-"""What a file of each kind is made by: ordinary files, those of `drills`, those that do nothing but use names, and those
-that ask about brackets, strings, parameters and files."""
+"""What a file of each kind is made by: ordinary files, those of `drills`, those that do nothing but use names, and
+those that ask about brackets, strings, parameters and files."""
 
 
 def generate_file(seed: int, kind: str = "tinypython") -> str:
