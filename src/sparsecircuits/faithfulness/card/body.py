@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from sparsecircuits.circuits.descriptions import Description
 from sparsecircuits.faithfulness.card.blocks import Block, Body, Paragraph, Section, Table
 from sparsecircuits.faithfulness.card.schema import CardData, Shortcut
+from sparsecircuits.faithfulness.measures.binarise import Binarised
 from sparsecircuits.faithfulness.measures.context import Tried
 from sparsecircuits.faithfulness.measures.corpus import Transfer
 from sparsecircuits.faithfulness.measures.estimate import Estimate
@@ -232,11 +233,19 @@ def _interventions(card: CardData) -> Iterator[list[str]]:
         yield ["causal scrubbing: accuracy", _with_interval(card.scrubbing.accuracy, share=True)]
         yield ["causal scrubbing: share of the task kept", _with_interval(card.scrubbing.kept, share=True)]
     if card.binarised is not None:
-        yield ["every node in two values: loss", _with_interval(card.binarised.loss)]
-        yield ["every node in two values: accuracy", _percent(card.binarised.accuracy)]
+        yield from _binarised(card.binarised)
     for head in card.constant_queries or ():
         said = "makes no difference" if head.constant else "matters"
         yield [f"head {head.head}: a constant query", f"{said} (loss {_number(head.loss_circuit)})"]
+
+
+def _binarised(x: Binarised) -> Iterator[list[str]]:
+    values = "two or three" if any(node.middle is not None for node in x.nodes) else "two"
+    yield [f"every node in {values} values: loss", _with_interval(x.loss)]
+    yield [f"every node in {values} values: accuracy", _percent(x.accuracy)]
+    if x.failed:
+        yield ["every node in two values: loss", _number(x.loss_of_two)]
+        yield ["nodes for which two values are too few", ", ".join(x.failed)]
 
 
 def _curve(x: SizeCurve) -> Section:
