@@ -12,7 +12,7 @@ from sparsecircuits.faithfulness.measures.corpus import Transfer
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
 from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
-from sparsecircuits.faithfulness.nulls import Nulls
+from sparsecircuits.faithfulness.nulls import Control, Nulls
 from sparsecircuits.pruning.backups import BackupRecord
 
 ABLATION_NAMES = {
@@ -257,11 +257,17 @@ def _curve(x: SizeCurve) -> Section:
     return _section("Loss against size", Paragraph(areas), _table(["nodes", "edges", "loss"], rows))
 
 
+def _held(control: Control) -> str:
+    if control.n_nodes is not None:
+        return str(control.n_nodes)
+    return f"none of {len(control.curve)} draws" if control.name == "random_nodes" else "none of any size"
+
+
 def _nulls(nulls: Nulls) -> Section:
     rows = [
         [
             control.name.replace("_", " "),
-            "none of any size" if control.n_nodes is None else str(control.n_nodes),
+            _held(control),
             "–" if control.n_edges is None else str(control.n_edges),
             _number(control.best_loss),
             "–"
@@ -272,7 +278,7 @@ def _nulls(nulls: Nulls) -> Section:
     ]
     text = (
         f"The same pruning on each: {nulls.steps} steps of {nulls.pairs_per_step} pairs, target "
-        f"{nulls.target_loss}, edges counted and not pruned."
+        f"{nulls.target_loss}, edges counted and not pruned. Random nodes: as many in each site as the circuit has."
     )
     header = ["pruned", "nodes", "edges", "best loss", "true circuit smaller by a factor of"]
     return _section("Null controls", Paragraph(text), _table(header, rows))
