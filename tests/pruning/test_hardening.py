@@ -8,8 +8,9 @@ from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.measures.subsets import subset_ablation
 from sparsecircuits.faithfulness.nulls import prompt_means
 from sparsecircuits.nodes.calibration import training_pairs
-from sparsecircuits.nodes.evaluator import Challenge
+from sparsecircuits.nodes.evaluator import Part
 from sparsecircuits.planted.models import CANCELLING, QUOTE_NODES, cancelling_model, quote_model
+from sparsecircuits.pruning import hardening
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.node_search import NodeSearch
 
@@ -48,19 +49,37 @@ def test_a_challenge_ablates_its_nodes_and_edges_where_they_lie_outside(cancelli
     evaluate, space = search.evaluate, search.evaluate.space
     circuit, nothing = space.mask(QUOTE_NODES), torch.zeros(space.size, dtype=torch.bool)
     edges = evaluate.edges_between(circuit)
-    half = Challenge(space.mask(ADDING), edges[:0])
+    half = Part(space.mask(ADDING), edges[:0])
     assert evaluate(circuit).loss < 0.1 < 0.5 < evaluate.under(half, circuit)
     assert evaluate.under(half, circuit | space.mask(ADDING)) < 0.1
-    first = Challenge(nothing, edges[:1])
-    assert first.meets(edges).tolist() == [True] + [False] * (len(edges) - 1)
+    first = Part(nothing, edges[:1])
+    assert first.has(edges).tolist() == [True] + [False] * (len(edges) - 1)
     assert evaluate.under(first, circuit, edges[:1]) > 0.5 > 0.1 > evaluate.under(first, circuit, edges[:0])
-    hard, calls = evaluate.challenged([half], goal=0.1, target=0.2), evaluate.calls
+    hard, calls = evaluate.challenged([half], 0.1, 0.2, Part(space.mask(QUOTE_NODES[:1]), edges[1:2])), evaluate.calls
     assert hard(circuit).loss == pytest.approx(0.5 * evaluate.under(half, circuit))
     assert hard.glance(circuit).loss > 0.25
+    assert hard(circuit & ~space.mask(QUOTE_NODES[:1])).loss == float("inf")
+    assert hard(circuit, edges[1:2]).loss == float("inf")
     assert evaluate.calls == hard.calls == calls + 1
     assert evaluate(circuit).loss < 0.1  # the first one is as it was
 
 
+def test_what_broke_a_circuit_is_pruned_against(cancelling, task, means, monkeypatch):
+    monkeypatch.setattr(hardening, "ROUNDS", 1)
+    monkeypatch.setattr(hardening, "DRAWS", 3)
+    config = {**QUICK, "steps": 15, "eval_pairs": 8, "prune_edges": False}
+    plain, hard = (
+        sc.prune(cancelling, task, means=means, config=PruneConfig(ablation=ablation, **config))
+        for ablation in ("mean", "stochastic")
+    )
+    assert plain.found_by.hardening is None
+    assert hard.found_by.hardening.rounds == 1
+    assert hard.found_by.hardening.challenges >= 1
+    assert set(hard.node_names) > {*QUOTE_NODES[:4], *QUOTE_NODES[5:]}
+    assert len(hard.nodes) > len(plain.nodes)
+
+
+@pytest.mark.slow
 def test_random_mixtures_are_held(cancelling, task, means):
     plain, hard = (pruned(cancelling, task, means, ablation) for ablation in ("mean", "stochastic"))
     assert plain.found_by.hardening is None

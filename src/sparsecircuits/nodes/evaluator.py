@@ -31,15 +31,18 @@ CHALLENGED_PAIRS = 64  # of each batch, on which challenges are met
 
 
 @dataclass(frozen=True)
-class Challenge:
-    """Nodes and edges that are ablated where they lie outside a set; all else that lies outside runs."""
+class Part:
+    """Some nodes and edges of a model."""
 
     nodes: Bool[Tensor, " nodes"]
     edges: Edges
 
-    def meets(self, edges: Edges) -> Bool[Tensor, " E"]:
-        """Which of some edges it ablates."""
+    def has(self, edges: Edges) -> Bool[Tensor, " E"]:
+        """Which of some edges are among its own."""
         return torch.isin(self._keys(edges), self._keys(self.edges))
+
+    def __sub__(self, other: "Part") -> "Part":
+        return Part(self.nodes & ~other.nodes, self.edges[~other.has(self.edges)])
 
     def _keys(self, edges: Edges) -> Tensor:
         return edges.source * len(self.nodes) + edges.target
@@ -77,8 +80,9 @@ class Evaluator:
     ) -> None:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space, self.spent = NodeSpace.of(model.config), _Spent()
-        self.challenges: tuple[Challenge, ...] = ()
+        self.challenges: tuple[Part, ...] = ()
         self._allowance, self._enough = 1.0, math.inf
+        self._required: Part | None = None
         # Donors' activations differ from prompt to prompt: nothing is constant then.
         self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
 
@@ -92,16 +96,18 @@ class Evaluator:
         """Sets scored on the first few."""
         return self.spent.glances
 
-    def challenged(self, challenges: Sequence[Challenge], goal: float, target: float) -> "Evaluator":
+    def challenged(self, challenges: Sequence[Part], goal: float, target: float, required: Part) -> "Evaluator":
         """One that counts together with this one and scores sets by the worse of their loss and of what it is under
         challenges, times goal / target: a set that holds the goal by itself is to hold the target under each.
 
-        Challenges are met on a part of the prompts, each with a calibration of its own: a bias is no damage. A set
-        that misses the target by itself is not put to them.
+        A challenge says what is ablated where it lies outside a set; all else that lies outside runs. Challenges
+        are met on a part of the prompts, each with a calibration of its own: a bias is no damage. A set that misses the
+        target by itself is not put to them. One that lacks anything required is as bad as can be.
         """
         other = copy.copy(self)
         other.__dict__.pop("_few", None)
         other.challenges, other._allowance, other._enough = tuple(challenges), goal / target, target
+        other._required = required
         return other
 
     def glance(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
@@ -114,6 +120,7 @@ class Evaluator:
         few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
         found = Evaluator(self.model, self.frozen, *few, ablation=self.ablation)
         found.challenges, found._allowance, found._enough = self.challenges, self._allowance, self._enough
+        found._required = self._required
         return found
 
     def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
@@ -149,18 +156,26 @@ class Evaluator:
 
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
+        if self._lacks(kept, removed):
+            return Score(math.inf, Calibration())
         score = _worst(self.logits(kept, removed), self.batches)
         if score.loss > self._enough:
             return score
         losses = (self._allowance * self.under(challenge, kept, removed) for challenge in self.challenges)
         return Score(max([score.loss, *losses]), score.calibration)
 
-    def under(self, challenge: Challenge, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> float:
+    def _lacks(self, kept: Bool[Tensor, " nodes"], removed: Edges | None) -> bool:
+        required = self._required
+        if required is None:
+            return False
+        return bool((required.nodes & ~kept).any() or (removed is not None and required.has(removed).any()))
+
+    def under(self, challenge: Part, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> float:
         """The worst calibrated loss of a set under a challenge, in nats."""
         off = None
         if removed is not None:
             removed = removed[removed.between(kept)]
-            removed = removed[challenge.meets(removed)]
+            removed = removed[challenge.has(removed)]
             off = EdgeGates(removed, torch.zeros(len(removed)))
         gating = self._gating((kept | ~challenge.nodes).float(), off)
         few = [batch.rows(0, 2 * CHALLENGED_PAIRS) for batch in self.batches]

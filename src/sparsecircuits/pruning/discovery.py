@@ -181,7 +181,7 @@ def _build(
     began: float,
 ) -> Circuit:
     """The circuit of a kept set, with each node's importance, the loss-size curve and the held-out losses."""
-    space, kept, removed = NodeSpace.of(model.config), found.kept, found.removed(evaluate)
+    space, kept, removed = NodeSpace.of(model.config), found.nodes, found.removed(evaluate)
     score, names, ids = evaluate(kept, removed), space.names(kept), kept.nonzero().flatten().tolist()
     importance = {}
     for node in ids if len(ids) <= 200 else []:
