@@ -58,7 +58,7 @@ class Setting:
     seeds: int = 3
     """Of trainings, counted from `seed`."""
     scale: float = 1.0
-    """Factor on prompts, steps of pruning and steps of training."""
+    """Factor on prompts and steps of training; on steps of pruning, if above 1."""
     tell: Tell = field(default=lambda details: None)
 
     def scaled(self, n: int, least: int = 1) -> int:

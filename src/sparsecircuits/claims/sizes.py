@@ -38,10 +38,11 @@ TARGETS = (0.5, 0.15, 0.05, 0.015)
 """The paper's."""
 
 
-def _config(setting: Setting, method: Method = "learned") -> PruneConfig:
-    """Pruning at a scale: fewer steps and pairs below 1."""
+def pruning(setting: Setting, method: Method = "learned") -> PruneConfig:
+    """Pruning at a scale: fewer pairs to judge sets by below 1. Gates always have their steps, since with fewer they
+    would lose to rankings that need none."""
     plain = PruneConfig()
-    steps, pairs = setting.scaled(plain.steps, 20), setting.scaled(plain.eval_pairs, 8)
+    steps, pairs = setting.scaled(plain.steps, plain.steps), setting.scaled(plain.eval_pairs, 16)
     return PruneConfig(method=method, steps=steps, eval_pairs=pairs, seed=setting.seed)
 
 
@@ -53,7 +54,7 @@ def _searches(setting: Setting, method: Method) -> Iterator[tuple[str, SparseTra
         means = training_means(model)
         for name in RANKED_TASKS:
             setting.tell(f"{subject.name}, {name}, {method}")
-            search = NodeSearch.of(model, get_task(name, model.tokenizer), means, TARGET, _config(setting, method))
+            search = NodeSearch.of(model, get_task(name, model.tokenizer), means, TARGET, pruning(setting, method))
             if search.evaluate(torch.ones(search.evaluate.space.size, dtype=torch.bool)).loss <= search.goal:
                 yield subject.name, model, search
 
@@ -98,7 +99,7 @@ def target_losses(setting: Setting) -> list[Row]:
                 row: Row = {"model": subject.name, "task": name, "target": target}
                 try:
                     circuit = prune(
-                        model, get_task(name, model.tokenizer), target, config=_config(setting), means=means
+                        model, get_task(name, model.tokenizer), target, config=pruning(setting), means=means
                     )
                 except TaskTooHard:
                     rows.append(row | {"nodes": None, "edges": None, "loss": None})

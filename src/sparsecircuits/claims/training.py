@@ -23,6 +23,7 @@ from sparsecircuits.claims.judging import (
     where,
 )
 from sparsecircuits.claims.schema import Row, Rows, Verdict
+from sparsecircuits.claims.sizes import TARGET, pruning
 from sparsecircuits.claims.trained import Changes, Trained, config_of, trained
 from sparsecircuits.data import Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.data.excerpt import excerpt
@@ -30,7 +31,6 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import record
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.nodes.ablation_values import training_means
-from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
 from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.sparsity.projection import Projector
@@ -39,7 +39,6 @@ from sparsecircuits.training.config import TrainConfig
 
 SIZED_TASKS = ("if_equals.plain", "lambda_func.plain", "var_if.plain", "while_return_true.plain", "for_while.plain")
 """What small models do, without distractors."""
-TARGET = 0.15
 TOKENS = 16_384
 SPARSER, SPARSE, DENSER = 0.04, 0.05, 0.1
 
@@ -159,9 +158,7 @@ def judge_agreement(rows: Rows) -> Verdict:
 def size_of_circuits(model: SparseTransformer, setting: Setting, tasks: Sequence[str] = SIZED_TASKS) -> Row:
     """The geometric mean of edges over the tasks that the model does: learned gates, the smallest prefix that holds the
     target, no clean-up. One is added to each, since a task may need none."""
-    means, found = training_means(model), {}
-    plain = PruneConfig()
-    config = PruneConfig(steps=setting.scaled(plain.steps, 20), eval_pairs=setting.scaled(128, 8), seed=setting.seed)
+    means, found, config = training_means(model), {}, pruning(setting)
     for name in tasks:
         search = NodeSearch.of(model, get_task(name, model.tokenizer), means, TARGET, config)
         if search.evaluate(torch.ones(search.evaluate.space.size, dtype=torch.bool)).loss > search.goal:

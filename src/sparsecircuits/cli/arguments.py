@@ -356,6 +356,8 @@ class Reproduce(Common):
     function: ClassVar[str] = "reproduce"
     claims: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
     """Claims; all when left out."""
+    untrained: Annotated[bool, Flag] = False
+    """Those alone that train no model."""
     list: Annotated[bool, Flag] = False
     """List them: what the paper says, what is measured, and about how long that takes."""
     out: Path = Path("claims")
@@ -367,7 +369,7 @@ class Reproduce(Common):
     draw: Annotated[bool, Flag] = False
     """Measure nothing: draw the page from the results that are there."""
     scale: float = 1.0
-    """Factor on prompts, steps of pruning and steps of training: below 1 quicker and rougher."""
+    """Factor on prompts and steps of training (of pruning too, above 1): below 1 quicker and rougher."""
     seeds: int = 3
     """Of claims that train: seeds, counted from --seed."""
     seed: int = 0

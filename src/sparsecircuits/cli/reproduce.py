@@ -15,7 +15,7 @@ def reproduce(command: args.Reproduce) -> None:
     from sparsecircuits.claims.page import PAGE_NAME, page
     from sparsecircuits.claims.reproducing import chosen, read_results, reproduce
 
-    claims = chosen(command.claims)
+    claims = [claim for claim in chosen(command.claims) if not (command.untrained and claim.trains)]
     if command.list:
         _list(claims, command.json)
         return
