@@ -70,7 +70,7 @@ def bracket_dilution(setting: Setting) -> list[Row]:
     for subject in setting.subjects:
         setting.tell(subject.name)
         batches = {str(n): _lists(subject, setting, f"dilution {n}", n) for n in ITEMS}
-        rows += [{"model": subject.name, "items": int(n)} | row for n, row in _answered(subject, batches)]
+        rows += [{"model": subject.name, "items": int(n), **row} for n, row in _answered(subject, batches)]
     return rows
 
 
@@ -100,7 +100,7 @@ def bracket_comment(setting: Setting) -> list[Row]:
         lines = {name: f"{line}\n" if line else "" for name, line in COMMENTS.items()}
         # One name for all: the same lists stand after each comment.
         batches = {name: _lists(subject, setting, "comment", None, line) for name, line in lines.items()}
-        rows += [{"model": subject.name, "comment": name} | row for name, row in _answered(subject, batches)]
+        rows += [{"model": subject.name, "comment": name, **row} for name, row in _answered(subject, batches)]
     return rows
 
 

@@ -49,6 +49,7 @@ def reproduce(claims: Sequence[Claim], folder: Path, setting: Setting, *, again:
     """
     checked_seed(setting.seed)
     require_writable(folder)
+    sources = commit()  # now: what runs was read by now, and may be changed while it runs
     for claim in claims:
         own = tuple(Subject(name) for name in claim.models)
         subjects = (setting.subjects or own) if claim.models else ()
@@ -56,7 +57,7 @@ def reproduce(claims: Sequence[Claim], folder: Path, setting: Setting, *, again:
         path = result_path(folder, claim.name)
         found = Result.load(path) if path.exists() and not again else None
         if found is None or not is_of(found, claim, here):
-            found = measured(claim, here)
+            found = measured(claim, here, sources)
             found.save(path)
         yield found
 
@@ -71,8 +72,8 @@ def is_of(result: Result, claim: Claim, setting: Setting) -> bool:
     )
 
 
-def measured(claim: Claim, setting: Setting) -> Result:
-    """One claim's measurement."""
+def measured(claim: Claim, setting: Setting, sources: str | None) -> Result:
+    """One claim's measurement. sources: the commit that runs."""
     began = time.perf_counter()
     used = tuple(ModelUsed(name=s.name, content_hash=s.content_hash) for s in setting.subjects)
     rows = claim.measure(setting)
@@ -84,7 +85,7 @@ def measured(claim: Claim, setting: Setting) -> Result:
         seeds=setting.seeds if claim.trains else 1,
         scale=setting.scale,
         program=__version__,
-        commit=commit(),
+        commit=sources,
         machine=machine(),
         seconds=round(time.perf_counter() - began, 1),
         rows=tuple(rows),

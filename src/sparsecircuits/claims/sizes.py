@@ -24,14 +24,7 @@ from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.tasks import get_task
 
 TARGET = 0.15
-RANKED_TASKS = (
-    "class_init",
-    "enumerate_range",
-    "indent_for",
-    "lambda_func",
-    "single_double_quote",
-    "while_return_true",
-)
+RANKED_TASKS = ("class_init", "enumerate_range", "lambda_func", "while_return_true")
 RANKINGS: tuple[Method, ...] = ("learned", "gradient", "integrated-gradients", "eap-ig")
 SWEPT_TASKS = ("class_init", "enumerate_range", "while_return_true")
 TARGETS = (0.5, 0.15, 0.05, 0.015)
