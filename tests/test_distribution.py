@@ -36,6 +36,13 @@ def built(pattern: str) -> Path:
     return path
 
 
+@pytest.fixture(scope="module", autouse=True)
+def _no_sources_on_the_path():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.delenv("PYTHONPATH", raising=False)
+        yield
+
+
 @pytest.fixture(scope="module")
 def program(tmp_path_factory) -> list[str]:
     """The installed program, as a command."""
