@@ -78,7 +78,16 @@ def test_rankings_and_coarse_units_of_the_known_circuit(setting, monkeypatch):
     [row] = sizes.coarse_units(setting)
     assert (row["units"], row["of units"]) == (2, 5)  # one of four heads, and the MLP
     assert row["edges in units"] > len(QUOTE_EDGES)
-    assert row["our edges"] >= len(QUOTE_EDGES)
+    assert row["our edges"] == len(QUOTE_EDGES)
+
+
+def test_neurons_without_weights_in_are_dead(setting):
+    [row] = training.dead_neurons(setting)
+    assert (row["neurons"], row["dead"]) == (32, (32 - 11) / 32)
+
+
+def test_a_circuit_without_a_curve_says_no_size(setting):
+    assert [row["edges"] for row in sizes.size_curves(setting)] == [None] * len(sizes.TARGETS)
 
 
 def test_the_kurtosis_of_a_stream_that_a_few_channels_carry(setting):

@@ -21,6 +21,7 @@ from sparsecircuits.pruning.config import Method, PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
 from sparsecircuits.pruning.node_search import NodeSearch
+from sparsecircuits.pruning.size_curve import edges_at
 from sparsecircuits.tasks import get_task
 
 TARGET = 0.15
@@ -32,11 +33,12 @@ TARGETS = (0.5, 0.15, 0.05, 0.015)
 
 
 def pruning(setting: Setting, method: Method = "learned") -> PruneConfig:
-    """Pruning at a scale: fewer pairs to judge sets by below 1. Gates always have their steps, since with fewer they
-    would lose to rankings that need none."""
+    """Pruning at a scale: fewer pairs to rank and to judge sets by below 1. Gates always have their steps and pairs,
+    since with fewer they would lose to rankings that need none."""
     plain = PruneConfig()
-    steps, pairs = setting.scaled(plain.steps, plain.steps), setting.scaled(plain.eval_pairs, 16)
-    return PruneConfig(method=method, steps=steps, eval_pairs=pairs, seed=setting.seed)
+    pairs = setting.scaled(plain.pairs, plain.pairs if method == "learned" else 8)
+    steps, judged = setting.scaled(plain.steps, plain.steps), setting.scaled(plain.eval_pairs, 16)
+    return PruneConfig(method=method, steps=steps, pairs=pairs, eval_pairs=judged, seed=setting.seed)
 
 
 def _searches(setting: Setting, method: Method) -> Iterator[tuple[str, SparseTransformer, NodeSearch]]:
@@ -128,14 +130,34 @@ def _edges(rows: Rows, model: object, task: object, target: float) -> float | No
     return number(found[0], "edges") if found else None
 
 
+def size_curves(setting: Setting) -> list[Row]:
+    """The fewest edges at each of the paper's targets, on the curves that circuits beside a model were found with."""
+    rows: list[Row] = []
+    for subject in setting.subjects:
+        for bound in subject.circuits():
+            curve = bound.circuit.found_by.curve or ()
+            rows += [
+                {
+                    "model": subject.name,
+                    "task": bound.circuit.task,
+                    "target": target,
+                    "edges": edges_at(list(curve), target),
+                }
+                for target in TARGETS
+            ]
+    return rows
+
+
 def coarse_units(setting: Setting) -> list[Row]:
     """The fewest attention heads and MLPs, ranked by edge attribution, that hold the loss, and the nonzero weights that
-    are in them; beside learned gates on nodes, neither cleaned up."""
-    fine = {(name, search.task.name): _prefix(search) for name, _, search in _searches(setting, "learned")}
+    are in them; beside the circuits that lie beside the model, and the nonzero weights between their nodes."""
+    ours = {(s.name, bound.circuit.task): bound for s in setting.subjects for bound in s.circuits()}
     rows: list[Row] = []
     for name, model, search in _searches(setting, "eap-ig"):
+        bound = ours.get((name, search.task.name))
+        if bound is None:
+            continue
         units, size, edges = _fewest_units(model, search)
-        nodes, ours = fine[name, search.task.name]
         rows.append(
             {
                 "model": name,
@@ -143,8 +165,8 @@ def coarse_units(setting: Setting) -> list[Row]:
                 "units": size,
                 "of units": units,
                 "edges in units": edges,
-                "our nodes": nodes,
-                "our edges": ours,
+                "our nodes": len(bound.circuit.nodes),
+                "our edges": _size(search.evaluate, bound.kept),
             }
         )
     return rows

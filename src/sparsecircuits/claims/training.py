@@ -29,6 +29,7 @@ from sparsecircuits.data import Tokenizer, prepare_tokens, validation_batches
 from sparsecircuits.data.excerpt import excerpt
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import record
+from sparsecircuits.models.statistics import count_neurons
 from sparsecircuits.models.transformer import SparseTransformer, count_parameters
 from sparsecircuits.nodes.ablation_values import training_means
 from sparsecircuits.pruning.discretise import smallest_prefix, top_nodes
@@ -126,6 +127,32 @@ def judge_kurtosis_shipped(rows: Rows) -> Verdict:
     inside = sum(LOWEST <= value <= HIGHEST for value in found)
     words = ", ".join(f"{row['model']} {number(row, 'log mean kurtosis'):.2f}" for row in rows)
     return verdict(inside == len(found), inside >= len(found) / 2, words)
+
+
+@torch.no_grad()
+def dead_neurons(setting: Setting) -> list[Row]:
+    """The share of MLP neurons that AbsTopK never picks on the models' own text."""
+    rows: list[Row] = []
+    for subject in setting.subjects:
+        setting.tell(subject.name)
+        model, read = subject.model, 0
+        with count_neurons(model) as counts:
+            for inputs, _ in validation_batches(_excerpt(setting, subject), model.config.n_ctx, 32):
+                model(torch.from_numpy(inputs).to(model.device))
+                read += inputs.size
+        dead = 1 - counts.alive / counts.total
+        rows.append({"model": subject.name, "tokens": read, "neurons": counts.total, "dead": dead})
+    return rows
+
+
+def judge_dead_neurons(rows: Rows) -> Verdict:
+    """A fifth at least, in every model; in half of them."""
+    found = numbers(rows, "dead")
+    if not found:
+        return unsaid("no model")
+    many = sum(share >= 0.2 for share in found)
+    words = ", ".join(f"{row['model']} {100 * (number(row, 'dead') or 0):.0f}%" for row in rows)
+    return verdict(many == len(found), many >= len(found) / 2, f"never active: {words}")
 
 
 def agreement(setting: Setting) -> list[Row]:
