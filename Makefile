@@ -82,6 +82,7 @@ lint: $(VENV)/.dev ## Check format, style and types
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/make_types.py --check
+	$(BIN)/python docs/make_api.py --check
 	@command -v npm >/dev/null || { echo "no npm found: the page's sources are not checked"; exit 0; }; \
 	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error && npm run --silent lint
 
