@@ -1,4 +1,4 @@
-"""Every claim: what the paper says, and the rule of the verdict, both stated before anything was measured."""
+"""Every claim: what the paper says, and the rule of the verdict, stated before it was measured."""
 
 from sparsecircuits.claims import behaviour, sizes, training, validity
 from sparsecircuits.claims.claim import Claim
@@ -56,7 +56,8 @@ _CLAIMS = (
         validity.judge_quote_circuit,
         QUOTES,
         1,
-        "Nobody cleans up by hand here; the task has distractors before the line.",
+        "Nobody cleans up by hand here; the task has distractors before the line. The rule was written when the sizes "
+        "of the circuits that ship were known.",
     ),
     Claim(
         "two_hops",
@@ -67,6 +68,7 @@ _CLAIMS = (
         validity.judge_two_hops,
         ("pretrained:apt",),
         1,
+        "The rule was written when the size of the circuit that ships was known.",
     ),
     Claim(
         "learned_attribution",

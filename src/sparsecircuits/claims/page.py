@@ -11,7 +11,8 @@ HEAD = """# The paper's claims, measured here
 Written by `sparsecircuits reproduce` from the JSON files beside it: nothing on this page is typed. The claims are those
 of Gao et al. 2025, *Weight-sparse transformers have interpretable circuits* (arXiv 2511.13653), at a scale that
 fits a laptop. A verdict follows from the figures by the rule that stands beside it, which was stated before they were
-measured; what did not come out stays. `sparsecircuits reproduce NAME` measures one again.
+measured (where it was not, that is said); what did not come out stays. `sparsecircuits reproduce NAME`
+measures one again.
 """
 NOT_RUN = "not run"
 
