@@ -7,6 +7,8 @@ PIP := python -m pip install --quiet --disable-pip-version-check
 NEWEST := .venv-newest
 OLDEST := .venv-oldest
 TOOLS := .venv-tools
+# The documentation's and the release's tools, which need nothing of the package.
+RELEASE := .venv-release
 # Where other people's libraries are met: released formats, Hugging Face, streams, search, loggers, the page.
 BOUNDARY := tests/interop tests/viewer tests/plots tests/data tests/pruning/test_search.py \
             tests/training/test_loggers.py tests/test_examples.py
@@ -21,7 +23,8 @@ WEB := src/sparsecircuits/viewer/web
 OPEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-shapes test-newest test-oldest lock lint format bench page docs clean browser
+.PHONY: help quickstart test test-slow test-shapes test-newest test-oldest lock lint format bench claims \
+        page docs site dist dist-test clean browser
 
 help: ## Show this list
 	@grep -E '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | column -t -s "$$(printf '\t')"
@@ -45,7 +48,7 @@ UNSHAPED := tests/kernels tests/cli/test_cli.py tests/training/test_distributed.
             tests/test_examples.py tests/test_imports.py tests/test_locks.py
 test-shapes: $(VENV)/.dev ## Run the tests with every shape in an annotation checked at run time
 	$(call WARM_UP,$(BIN))
-	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not no_shapecheck and not browser" \
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not dist and not no_shapecheck and not browser" \
 		$(UNSHAPED:%=--ignore=%) --jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
@@ -71,11 +74,15 @@ lock: $(TOOLS)/.done ## Renew locks/*.txt, the versions that quickstart and test
 	$(COMPILE) --extra dev -o locks/dev.txt
 	$(COMPILE) -c locks/dev.txt -o locks/runtime.txt
 
+	$(TOOLS)/bin/uv pip compile --quiet --universal --python-version 3.11 --generate-hashes --upgrade \
+		--custom-compile-command "make lock" locks/release.in -o locks/release.txt
+
 lint: $(VENV)/.dev ## Check format, style and types
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/python docs/make_types.py --check
+	$(BIN)/python docs/make_api.py --check
 	@command -v npm >/dev/null || { echo "no npm found: the page's sources are not checked"; exit 0; }; \
 	cd $(WEB) && npm ci --ignore-scripts --no-audit --no-fund --loglevel error && npm run --silent lint
 
@@ -87,15 +94,29 @@ format: $(VENV)/.dev ## Put format and style right
 bench: $(VENV)/.runtime ## Time the kernels and the training step against their baselines
 	$(BIN)/sparsecircuits bench
 
+claims: $(VENV)/.runtime ## Measure the claims that need no training, and draw docs/claims/README.md
+	$(BIN)/sparsecircuits reproduce --untrained --out docs/claims
+
 page: ## Build the viewer's page from src/sparsecircuits/viewer/web (needs npm)
 	cd $(WEB) && npm install --no-save --no-audit --no-fund && npm run build
 
-docs: $(VENV)/.dev ## Write what is generated from the program: docs/help.md, and the types of the viewer's page
+docs: $(VENV)/.dev ## Write what is generated from the program: docs/help.md, docs/api.md, and the types of the viewer's page
 	$(BIN)/python docs/make_help.py
+	$(BIN)/python docs/make_api.py
 	$(BIN)/python docs/make_types.py
 
+site: $(RELEASE)/.done ## Build the documentation, strictly; then open site/index.html (no server, no network)
+	NO_MKDOCS_2_WARNING=1 $(RELEASE)/bin/mkdocs build --quiet
+
+dist: $(RELEASE)/.done ## Build the sdist, and from it the wheel, into dist/
+	rm -rf dist
+	$(RELEASE)/bin/python -m build --no-isolation --outdir dist
+
+dist-test: $(VENV)/.dev dist ## Install the wheel into an environment of its own and use it without network
+	$(BIN)/python -m pytest -m dist tests/test_distribution.py
+
 clean: ## Remove the environment and caches
-	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(TOOLS) .pytest_cache .mypy_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) $(NEWEST) $(OLDEST) $(TOOLS) $(RELEASE) site dist .pytest_cache .mypy_cache .ruff_cache .hypothesis
 
 # Versions and hashes are those of the lock, so that a fresh machine gets what was tested. torch is not in it but in
 # constraints.txt: pinned, it is a CPU wheel here and a CUDA one elsewhere, which brings its own libraries along.
@@ -116,6 +137,11 @@ $(VENV)/.dev: $(VENV)/.runtime locks/dev.txt
 $(TOOLS)/.done:
 	$(PYTHON) -m venv $(TOOLS)
 	$(TOOLS)/bin/$(PIP) uv
+	@touch $@
+
+$(RELEASE)/.done: locks/release.txt
+	$(PYTHON) -m venv $(RELEASE)
+	$(RELEASE)/bin/$(PIP) --require-hashes --no-deps -r locks/release.txt
 	@touch $@
 
 # The picture's tests drive a real Chromium, from the distribution's packages.

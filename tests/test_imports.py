@@ -33,10 +33,13 @@ STREAM = {
     ),
     "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
     "benchmarks": ("kernels", "data", "models", "sparsity", "training", "inference", "interop"),
+    "claims": (
+        "data", "models", "sparsity", "training", "tasks", "nodes", "circuits", "pruning", "faithfulness", "interop",
+    ),
     "quickstart": ("data", "models", "tasks", "training", "circuits", "pruning", "faithfulness", "viewer"),
     "cli": (
         "data", "models", "training", "plots", "tasks", "nodes", "circuits", "pruning", "faithfulness",
-        "inference", "interop", "bridges", "viewer", "benchmarks", "quickstart",
+        "inference", "interop", "bridges", "viewer", "benchmarks", "claims", "quickstart",
     ),
 }  # fmt: skip
 """Which packages (or modules beside them) each one may import, in order of the stream: only earlier ones."""

@@ -39,7 +39,7 @@ def test_each_requirement_has_a_locked_version_in_its_range(lock, extras):
             assert versions[canonicalize_name(one.name)][0] in one.specifier, str(one)
 
 
-@pytest.mark.parametrize("lock", ["runtime", "dev"])
+@pytest.mark.parametrize("lock", ["runtime", "dev", "release"])
 def test_each_locked_version_has_hashes(lock):
     versions = locked(lock)
     assert len(versions) > 15

@@ -348,6 +348,33 @@ class Bench(Common):
     """Interleaved rounds; figures are medians."""
 
 
+@dataclass(kw_only=True)
+class Reproduce(Common):
+    """Measure the paper's claims at a scale that fits, each with a verdict: reproduced, partly, not, or cannot be said.
+    Writes a JSON file a claim and their page, README.md; what is there for the same models is not measured again."""
+
+    function: ClassVar[str] = "reproduce"
+    claims: Annotated[tuple[str, ...], tyro.conf.Positional] = ()
+    """Claims; all when left out."""
+    untrained: Annotated[bool, Flag] = False
+    """Those alone that train no model."""
+    list: Annotated[bool, Flag] = False
+    """List them: what the paper says, what is measured, and about how long that takes."""
+    out: Path = Path("claims")
+    """Folder for the results and their page."""
+    model: tuple[str, ...] = ()
+    """Models to measure instead of those that ship; claims that train their own are left as they are."""
+    again: Annotated[bool, Flag] = False
+    """Measure also what is there already."""
+    draw: Annotated[bool, Flag] = False
+    """Measure nothing: draw the page from the results that are there."""
+    scale: float = 1.0
+    """Factor on prompts and steps of training (of pruning too, above 1): below 1 quicker and rougher."""
+    seeds: int = 3
+    """Of claims that train: seeds, counted from --seed."""
+    seed: int = 0
+
+
 COMMANDS: dict[str, type[Common]] = {
     "quickstart": Quickstart,
     "train": Train,
@@ -365,6 +392,7 @@ COMMANDS: dict[str, type[Common]] = {
     "steer": Steer,
     "edit": Edit,
     "plot": Plot,
+    "reproduce": Reproduce,
     "bench": Bench,
 }
 DESCRIPTION = "Train transformers whose weights are almost all zero, and find, prove and look at their circuits."

@@ -17,6 +17,7 @@ from sparsecircuits.cli.checks import check_paths, run_around
 from sparsecircuits.cli.corpus import text_of
 from sparsecircuits.cli.export import export as export
 from sparsecircuits.cli.models import models as models
+from sparsecircuits.cli.reproduce import reproduce as reproduce
 from sparsecircuits.cli.show import Update, print_json, print_table, print_text, progress, say, silent
 from sparsecircuits.cli.tasks import chosen_tasks
 from sparsecircuits.cli.tasks import tasks as tasks
