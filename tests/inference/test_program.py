@@ -13,7 +13,6 @@ import torch
 
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edges_of, nodes_of
-from sparsecircuits.circuits.losses import circuit_logits
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.inference import readable
@@ -25,6 +24,7 @@ from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, get_task
 
 RUN = """
@@ -43,6 +43,11 @@ def run_bare(program: str, prompts: list[list[int]], folder: Path) -> np.ndarray
     )
     assert done.returncode == 0, done.stderr
     return np.array(json.loads(done.stdout))
+
+
+def by_gates(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> torch.Tensor:
+    """Scores of the circuit alone, by the whole model with gates."""
+    return circuit.calibration(all_candidate_logits(model, batch, circuit.gating(model)))
 
 
 def prompts_of(batch: PairBatch) -> list[list[int]]:
@@ -105,7 +110,7 @@ def test_a_program_is_the_circuit_alone(options, share):
     namespace: dict = {}
     exec(compile(program, "program", "exec"), namespace)
     found = np.array([namespace["predict"](tokens) for tokens in prompts_of(batch)])
-    expected = circuit_logits(model, circuit, batch).numpy()
+    expected = by_gates(model, circuit, batch).numpy()
     assert np.abs(found - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     assert np.ptp(expected[:, 0]) > 0.05  # it depends on the prompt
 
@@ -117,7 +122,7 @@ def test_nothing_kept_or_zero_ablation():
         namespace: dict = {}
         exec(write_program(circuit.on(model), {}, "made"), namespace)
         found = np.array([namespace["predict"](tokens) for tokens in prompts_of(batch)])
-        expected = circuit_logits(model, circuit, batch).numpy()
+        expected = by_gates(model, circuit, batch).numpy()
         assert np.abs(found - expected).max() < 1e-4 * max(1, np.abs(expected).max())
     with pytest.raises(ValueError, match="tokens, not 1 to 9"):
         namespace["predict"]([])
@@ -147,7 +152,7 @@ def test_programs_of_shipped_circuits_by_a_bare_interpreter(name, task, pairs, l
     assert program.count("\n") < lines
     assert all(node.name in program for node in circuit.nodes)
     batch = bound.encode(bound.draw("held_out", pairs, 7))
-    found, expected = run_bare(program, prompts_of(batch), tmp_path), circuit_logits(model, circuit, batch).numpy()
+    found, expected = run_bare(program, prompts_of(batch), tmp_path), by_gates(model, circuit, batch).numpy()
     assert len(found) == 2 * pairs
     assert np.abs(found - expected).max() < 1e-4
 
@@ -168,7 +173,7 @@ def test_a_readable_program_says_how_often_it_agrees(quotes, tmp_path, monkeypat
     assert found.text.count("\n") < 40
     assert "for token in reversed(tokens)" in found.text  # the last quote that was opened
     batch = task.encode(task.draw("held_out", 96, 0))
-    scores, expected = run_bare(found.text, prompts_of(batch), tmp_path), circuit_logits(model, circuit, batch).numpy()
+    scores, expected = run_bare(found.text, prompts_of(batch), tmp_path), by_gates(model, circuit, batch).numpy()
     agreement = ((scores[:, 0] > scores[:, 1]) == (expected[:, 0] > expected[:, 1])).mean()
     assert agreement == pytest.approx(found.agreement)
 

@@ -14,12 +14,12 @@ import torch
 from torch import Tensor, nn
 
 from sparsecircuits.benchmarks.timing import Race
-from sparsecircuits.inference.nonzeros import Nonzeros
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.runtime import Dtype, SparseRuntime
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import Stored, build, shell
 from sparsecircuits.models.transformer import KVCache, SparseTransformer, sparse_matrices
+from sparsecircuits.plans.nonzeros import Nonzeros
+from sparsecircuits.plans.plan import Plan
 
 PAPER = 1.9e6
 """Nonzeros of the paper's models of 475M parameters (its second smallest L0)."""

@@ -3,7 +3,7 @@
 import base64
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
 
 import numpy as np
@@ -16,10 +16,13 @@ from sparsecircuits.errors import NoSuchNode, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.compact_forward import edges_by_site, masks, narrowing_of
 from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.plans.narrowing import Narrowing
+from sparsecircuits.plans.plan import Plan
 from sparsecircuits.tasks import PairBatch, Task
 
 __all__ = ["UNKNOWN_MODEL", "Bound", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
@@ -163,11 +166,9 @@ class Bound:
         """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
         return Gating(self.space, self.kept.float(), self.frozen, self.circuit.ablation, _off(self.removed))
 
-    def alone_less(self, edge: Edge) -> Gating:
-        """The circuit alone without one of its edges."""
-        return replace(
-            self.alone, edges=_off(self._all_but(other for other in self.circuit.edges if other is not edge))
-        )
+    def removed_with(self, edge: Edge) -> Edges:
+        """The same with one of the circuit's edges."""
+        return self._all_but(other for other in self.circuit.edges if other is not edge)
 
     def without(self, off: Bool[Tensor, " nodes"]) -> Gating:
         """The whole model with only the nodes in the mask `off` ablated."""
@@ -183,9 +184,20 @@ class Bound:
         """The whole model with the circuit's nodes ablated."""
         return self.without(self.kept)
 
+    @cached_property
+    def narrowing(self) -> Narrowing:
+        """What the plans of all sets of the model's nodes share, all else frozen as it is in the circuit."""
+        return narrowing_of(self.model, self.frozen)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What varies where the circuit runs alone. Of no meaning where others carry what they are on other prompts."""
+        return self.narrowing.plan(masks(self.space, self.kept), edges_by_site(self.space, self.removed))
+
     def evaluator(self, batch: PairBatch) -> Evaluator:
         """What scores sets of the model's nodes on some prompts, all else frozen as it is in the circuit."""
-        return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation)
+        narrowing = None if self.circuit.ablation == "resample" else self.narrowing
+        return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation, narrowing=narrowing)
 
 
 def _off(edges: Edges) -> EdgeGates:

@@ -13,12 +13,11 @@ import numpy as np
 
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference.contests import SitePlan, running_heads, site_plan
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.kernels.rms_norm import EPSILON
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import split_node, split_site
 from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.plans.contests import SitePlan, running_heads, site_plan
 
 WIDTH = 118  # of a line that is meant to be read
 VARIABLES = {
@@ -57,7 +56,8 @@ def check_exportable(bound: Bound) -> None:
         )
     if config.norm != "rms" or (config.concatenates_positions and config.position_norm != "rms"):
         raise UserError("programs are written for models with RMSNorm alone")
-    if config.residual_activation != "identity" or config.abstopk_k("resid_mid") or config.abstopk_k("resid_out"):
+    cut = any(config.abstopk_k(site) is not None for site in ("resid_mid", "resid_out"))
+    if config.residual_activation != "identity" or cut:
         raise UserError(
             "programs are written for models whose residual stream is a sum: no activation, no AbsTopK on it"
         )
@@ -121,7 +121,7 @@ def write_program(bound: Bound, words: Mapping[str, str], title: str) -> str:
 class _Writer:
     def __init__(self, bound: Bound, words: Mapping[str, str]) -> None:
         self.bound, self.words = bound, words
-        self.plan = Plan.of_circuit(bound)
+        self.plan = bound.plan
         self.config: ModelConfig = self.plan.config
         self.text = Text()
         self.helpers: set[str] = set()

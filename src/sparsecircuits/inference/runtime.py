@@ -14,10 +14,10 @@ from torch import Tensor
 from sparsecircuits.errors import UserError
 from sparsecircuits.inference.cache import SparseCache
 from sparsecircuits.inference.packing import Decoder
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.shell import held_model
 from sparsecircuits.kernels import causal_attention
 from sparsecircuits.models.transformer import SparseTransformer, rows_at
+from sparsecircuits.plans.plan import Plan
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
