@@ -5,6 +5,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -24,6 +25,9 @@ from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.plans.narrowing import Narrowing
 from sparsecircuits.plans.plan import Plan
 from sparsecircuits.tasks import PairBatch, Task
+
+if TYPE_CHECKING:
+    from sparsecircuits.circuits.compiled import CompiledCircuit
 
 __all__ = ["UNKNOWN_MODEL", "Bound", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
 
@@ -102,6 +106,14 @@ class Circuit(CircuitData):
     def on(self, model: SparseTransformer) -> "Bound":
         """The circuit in a model (see `Bound`)."""
         return Bound(self, model)
+
+    def compile(self, model: SparseTransformer) -> "CompiledCircuit":
+        """The circuit alone as a forward pass that costs what its own nodes and edges do. Raises UserError when it does
+        not fit the model, or was found with resample ablation."""
+        from sparsecircuits.circuits.compiled import CompiledCircuit
+
+        self.check_model(model)
+        return CompiledCircuit.of(self.on(model))
 
 
 @dataclass(frozen=True)
