@@ -344,8 +344,10 @@ class Bench(Common):
         tyro.conf.Positional,
     ] = None
     """One benchmark; all when left out."""
-    rounds: int = 15
-    """Interleaved rounds; figures are medians."""
+    rounds: int | None = None
+    """Interleaved rounds; figures are medians. By default 15; 5 for decode and prefill unless they are full."""
+    full: bool = False
+    """decode and prefill with all densities and baselines, which takes several minutes; by default about one."""
 
 
 COMMANDS: dict[str, type[Common]] = {
