@@ -65,6 +65,9 @@ def handmade(
             parameter.copy_(torch.randn(parameter.shape, generator=generator) * (1.0 if parameter.dim() == 1 else 0.7))
             if parameter.dim() == 2 and not name.startswith("wpe"):
                 parameter.mul_(torch.rand(parameter.shape, generator=generator) < 0.3)
+        for name, buffer in model.named_buffers():  # of frozen nodes
+            drawn = torch.randn(buffer.shape, generator=generator)
+            buffer.copy_(drawn < 0.8 if name.endswith("gate") else 0.3 * drawn)
     model.tokenizer = Tokenizer.default()
     space = NodeSpace.of(config)
     frozen = 0.3 * torch.randn(space.size, generator=generator) * (ablation == "mean")
@@ -98,6 +101,7 @@ OPTIONS = [
     {"n_head": 2, "d_head": 5, "sink": True}, {"tied_unembed": True}, {"n_layer": 1, "afrac": None},
     {"n_layer": 3, "sink": True, "afrac": 0.8},
     {"offsets": 3}, {"offsets": 2, "sink": True}, {"offsets": 20, "sink": True},
+    {"frozen_nodes": True}, {"frozen_nodes": True, "sink": True},
 ]  # fmt: skip
 
 

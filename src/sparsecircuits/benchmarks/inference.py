@@ -14,6 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from sparsecircuits.benchmarks.timing import Race
+from sparsecircuits.inference.cache import SparseCache
 from sparsecircuits.inference.runtime import Dtype, SparseRuntime
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import Stored, build, shell
@@ -142,6 +143,7 @@ def _decoder(model: SparseTransformer, ids: Tensor) -> Callable[[], None]:
 
 def _runtime_decoder(runtime: SparseRuntime, ids: Tensor) -> Callable[[], None]:
     cache = runtime.empty_cache()
+    assert isinstance(cache, SparseCache)
     runtime.last_logits(ids[:, :-RUN], torch.tensor([ids.shape[1] - RUN - 1]), cache)
 
     def run() -> None:
@@ -172,6 +174,7 @@ def bandwidth() -> float:
 def bytes_of_step(runtime: SparseRuntime, context: int) -> int:
     """What a token must read: indices and values of the columns whose input is not zero, biases and norms, a row of the
     bigram table, the channels of keys where the query is not zero, the values that were kept."""
+    assert runtime._decoder is not None
     config, packed = runtime.config, runtime._decoder.packed
     entry, index = packed.bytes_a_nonzero, packed.rows.itemsize
     total = 0.0
