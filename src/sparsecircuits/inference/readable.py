@@ -16,7 +16,8 @@ import numpy as np
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.descriptions import activations
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference.program import WIDTH, check_exportable
+from sparsecircuits.inference.program import check_exportable
+from sparsecircuits.inference.program_text import WIDTH
 from sparsecircuits.kernels.rms_norm import EPSILON
 from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.plans.contests import running_heads
