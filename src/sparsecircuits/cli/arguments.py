@@ -234,12 +234,13 @@ class Convert(Common):
 
 @dataclass(kw_only=True)
 class Export(Common):
-    """Write a circuit for others: as a Python file that runs it, as JSON, or as a graph (docs/programs.md)."""
+    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, or as a picture
+    (docs/programs.md)."""
 
     function: ClassVar[str] = "export"
     circuit: Annotated[Path, tyro.conf.Positional]
     """A circuit.json, or a run directory with --task."""
-    to: Literal["python", "json", "graphml"]
+    to: Literal["python", "json", "graphml", "svg", "png"]
     out: Path
     """The file to write."""
     task: str | None = None

@@ -198,7 +198,7 @@ class _Writer:
             text.say(f"inputs = {inputs}")
             self.given = inputs
         if by_position:
-            base = f"BASES_{_rivals_name(site.site)}"
+            base = _rivals_name(site.site).replace("RIVALS", "BASES")
             self._matrix(base, site.constants[:, : len(site.kept)])
         for row, channel in enumerate(site.kept):
             node = f"{site.site}.{channel}"
@@ -377,7 +377,7 @@ class _Writer:
         writes = site_plan(plan, f"{layer}.mlp.resid_delta")
         text.say()
         text.comment(f"Layer {layer}, MLP" + (", at the last token." if only_last else "."))
-        if only_last:
+        if only_last and layer != self.last_reader:  # after attention it is cut already
             text.say("stream = stream[-1:]")
         self._reads(layer, "mlp", "len(tokens) - 1" if only_last else "place")
         if not only_last:
@@ -481,7 +481,7 @@ def _answer(model: SparseTransformer, answer: str) -> int:
 
 def _rivals_name(site: str) -> str:
     layer, kind = split_site(site)
-    return f"{VARIABLES[kind].upper()}S_{layer}"
+    return f"RIVALS_{VARIABLES[kind].upper()}_{layer}"
 
 
 def _quoted(text: str) -> str:
