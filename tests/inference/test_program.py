@@ -146,7 +146,7 @@ def test_what_programs_are_not_written_for_is_refused(options):
 @pytest.mark.parametrize(
     ("name", "task", "pairs", "lines"),
     [("nano", "single_double_quote", 500, 200), ("versed", "single_double_quote", 30, 200),
-     ("nano", "bracket_brace", 30, 280), ("broad", "enumerate_range", 20, 300)],
+     ("nano", "bracket_brace", 30, 230), ("broad", "enumerate_range", 20, 230)],
 )  # fmt: skip
 def test_programs_of_shipped_circuits_by_a_bare_interpreter(name, task, pairs, lines, tmp_path):
     model = load_model(f"pretrained:{name}")

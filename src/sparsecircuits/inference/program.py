@@ -85,12 +85,12 @@ class _Writer:
         imports = ["import base64"] if "numbers" in self.helpers else []
         imports += ["import math"]
         imports += ["import struct"] if "numbers" in self.helpers else []
-        head += [*imports, "", f"N_CTX = {self.config.n_ctx}  # most tokens", ""]
+        head += [*imports, ""]
         body = [
             "", "def predict(tokens: list[int]) -> tuple[float, float]:",
             f'    """Scores of {circuit.answers[0]!r} and {circuit.answers[1]!r} as the next token."""',
-            "    if not 0 < len(tokens) <= N_CTX:",
-            '        raise ValueError(f"{len(tokens)} tokens, not 1 to {N_CTX}")',
+            f"    if not 0 < len(tokens) <= {self.config.n_ctx}:",
+            f'        raise ValueError(f"{{len(tokens)}} tokens, not 1 to {self.config.n_ctx}")',
             f"    if not all(0 <= token < {self.config.vocab_size} for token in tokens):",
             f'        raise ValueError("a token outside 0..{self.config.vocab_size - 1}")',
             *text.lines, "",
@@ -424,8 +424,8 @@ class _Writer:
             bigram = self._bigram(answer, place)
             name = "first" if place == 0 else "second"
             constant = number(float(shift[answer]))
-            text.comment(f"{circuit.answers[place]!r}")
-            text.sum(name, [constant, *([bigram] if bigram else []), f"scale * ({inner})"])
+            terms = [constant, *([bigram] if bigram else []), f"scale * ({inner})"]
+            text.sum(name, terms, what=repr(circuit.answers[place]))
             names.append(f"{number(circuit.scale)} * {name} + {number(circuit.shift[place])}".replace("+ -", "- "))
         text.say(f"return {', '.join(names)}")
 

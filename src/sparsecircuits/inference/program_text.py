@@ -61,9 +61,9 @@ class Text:
         if what and len(f"{pad}{line}  # {what}") <= WIDTH:
             self.say(f"{line}  # {what}")
             return
-        if what:
-            self.comment(what)
         if len(pad + line) <= WIDTH:
+            if what:
+                self.comment(what)
             self.say(line)
             return
         if around == "{}":
@@ -75,6 +75,10 @@ class Text:
             held, WIDTH, initial_indent=pad, subsequent_indent=pad + "        ", break_long_words=False,
             break_on_hyphens=False,
         )  # fmt: skip
+        if what and len(f"{wrapped[-1]}  # {what}") <= WIDTH:
+            wrapped[-1] += f"  # {what}"
+        elif what:
+            self.comment(what)
         self.lines += [part.replace("\0", " ") for part in wrapped]
 
 
