@@ -33,9 +33,9 @@ def draw_circuit(circuit: Circuit, out: str | Path) -> Path:
     from matplotlib import rc_context
 
     # The same circuit gives the same file, and text stays text.
-    fixed = {"metadata": {"Date": None}} if out.suffix.lower() == ".svg" else {}
+    dated = {"Date": None} if out.suffix.lower() == ".svg" else None
     with rc_context({"svg.hashsalt": "sparsecircuits", "svg.fonttype": "none"}), atomic_path(out) as temporary:
-        _figure(circuit).savefig(temporary, format=out.suffix.lower()[1:], **fixed)
+        _figure(circuit).savefig(temporary, format=out.suffix.lower()[1:], metadata=dated)
     return out
 
 
