@@ -18,9 +18,10 @@ HEAD = f"""# What the data teaches
 
 Written by `python docs/make_data.py`. Places per million tokens at which code asks a task's question, for its first and
 its second answer, as the finders of `sparsecircuits tasks --corpus` see them ({CONTEXT} tokens before a place).
-tinypython, drills and bindings: {FILES:,} generated files each; stdlib: that of Python {{python}}. A finder looks for
-the same choice as the task, not for its templates. drills are files of short snippets that ask often what ordinary code
-asks seldom, bindings such that do little but start and fill names of several kinds: corpora to mix in
+tinypython, drills, bindings and forms: {FILES:,} generated files each; stdlib: that of Python {{python}}. A finder
+looks for the same choice as the task, not for its templates. drills are files of short snippets that ask often what
+ordinary code asks seldom, bindings such that do little but start and fill names of several kinds, forms such that open
+brackets, strings, parameter lists and files, with comments cut from the same: corpora to mix in
 (`--data "0.25*stdlib+0.33*tinypython:14000+0.42*drills:18000"`), not in the default one.
 
 | task | answers | tinypython | drills | bindings | stdlib |

@@ -19,7 +19,7 @@ from sparsecircuits.tasks.realcode import find_places
 TEXT = "".join(file.text for file in generate_files(600, seed=3))
 TEXTS = {
     "tinypython": TEXT,
-    **{kind: "".join(file.text for file in generate_files(600, 3, kind)) for kind in ("drills", "bindings")},
+    **{kind: "".join(file.text for file in generate_files(600, 3, kind)) for kind in ("drills", "bindings", "forms")},
 }
 kinds = pytest.mark.parametrize("kind", list(KINDS))
 
@@ -86,6 +86,20 @@ def test_quotes_close_with_and_without_a_newline() -> None:
     ids = [i for text in tokenizer.encode_batch(TEXT.splitlines(keepends=True)) for i in text]
     for text in ("')", '")', "')\n", '")\n', "('", '("'):
         assert ids.count(tokenizer.single_token(text)) > 300, text
+
+
+def test_forms_ask_evenly_and_with_their_cues_in_comments() -> None:
+    """Brackets, braces, f-strings, defaults and modes: both answers often, those of bracket_counting evenly."""
+    tokenizer = Tokenizer.default()
+    names = ("bracket_counting", "bracket_brace", "fstring_brace", "final_kwarg", "with_open")
+    texts = [file.text for file in generate_files(200, 3, "forms")]
+    found = find_places(texts, [get_task(name, tokenizer) for name in names], tokenizer, 128)
+    for name, places in found.items():
+        assert min(places.counts) > 100, name
+    assert 0.5 < found["bracket_counting"].counts[0] / found["bracket_counting"].counts[1] < 2
+    comments = re.findall(r"(?m)^ *# (.*)$", TEXTS["forms"])
+    opened = [text for text in comments if text.count("[") > text.count("]")]
+    assert len(opened) > 0.02 * len(comments) > 20
 
 
 def test_a_good_share_of_files_mixes_quotes() -> None:
@@ -174,7 +188,7 @@ def test_no_prompt_of_a_task_is_in_the_corpus(kind: str) -> None:
             assert not [prompt for prompt in prompts if prompt in TEXTS[kind]]
 
 
-@kinds
+@pytest.mark.parametrize("kind", [kind for kind in KINDS if kind != "forms"])
 def test_how_a_name_is_used_follows_from_what_it_was_bound_to(kind: str) -> None:
     """Lines later, and past others like it."""
     starts = {"set()": "set", "''": "str", '""': "str", "[]": "list"}

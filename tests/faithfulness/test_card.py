@@ -110,6 +110,10 @@ def test_the_true_circuit_passes_everything(card):
     assert f"{cue}, gets 100% of these prompts right; the circuit 100%, the model 100%." in card.to_markdown()
     assert all(control.n_edges is None for control in card.nulls.nulls)
     assert card.nulls.true.n_edges is not None
+    drawn = card.nulls.nulls[-1]
+    assert (drawn.name, {nodes for nodes, _, _ in drawn.curve}, len(drawn.curve)) == ("random_nodes", {7}, 20)
+    assert (drawn.times_smaller, drawn.at_least) == (None, False)
+    assert "Of 20 draws of random nodes, as many in each site, none holds the target" in card.to_markdown()
     assert card.internals.explained > 0.95
     assert card.interchange.flips_all.value == 1
     assert card.transfer.result.accuracy_circuit == 1.0

@@ -9,7 +9,7 @@ from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.verdict import CHECKS, reasons_of_subsets, warnings
 from sparsecircuits.faithfulness.measures.estimate import Estimate
-from sparsecircuits.faithfulness.measures.subsets import SHARES, subset_ablation
+from sparsecircuits.faithfulness.measures.subsets import subset_ablation
 from sparsecircuits.faithfulness.measures.sufficiency import gated_answers
 from sparsecircuits.nodes.calibration import calibrate, training_pairs
 from sparsecircuits.nodes.task_loss import correct_of, task_loss
@@ -23,6 +23,7 @@ from sparsecircuits.planted.models import (
     two_way_model,
 )
 from sparsecircuits.pruning.config import PruneConfig
+from sparsecircuits.pruning.mixtures import SHARES
 
 TINY_BUDGET = PruneConfig(steps=4, pairs=4, eval_pairs=8)
 SMALL_PRUNING = PruneConfig(steps=60, eval_pairs=32)

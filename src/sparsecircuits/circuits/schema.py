@@ -136,6 +136,19 @@ class SearchRecord(_Strict):
     best_trial: Whole
 
 
+class Hardening(_Strict):
+    """What became of a circuit under mixtures of itself and the whole model (see `pruning.hardening`)."""
+
+    rounds: Whole
+    """Of pruning again under what had broken the circuit."""
+    challenges: Whole
+    """Subsets under which the circuit was made to hold the target."""
+    worst: Real
+    """The largest loss under the subsets of the last round, which were fresh ones, in nats, calibrated."""
+    held: bool
+    """Whether it keeps to the target."""
+
+
 class FoundBy(BaseModel):
     """How a circuit was found. A file holds what is known of it; what other programs and later versions say beside
     that is kept as it is."""
@@ -160,6 +173,7 @@ class FoundBy(BaseModel):
     glances: Whole | None = None
     seconds: Real | None = None
     search: SearchRecord | None = None
+    hardening: Hardening | None = None
     # What a published file says of itself.
     file: str | None = None
     published_losses: ShownLosses | None = None

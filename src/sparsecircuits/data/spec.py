@@ -1,8 +1,8 @@
 """The text that names a corpus: sources joined by "+", with or without weights.
 
 stdlib+tinypython                 everything of each; a bare tinypython makes 45% of the bytes
-tinypython:2000, drills:2000, bindings:2000
-                                  generated files, so many of them (`data.tinypython`, and its `drills`)
+tinypython:2000, drills:2000, bindings:2000, forms:2000
+                                  generated files, so many of them (`data.tinypython`, its `drills` and `forms`)
 0.6*stdlib+0.4*tinypython         shares of the training tokens, kept exactly; relative, so 3*a+2*b is the same
 hf:NAME[:CONFIG][@REVISION][#COLUMN]   a streamed Hugging Face dataset, or one on disk (hf:PATH)
 """
@@ -17,8 +17,8 @@ from sparsecircuits.errors import UserError
 from sparsecircuits.files import expanded
 
 ALLOWED = (
-    'a corpus is "stdlib", "tinypython", "tinypython:N", "drills", "drills:N", "bindings:N", a folder, "hf:NAME", or '
-    'several joined by "+", with weights as in "0.6*stdlib+0.4*tinypython"'
+    'a corpus is "stdlib", "tinypython", "tinypython:N", "drills", "drills:N", "bindings:N", "forms:N", a folder, '
+    '"hf:NAME", or several joined by "+", with weights as in "0.6*stdlib+0.4*tinypython"'
 )
 
 

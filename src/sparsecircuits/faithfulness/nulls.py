@@ -2,7 +2,9 @@
 
 Pruning can find small circuits for nonsense, and in networks without any structure. So the same pruning, with the
 same budget, runs on three things that have no circuit: the task with its labels shuffled, the task in a cipher, and
-the task on a network whose weights are permuted within each matrix.
+the task on a network whose weights are permuted within each matrix. None of these does the model do, so that it finds
+nothing there is weak evidence; the fourth is a task that it does, the true one, by nodes that are not the circuit's:
+random ones, as many in each site.
 """
 
 import copy
@@ -29,9 +31,11 @@ from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, to
 from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.tasks import Pair, PairBatch, Task
 
-ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights"]
+ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights", "random_nodes"]
 NULLS: tuple[ControlName, ...] = ("shuffled_labels", "nonsense", "permuted_weights")
+"""Those that are pruned like the true task."""
 CURVE_GROWTH = 4
+RANDOM_DRAWS = 20
 BUDGET = PruneConfig(steps=100, pairs=16, eval_pairs=32, lr=1e-2)
 """The same for the true task and its nulls, so that sizes may be compared. Edges are not pruned."""
 
@@ -166,6 +170,29 @@ def pruned_size(
     return PrunedSize(nodes, edges, min(best, loss), curve)
 
 
+def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> PrunedSize:
+    """Sets of random nodes, as many in each site as the circuit has, cleaned up as a pruned set is where one holds the
+    target; the smallest of those, or that none does. The curve has a point a draw."""
+    circuit = bound.circuit
+    config = dataclasses.replace(config, ablation=circuit.ablation)
+    search = NodeSearch.of(bound.model, task, bound.frozen, circuit.target_loss, config)
+    evaluate, generator = search.evaluate, torch.Generator().manual_seed(seed)
+    curve, held = [], []
+    for _ in range(RANDOM_DRAWS):
+        drawn = torch.zeros_like(bound.kept)
+        for place in evaluate.space.slices.values():
+            order = torch.randperm(place.stop - place.start, generator=generator)
+            drawn[place.start + order[: int(bound.kept[place].sum())]] = True
+        curve.append(evaluate.point(drawn))
+        if curve[-1][2] <= search.goal:
+            held.append(evaluate.point(drop_needless(drawn, evaluate, search.goal, limit=40)))
+    best = min(point[2] for point in curve)
+    if not held:
+        return PrunedSize(None, None, best, curve)
+    nodes, edges, _ = min(held, key=lambda point: (point[1], point[0]))
+    return PrunedSize(nodes, edges, best, curve)
+
+
 class Control(BaseModel):
     """What one pruning with the budget found."""
 
@@ -179,15 +206,16 @@ class Control(BaseModel):
     """The lowest loss of the curve, in nats."""
     times_smaller: float | None
     """Edges of this null's circuit over those of the true task's, with the same budget. Where the null has none: the
-    model's edges over them, which is a lower bound. None for the true task, or where that has no circuit."""
+    model's edges over them, which is a lower bound. None for the true task, or where that has no circuit, and for
+    random nodes that do not hold the target."""
     at_least: bool
     """times_smaller is a lower bound."""
     curve: tuple[tuple[int, int, float], ...]
-    """(nodes, edges, loss) of ever larger prefixes of the ranking."""
+    """(nodes, edges, loss) of ever larger prefixes of the ranking, or of every draw of random nodes."""
 
 
 class Nulls(BaseModel):
-    """The true task and its three nulls, pruned alike."""
+    """The true task and its nulls, pruned alike, and random nodes."""
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
@@ -207,7 +235,8 @@ def null_controls(
     seed: int = 0,
     report: Callable[[float, str], None] = lambda share, details: None,
 ) -> Nulls:
-    """Prune the true task and its three nulls with one budget and the circuit's target and ablation.
+    """Prune the true task and its three nulls with one budget and the circuit's target and ablation, and draw random
+    nodes.
 
     The replication that asked for this (February 2026) found small circuits for nonsense and in random networks; a
     size means something only beside theirs. The permuted network's means are taken over the task's own prompts.
@@ -227,6 +256,8 @@ def null_controls(
             network = permuted_network(model, seed)
             values = prompt_means(network, task) if circuit.ablation == "mean" else frozen
         found[name] = pruned_size(network, prompts, values, circuit.target_loss, circuit.ablation, config)
+    if circuit.nodes:
+        found["random_nodes"] = random_nodes(bound, task, config, seed)
     controls = [_control(name, size, found["true"], edges) for name, size in found.items()]
     return Nulls(
         target_loss=circuit.target_loss,
@@ -239,8 +270,8 @@ def null_controls(
 
 
 def _control(name: ControlName, size: PrunedSize, true: PrunedSize, edges: int) -> Control:
-    times = None
-    if name != "true" and true.n_edges is not None:
+    times, random = None, name == "random_nodes" and size.n_edges is None  # of one size: other sizes were not tried
+    if name != "true" and not random and true.n_edges is not None:
         times = (edges if size.n_edges is None else size.n_edges) / max(1, true.n_edges)
     return Control(
         name=name,
@@ -248,6 +279,6 @@ def _control(name: ControlName, size: PrunedSize, true: PrunedSize, edges: int) 
         n_edges=size.n_edges,
         best_loss=size.best_loss,
         times_smaller=times,
-        at_least=name != "true" and size.n_edges is None,
+        at_least=name != "true" and not random and size.n_edges is None,
         curve=tuple(size.curve),
     )

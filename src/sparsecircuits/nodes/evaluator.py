@@ -1,6 +1,8 @@
 """The calibrated loss of a set of nodes and edges, and how it depends on each of them."""
 
-from collections.abc import Callable
+import copy
+import math
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -24,6 +26,32 @@ Point = tuple[int, int, float]
 """Nodes, edges, loss in nats (the worst of the batches, calibrated): a set's place on a curve."""
 
 GLANCED_PAIRS = 48  # of each batch: enough to put members of a set in order
+
+
+CHALLENGED_PAIRS = 64  # of each batch, on which challenges are met
+
+
+@dataclass(frozen=True)
+class Challenge:
+    """Nodes and edges that are ablated where they lie outside a set; all else that lies outside runs."""
+
+    nodes: Bool[Tensor, " nodes"]
+    edges: Edges
+
+    def meets(self, edges: Edges) -> Bool[Tensor, " E"]:
+        """Which of some edges it ablates."""
+        return torch.isin(self._keys(edges), self._keys(self.edges))
+
+    def _keys(self, edges: Edges) -> Tensor:
+        return edges.source * len(self.nodes) + edges.target
+
+
+@dataclass
+class _Spent:
+    """What an evaluator and those made from it have done."""
+
+    calls: int = 0
+    glances: int = 0
 
 
 @dataclass(frozen=True)
@@ -51,27 +79,52 @@ class Evaluator:
         narrowing: Narrowing | None = None,
     ) -> None:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
-        self.space = NodeSpace.of(model.config)
-        self.calls = self.glances = 0
+        self.space, self.spent = NodeSpace.of(model.config), _Spent()
+        self.challenges: tuple[Challenge, ...] = ()
+        self._allowance, self._enough = 1.0, math.inf
         # Donors' activations differ from prompt to prompt: nothing is constant then.
         self._narrowing = None if ablation == "resample" else narrowing or narrowing_of(model, frozen)
         self._compact = [
             CompactForward(model, batch, self._narrowing) for batch in batches if self._narrowing is not None
         ]
 
+    @property
+    def calls(self) -> int:
+        """Sets scored on all prompts."""
+        return self.spent.calls
+
+    @property
+    def glances(self) -> int:
+        """Sets scored on the first few."""
+        return self.spent.glances
+
+    def challenged(self, challenges: Sequence[Challenge], goal: float, target: float) -> "Evaluator":
+        """One that counts together with this one and scores sets by the worse of their loss and of what it is under
+        challenges, times goal / target: a set that holds the goal by itself is to hold the target under each.
+
+        Challenges are met on a part of the prompts, each with a calibration of its own: a bias is no damage. A set
+        that misses the target by itself is not put to them.
+        """
+        other = copy.copy(self)
+        other.__dict__.pop("_few", None)
+        other.challenges, other._allowance, other._enough = tuple(challenges), goal / target, target
+        return other
+
     def glance(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss on the first few pairs of each batch. Counted apart from `calls`."""
-        self.glances += 1
+        self.spent.glances += 1
         return self._few(kept, removed)
 
     @cached_property
     def _few(self) -> "Evaluator":
         few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
-        return Evaluator(self.model, self.frozen, *few, ablation=self.ablation, narrowing=self._narrowing)
+        found = Evaluator(self.model, self.frozen, *few, ablation=self.ablation, narrowing=self._narrowing)
+        found.challenges, found._allowance, found._enough = self.challenges, self._allowance, self._enough
+        return found
 
     def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
         """Candidate logits of each batch, not calibrated; `removed` edges between kept nodes are off too."""
-        self.calls += 1
+        self.spent.calls += 1
         if self._compact:
             return [forward(kept, removed).cpu() for forward in self._compact]
         off = None
@@ -102,10 +155,22 @@ class Evaluator:
 
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
-        logits, correct = self.logits(kept, removed), [correct_of(batch) for batch in self.batches]
-        calibration = calibrate(logits[0], correct[0])
-        losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
-        return Score(max(losses), calibration)
+        score = _worst(self.logits(kept, removed), self.batches)
+        if score.loss > self._enough:
+            return score
+        losses = (self._allowance * self.under(challenge, kept, removed) for challenge in self.challenges)
+        return Score(max([score.loss, *losses]), score.calibration)
+
+    def under(self, challenge: Challenge, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> float:
+        """The worst calibrated loss of a set under a challenge, in nats."""
+        off = None
+        if removed is not None:
+            removed = removed[removed.between(kept)]
+            removed = removed[challenge.meets(removed)]
+            off = EdgeGates(removed, torch.zeros(len(removed)))
+        gating = self._gating((kept | ~challenge.nodes).float(), off)
+        few = [batch.rows(0, 2 * CHALLENGED_PAIRS) for batch in self.batches]
+        return _worst([all_candidate_logits(self.model, batch, gating).cpu() for batch in few], few).loss
 
     def edges_between(self, kept: Bool[Tensor, " nodes"]) -> Edges:
         """All edges between the nodes of a set."""
@@ -114,3 +179,11 @@ class Evaluator:
     def point(self, kept: Bool[Tensor, " nodes"]) -> Point:
         """The size of a set of nodes with all edges between them, and its loss."""
         return int(kept.sum()), len(self.edges_between(kept)), self(kept).loss
+
+
+def _worst(logits: Sequence[Float[Tensor, "n 2"]], batches: Sequence[PairBatch]) -> Score:
+    """The largest loss of some batches, calibrated on the first."""
+    correct = [correct_of(batch) for batch in batches]
+    calibration = calibrate(logits[0], correct[0])
+    losses = [task_loss(calibration(x), y).item() for x, y in zip(logits, correct, strict=True)]
+    return Score(max(losses), calibration)

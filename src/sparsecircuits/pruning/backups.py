@@ -154,7 +154,7 @@ def backups(
     circuits = [pruned(0, "circuit 1") if first is None else first]
     if circuits[0].losses is None:
         circuits[0] = circuits[0].model_copy(update={"losses": measure(model, circuits[0], task)})
-    search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config)
+    search = NodeSearch.of(model, task, ablation_values(config.carried, means), target_loss, config)
     core = necessary_core(
         search,
         space.mask(circuits[0].node_names),

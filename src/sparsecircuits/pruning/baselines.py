@@ -42,7 +42,7 @@ def gate_gradients(
     on = torch.ones(space.size) if allowed is None else allowed.float()
 
     def gating(gates: Tensor) -> Gating:
-        return Gating(space, gates, frozen, config.ablation)
+        return Gating(space, gates, frozen, config.carried)
 
     scores = [first_order_rises(model, batches, value * on, gating, calibration) for value in at]
     return torch.stack(scores).mean(dim=0)

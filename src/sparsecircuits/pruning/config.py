@@ -8,6 +8,7 @@ from sparsecircuits.models.config import require_finite
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.seeds import checked_seed
 
+PruneAblation = Literal["mean", "zero", "resample", "stochastic", "adversarial"]
 Method = Literal["learned", "gradient", "integrated-gradients", "eap-ig", "weight-magnitude", "random"]
 
 
@@ -38,9 +39,10 @@ class PruneConfig:
     """Clean-ups that start from the best set so far with some of the dropped nodes put back."""
     method: Method = "learned"
     """How nodes are ranked: learned gates, or a baseline."""
-    ablation: Ablation = "mean"
+    ablation: PruneAblation = "mean"
     """What a node outside the circuit carries: its mean over pretraining text, zero, or what it is on the
-    pair's other prompt."""
+    pair's other prompt. stochastic: its mean, and the target also holds when random subsets of what lies outside carry
+    theirs and the rest runs; adversarial: also under the worst small subsets that gradient ascent finds."""
     tied_qk: bool = False
     """One gate for a query channel and the key channel that it is multiplied with."""
     prune_edges: bool = True
@@ -48,6 +50,13 @@ class PruneConfig:
     edge_steps: int = 100
     """Steps of learning gates on edges, where there are more than 100."""
     seed: int = 0
+
+    @property
+    def carried(self) -> Ablation:
+        """What a node outside the finished circuit carries."""
+        if self.ablation == "stochastic" or self.ablation == "adversarial":
+            return "mean"
+        return self.ablation
 
     def __post_init__(self) -> None:
         require_finite(self, "prune.")

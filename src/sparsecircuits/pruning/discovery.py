@@ -4,7 +4,6 @@ import dataclasses
 import math
 import time
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
 
 import numpy as np
 import torch
@@ -13,19 +12,19 @@ from sparsecircuits import __version__
 from sparsecircuits.circuits.circuit import Circuit, encode_frozen
 from sparsecircuits.circuits.extraction import edge_records, nodes_of
 from sparsecircuits.circuits.losses import measure
-from sparsecircuits.circuits.schema import FoundBy
+from sparsecircuits.circuits.schema import FoundBy, Hardening
 from sparsecircuits.errors import TaskTooHard, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import ablation_values, training_means
 from sparsecircuits.nodes.calibration import fitted, training_pairs
-from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, task_loss
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import Estimates, drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.edge_pruning import prune_edges
+from sparsecircuits.pruning.hardening import Found, harden
 from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.pruning.size_curve import size_curve
 from sparsecircuits.tasks import Task
@@ -51,7 +50,9 @@ def prune(
     validation split hold the target with a margin; the circuit's `losses` are those of the held-out split.
     Nodes outside carry their ablation value (`config.ablation`); their means over pretraining text are
     `means` [nodes], or computed from `tokens` (1-d ids), or from the corpus that the model was trained on.
-    Then edges are removed too, as far as the target allows (`config.prune_edges`). forbidden: names of
+    Then edges are removed too, as far as the target allows (`config.prune_edges`). With stochastic or adversarial
+    ablation the circuit is then challenged by mixtures of itself and the model (`pruning.hardening`); what came of it
+    is in `found_by.hardening`. forbidden: names of
     nodes that must stay outside (see `backups`). report(share done, what is going on) many times.
 
     Raises TaskTooHard when the whole model misses the target, or no set of nodes that are not forbidden holds it;
@@ -63,7 +64,7 @@ def prune(
         means = training_means(model, tokens)
     tell = report or (lambda share, details: None)
     outside = NodeSpace.of(model.config).mask(list(forbidden)) if forbidden else None
-    search = NodeSearch.of(model, task, ablation_values(config.ablation, means), target_loss, config, outside)
+    search = NodeSearch.of(model, task, ablation_values(config.carried, means), target_loss, config, outside)
     evaluate, goal = search.evaluate, search.goal
     nothing = torch.zeros(evaluate.space.size, dtype=torch.bool)
     if evaluate(nothing).loss <= goal:  # the last token says it all, by way of the bigram table
@@ -75,21 +76,21 @@ def prune(
         beside = f" without the {len(forbidden)} forbidden nodes" if forbidden else ""
         size, goal = _smallest(tau, evaluate, goal, target_loss, task.name + beside)
         kept = _cleaned(tau, size, evaluate, goal, config, lambda n: tell(0.85, f"dropping the needless of {n} nodes"))
-    everything = evaluate.edges_between(kept)
-    edges = everything
-    if config.prune_edges:
-        kept, edges = prune_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
-    found = _Found(kept, edges, means)
+    before = len(evaluate.edges_between(kept))
+    found = _with_edges(task, kept, evaluate, goal, config, lambda details: tell(0.92, details))
     found_by = FoundBy(
         method=f"{config.method} ranking, bisection, leave-one-out with restarts",
         version=__version__,
         config=dataclasses.asdict(config),
         ranked_size=size,
-        edges_before_edge_pruning=len(everything),
+        edges_before_edge_pruning=before,
     )
+    if config.carried != config.ablation:
+        found, hardening = _hardened(found, search, goal, lambda details: tell(0.96, details))
+        found_by = found_by.model_copy(update={"hardening": hardening})
     if forbidden:
         found_by = found_by.model_copy(update={"forbidden": tuple(forbidden)})
-    circuit = _build(model, task, target_loss, found, tau, evaluate, found_by, began)
+    circuit = _build(model, task, target_loss, found, means, tau, evaluate, found_by, began)
     tell(1.0, f"{len(circuit.nodes)} nodes, {len(circuit.edges)} edges")
     return circuit
 
@@ -127,20 +128,25 @@ def _cleaned(
     return best
 
 
-@dataclass(frozen=True)
-class _Found:
-    """What pruning left: nodes as a mask, edges, and the means over pretraining text."""
+def _with_edges(
+    task: Task, kept: torch.Tensor, evaluate: Evaluator, goal: float, config: PruneConfig, tell: Callable[[str], None]
+) -> Found:
+    """A set of nodes and the edges between them, as far as they are needed."""
+    if not config.prune_edges:
+        return Found(kept, evaluate.edges_between(kept))
+    return Found(*prune_edges(task, kept, evaluate, goal, config, tell))
 
-    kept: torch.Tensor
-    edges: Edges
-    means: torch.Tensor
 
-    def removed(self, evaluate: Evaluator) -> Edges:
-        """Nonzero weights between kept nodes that are not among the edges."""
-        between = evaluate.edges_between(self.kept)
-        on = set(zip(self.edges.source.tolist(), self.edges.target.tolist(), strict=True))
-        ends = zip(between.source.tolist(), between.target.tolist(), strict=True)
-        return between[torch.tensor([end not in on for end in ends], dtype=torch.bool)]
+def _hardened(found: Found, search: NodeSearch, goal: float, tell: Callable[[str], None]) -> tuple[Found, Hardening]:
+    """A circuit that holds under mixtures too, as far as one was found."""
+    config, task, target = search.config, search.task, search.target_loss
+
+    def again(tau: torch.Tensor, evaluate: Evaluator) -> Found:
+        size, held = _smallest(tau, evaluate, goal, target, f"{task.name} under {len(evaluate.challenges)} challenges")
+        kept = _cleaned(tau, size, evaluate, held, config, lambda n: tell(f"dropping the needless of {n} nodes"))
+        return _with_edges(task, kept, evaluate, held, config, tell)
+
+    return harden(found, search, again, goal, tell)
 
 
 def _learning(config: PruneConfig, step: int, loss: float, active: int) -> tuple[float, str]:
@@ -167,7 +173,8 @@ def _build(
     model: SparseTransformer,
     task: Task,
     target_loss: float,
-    found: _Found,
+    found: Found,
+    means: torch.Tensor,
     tau: torch.Tensor,
     evaluate: Evaluator,
     found_by: FoundBy,
@@ -183,7 +190,7 @@ def _build(
         importance[node] = evaluate(without, removed).loss - score.loss
     nodes = [
         node.model_copy(update={"importance": importance.get(place)})
-        for place, node in zip(ids, nodes_of(names, model.config, space.split(found.means)), strict=True)
+        for place, node in zip(ids, nodes_of(names, model.config, space.split(means)), strict=True)
     ]
     curve = tuple(size_curve(evaluate, tau, kept, found.edges, removed, importance))
     measured = {

@@ -18,6 +18,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.tasks import PairBatch, Task
 
 Report = Callable[[int, float, int], None]
+MIXED = 0.5  # share of steps in which some of what is off runs, where pruning aims at such mixtures
 SMOOTHING = 0.2  # share of the newest loss in the running mean
 
 
@@ -62,14 +63,21 @@ def learn_gates(
     """Train one gate per node, shared by all prompts and positions, and return τ (see `_learn`).
 
     allowed: nodes that may run, by default all; the others' gates stay closed, whatever their τ. With `tied_qk`, a
-    head's query channel and the key channel that it is multiplied with share one gate.
+    head's query channel and the key channel that it is multiplied with share one gate. With stochastic or adversarial
+    ablation a random share of the nodes whose gates are closed run all the same in every second step or so, so that a
+    node whose effect another one cancels is missed.
     """
     space, owner = NodeSpace.of(model.config), None
     if config.tied_qk:
         owner = tied_query_keys(space).to(model.device)
+    generator = torch.Generator().manual_seed(config.seed)
 
     def gating(gates: Tensor) -> Gating:
-        return Gating(space, gates, frozen, config.ablation)
+        if config.carried != config.ablation and torch.rand(1, generator=generator) < MIXED:
+            share = torch.rand(1, generator=generator)
+            running = (torch.rand(space.size, generator=generator) >= share).to(gates)
+            gates = gates + (1 - gates) * running
+        return Gating(space, gates, frozen, config.carried)
 
     mask = None if allowed is None else allowed.to(model.device, torch.float32)
     return _learn(model, task, space.size, gating, config, config.steps, goal, report, calibration, owner, mask)
@@ -99,7 +107,7 @@ def learn_edge_gates(
     space, on = NodeSpace.of(model.config), kept.float().to(model.device)
 
     def gating(gates: Tensor) -> Gating:
-        return Gating(space, on, frozen, config.ablation, EdgeGates(edges, gates))
+        return Gating(space, on, frozen, config.carried, EdgeGates(edges, gates))
 
     return _learn(model, task, len(edges), gating, config, config.edge_steps, goal, report, calibration)
 

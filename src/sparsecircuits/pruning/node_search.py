@@ -38,7 +38,7 @@ class NodeSearch:
     ) -> "NodeSearch":
         """A search in a model. frozen: the ablation values."""
         splits = (task.batch(split, config.eval_pairs, config.seed) for split in ("train", "validation"))
-        return cls(task, config, target_loss, Evaluator(model, frozen, *splits, ablation=config.ablation), forbidden)
+        return cls(task, config, target_loss, Evaluator(model, frozen, *splits, ablation=config.carried), forbidden)
 
     @property
     def goal(self) -> float:

@@ -9,7 +9,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from sparsecircuits.data.source import SourceFile
-from sparsecircuits.data.tinypython import drills, words
+from sparsecircuits.data.tinypython import drills, forms, words
 from sparsecircuits.data.tinypython.definitions import class_definition, file_function, function
 from sparsecircuits.data.tinypython.expressions import number, spread_literal
 from sparsecircuits.data.tinypython.statements import block
@@ -96,6 +96,10 @@ def _binding_lines(w: Writer) -> list[str]:
     return _filled(w, [], drills.bound)
 
 
+def _form_lines(w: Writer) -> list[str]:
+    return _filled(w, [], forms.section)
+
+
 def _filled(w: Writer, sections: list[list[str]], draw: Callable[[Writer], list[str]]) -> list[str]:
     """Sections drawn behind those given until a file is long enough."""
     target, size = w.between(25, 95), 0
@@ -130,8 +134,10 @@ KINDS: dict[str, Callable[[Writer], list[str]]] = {
     "tinypython": _lines,
     "drills": _drill_lines,
     "bindings": _binding_lines,
+    "forms": _form_lines,
 }
-"""What a file of each kind is made by: ordinary files, those of `drills`, and those that do nothing but use names."""
+"""What a file of each kind is made by: ordinary files, those of `drills`, those that do nothing but use names, and
+those that ask about brackets, strings, parameters and files."""
 
 
 def generate_file(seed: int, kind: str = "tinypython") -> str:

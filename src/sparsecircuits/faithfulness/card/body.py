@@ -6,12 +6,13 @@ from collections.abc import Iterable, Iterator
 from sparsecircuits.circuits.descriptions import Description
 from sparsecircuits.faithfulness.card.blocks import Block, Body, Paragraph, Section, Table
 from sparsecircuits.faithfulness.card.schema import CardData, Shortcut
+from sparsecircuits.faithfulness.measures.binarise import Binarised
 from sparsecircuits.faithfulness.measures.context import Tried
 from sparsecircuits.faithfulness.measures.corpus import Transfer
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
 from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
-from sparsecircuits.faithfulness.nulls import Nulls
+from sparsecircuits.faithfulness.nulls import Control, Nulls
 from sparsecircuits.pruning.backups import BackupRecord
 
 ABLATION_NAMES = {
@@ -232,11 +233,19 @@ def _interventions(card: CardData) -> Iterator[list[str]]:
         yield ["causal scrubbing: accuracy", _with_interval(card.scrubbing.accuracy, share=True)]
         yield ["causal scrubbing: share of the task kept", _with_interval(card.scrubbing.kept, share=True)]
     if card.binarised is not None:
-        yield ["every node in two values: loss", _with_interval(card.binarised.loss)]
-        yield ["every node in two values: accuracy", _percent(card.binarised.accuracy)]
+        yield from _binarised(card.binarised)
     for head in card.constant_queries or ():
         said = "makes no difference" if head.constant else "matters"
         yield [f"head {head.head}: a constant query", f"{said} (loss {_number(head.loss_circuit)})"]
+
+
+def _binarised(x: Binarised) -> Iterator[list[str]]:
+    values = "two or three" if any(node.middle is not None for node in x.nodes) else "two"
+    yield [f"every node in {values} values: loss", _with_interval(x.loss)]
+    yield [f"every node in {values} values: accuracy", _percent(x.accuracy)]
+    if x.failed:
+        yield ["every node in two values: loss", _number(x.loss_of_two)]
+        yield ["nodes for which two values are too few", ", ".join(x.failed)]
 
 
 def _curve(x: SizeCurve) -> Section:
@@ -248,11 +257,17 @@ def _curve(x: SizeCurve) -> Section:
     return _section("Loss against size", Paragraph(areas), _table(["nodes", "edges", "loss"], rows))
 
 
+def _held(control: Control) -> str:
+    if control.n_nodes is not None:
+        return str(control.n_nodes)
+    return f"none of {len(control.curve)} draws" if control.name == "random_nodes" else "none of any size"
+
+
 def _nulls(nulls: Nulls) -> Section:
     rows = [
         [
             control.name.replace("_", " "),
-            "none of any size" if control.n_nodes is None else str(control.n_nodes),
+            _held(control),
             "–" if control.n_edges is None else str(control.n_edges),
             _number(control.best_loss),
             "–"
@@ -263,7 +278,7 @@ def _nulls(nulls: Nulls) -> Section:
     ]
     text = (
         f"The same pruning on each: {nulls.steps} steps of {nulls.pairs_per_step} pairs, target "
-        f"{nulls.target_loss}, edges counted and not pruned."
+        f"{nulls.target_loss}, edges counted and not pruned. Random nodes: as many in each site as the circuit has."
     )
     header = ["pruned", "nodes", "edges", "best loss", "true circuit smaller by a factor of"]
     return _section("Null controls", Paragraph(text), _table(header, rows))

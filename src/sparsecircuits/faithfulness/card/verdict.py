@@ -16,6 +16,7 @@ NULL_NAMES = {
     "shuffled_labels": "shuffled labels",
     "nonsense": "a nonsense task",
     "permuted_weights": "the network with its weights permuted",
+    "random_nodes": "random nodes, as many in each site",
     "true": "the true task",
 }
 LARGEST_INCOMPLETENESS, SMALLEST_AGREEMENT, SMALLEST_SHARE = 0.2, 0.95, 0.9
@@ -83,6 +84,8 @@ def judge(circuit: Circuit, losses: Losses, nulls: Nulls | None) -> tuple[Verdic
 
 def _beside(null: Control) -> str:
     name = NULL_NAMES[null.name]
+    if null.name == "random_nodes" and null.n_edges is None:
+        return f"Of {len(null.curve)} draws of {name}, none holds the target (best loss {null.best_loss:.3f})."
     assert null.times_smaller is not None  # so it is where the true task has a circuit
     if null.at_least:
         return (

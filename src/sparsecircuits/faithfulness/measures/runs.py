@@ -1,7 +1,7 @@
 """What the measures run: the circuit, the model, and what becomes of their logits."""
 
 import contextlib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import replace
 
 import numpy as np
@@ -36,6 +36,31 @@ def first_pairs(batch: PairBatch, n: int) -> PairBatch:
     return taken.rows(0, len(rows))
 
 
+def logits_by_chunk(
+    model: SparseTransformer,
+    batch: PairBatch,
+    gating: Gating | None = None,
+    *,
+    donors: Donors | None = None,
+    changes: Changes | None = None,
+) -> Iterator[Float[Tensor, "rows vocab"]]:
+    """What `final_logits` puts together, on the model's device, and differentiable."""
+    for start, stop, chunk in chunks(batch):
+        width = chunk.tokens.shape[1]
+        here = gating
+        if gating is not None and donors is not None:
+            here = replace(gating, ablation="resample", donors=donors.rows(start, stop, width))
+        with contextlib.ExitStack() as stack:
+            narrow = changes is None  # changes may want every position of the last layer
+            if here is not None:
+                stack.enter_context(here.over(model, chunk, narrow=narrow))
+            if changes is not None:
+                stack.enter_context(intervene(model, changes(start, stop, width)))
+            tokens, last = (torch.from_numpy(x).to(model.device) for x in (chunk.tokens, chunk.last))
+            logits = logits_at(model, tokens, last, narrow=narrow).float()
+        yield logits
+
+
 @torch.no_grad()
 def final_logits(
     model: SparseTransformer,
@@ -50,21 +75,7 @@ def final_logits(
     gating: what is frozen; with `donors`, what is frozen carries their activations. changes: further changes of
     activations, which act after the gating.
     """
-    found = []
-    for start, stop, chunk in chunks(batch):
-        width = chunk.tokens.shape[1]
-        here = gating
-        if gating is not None and donors is not None:
-            here = replace(gating, ablation="resample", donors=donors.rows(start, stop, width))
-        with contextlib.ExitStack() as stack:
-            narrow = changes is None  # changes may want every position of the last layer
-            if here is not None:
-                stack.enter_context(here.over(model, chunk, narrow=narrow))
-            if changes is not None:
-                stack.enter_context(intervene(model, changes(start, stop, width)))
-            tokens, last = (torch.from_numpy(x).to(model.device) for x in (chunk.tokens, chunk.last))
-            found.append(logits_at(model, tokens, last, narrow=narrow).float().cpu())
-    return torch.cat(found)
+    return torch.cat([x.cpu() for x in logits_by_chunk(model, batch, gating, donors=donors, changes=changes)])
 
 
 def losses_of(logits: Float[Tensor, "n 2"], batch: PairBatch) -> Float[Tensor, " n"]:
