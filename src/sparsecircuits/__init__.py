@@ -34,6 +34,7 @@ _EXPORTS = {
     "prune": "sparsecircuits.pruning.discovery",
     "backups": "sparsecircuits.pruning.backups",
     "Circuit": "sparsecircuits.circuits.circuit",
+    "draw_circuit": "sparsecircuits.inference.drawing",
     "faithfulness": "sparsecircuits.faithfulness.report",
     "run_with": "sparsecircuits.circuits.run_with",
     "Intervention": "sparsecircuits.circuits.intervention",
@@ -63,6 +64,7 @@ if TYPE_CHECKING:
     from sparsecircuits.circuits.run_with import run_with as run_with
     from sparsecircuits.errors import UserError as UserError
     from sparsecircuits.faithfulness.report import faithfulness as faithfulness
+    from sparsecircuits.inference.drawing import draw_circuit as draw_circuit
     from sparsecircuits.inference.runtime import compile_sparse as compile_sparse
     from sparsecircuits.interop.convert import convert as convert
     from sparsecircuits.interop.loading import load_model as load_model

@@ -47,10 +47,6 @@ def agrees(model: SparseTransformer, ids: torch.Tensor) -> None:
 @given(config=configs(ours=True), seed=st.integers(0, 3))
 @settings(max_examples=60, deadline=None)
 def test_any_mix_of_options(config, seed):
-    if config.frozen_nodes:
-        with pytest.raises(UserError, match="constants for good"):
-            compile_sparse(random_model(config, seed))
-        config = replace(config, frozen_nodes=False)
     agrees(random_model(config, seed), ids_of(config, 2, 12, seed))
 
 
@@ -63,6 +59,7 @@ OPTIONS = [
     {"abstopk": tuple(ABSTOPK_SITES)}, {"abstopk": ("resid_post_attn", "resid_post_mlp")}, {"d_mlp": 7},
     {"n_head": 3, "d_head": 5}, {"d_model": 33, "d_head": 11}, {"vocab_size": 1},
     {"offsets": 1}, {"offsets": 7}, {"offsets": 40, "sink": False},
+    {"frozen_nodes": True}, {"frozen_nodes": True, "sink": False, "offsets": 3},
 ]  # fmt: skip
 
 
@@ -72,10 +69,10 @@ def test_each_option(options):
     agrees(random_model(config, 1), ids_of(config, 3, 20))
 
 
-@pytest.mark.parametrize("batch", [1, 2, 7, 64])
-def test_batches_of_prompts_of_any_lengths(batch):
+@pytest.mark.parametrize(("batch", "frozen"), [(1, False), (2, False), (7, False), (64, False), (3, True)])
+def test_batches_of_prompts_of_any_lengths(batch, frozen):
     """Prompts of unequal lengths stand in one batch with padding after them; each goes on from its own end."""
-    model = random_model(SMALL)
+    model = random_model(replace(SMALL, frozen_nodes=frozen))
     runtime = compile_sparse(model)
     ids, more = ids_of(SMALL, batch, 30), ids_of(SMALL, batch, 5, seed=1)
     lengths = torch.randint(1, 31, (batch,), generator=torch.Generator().manual_seed(2))

@@ -1,11 +1,14 @@
 """The benchmarks' rows."""
 
 import time
+from functools import partial
 
 import pytest
 import torch
 
 from sparsecircuits import benchmarks
+from sparsecircuits.benchmarks import inference
+from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.training.config import nano
 
@@ -37,3 +40,14 @@ def test_cases_of_a_gpu_are_not_made_without_one():
     names = [case.name for make in ("abstopk", "project") for case in benchmarks.BENCHMARKS[make]()]
     assert names
     assert not any("CUDA" in name for name in names)
+
+
+@pytest.mark.filterwarnings("ignore:Sparse CSR tensor support")
+def test_decode_leaves_most_out_by_default(monkeypatch):
+    """One density and the baselines that one would name; the rest, which takes minutes, with --full alone."""
+    monkeypatch.setattr(inference, "ModelConfig", partial(ModelConfig, n_layer=1, d_model=32, n_ctx=96))
+    monkeypatch.setattr(inference, "LONG", 1 << 12)
+    monkeypatch.setattr(inference, "PAPER", 2e4)
+    few, full = (len(list(inference.decode_races(full))) for full in (False, True))
+    assert (few, full) == (1, 10)
+    assert {"decode", "prefill"} == set(inference.LEFT_OUT) == set(benchmarks.FULL)

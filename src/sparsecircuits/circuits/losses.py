@@ -1,12 +1,12 @@
 """A circuit's losses, recomputed from model and circuit alone."""
 
+import torch
 from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.circuits.calibrations import Calibrations, Run, losses_of_runs
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.task_loss import all_candidate_logits
 from sparsecircuits.tasks import PairBatch, Task
 
@@ -15,7 +15,8 @@ REPORT_SPLIT, REPORT_PAIRS, REPORT_SEED = "held_out", 256, 0
 
 def circuit_logits(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> Float[Tensor, "n 2"]:
     """Candidate logits of the circuit alone, calibrated: every node and edge outside is ablated."""
-    return circuit.calibration(all_candidate_logits(model, batch, circuit.gating(model)))
+    bound = circuit.on(model)
+    return circuit.calibration(bound.evaluator(batch).logits(bound.kept, bound.removed)[0])
 
 
 def measure(
@@ -35,11 +36,11 @@ def measure(
     circuit.check_model(model)
     circuit.check_task(task)
     batch, bound = task.batch(split, n_pairs, seed), circuit.on(model)
-    runs: dict[Run, Gating | None] = {
-        "circuit": bound.alone,
-        "full": None,
-        "empty": bound.nothing,
-        "ablated": bound.rest,
+    run, nothing = bound.evaluator(batch), torch.zeros_like(bound.kept)
+    logits: dict[Run, Tensor] = {
+        "circuit": run.logits(bound.kept, bound.removed)[0],
+        "full": all_candidate_logits(model, batch).cpu(),
+        "empty": run.logits(nothing)[0],
+        "ablated": run.logits(~bound.kept)[0],
     }
-    logits: dict[Run, Tensor] = {name: all_candidate_logits(model, batch, gating) for name, gating in runs.items()}
     return losses_of_runs(logits, Calibrations.of(bound, task), batch, split, seed)

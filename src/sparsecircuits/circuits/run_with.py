@@ -10,10 +10,11 @@ from dataclasses import dataclass, field, replace
 
 import numpy as np
 import torch
-from jaxtyping import Bool, Float, Int
+from jaxtyping import Float, Int
 from torch import Tensor, nn
 
 from sparsecircuits.circuits.circuit import Bound, Circuit
+from sparsecircuits.circuits.compiled import where
 from sparsecircuits.circuits.intervention import Intervention, Scope
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import intervene, record
@@ -153,7 +154,7 @@ def intervened(
                 index = split_node(change.target)[1]
                 old = x[..., index]
                 new = _new_value(change, old, means, taken)
-                x[..., index] = torch.where(_where(change, old, last), new, old)
+                x[..., index] = torch.where(where(change, old, last), new, old)
             return x
 
         return apply
@@ -163,13 +164,6 @@ def intervened(
         for change in at_edges.values():
             stack.enter_context(_edge_changed(model, change, means, taken, last))
         yield
-
-
-def _where(change: Intervention, x: Float[Tensor, "n T"], last: Int[Tensor, " n"]) -> Bool[Tensor, "n T"]:
-    """The positions at which a change is made; where a narrow pass has the last one alone, x has that one."""
-    if change.before_last is None or x.shape[1] == 1:
-        return torch.full_like(x, not change.before_last, dtype=torch.bool)
-    return torch.arange(x.shape[1], device=x.device)[None] == (last - change.before_last)[:, None]
 
 
 def _new_value(
@@ -207,7 +201,7 @@ def _edge_changed(
 
         def hook(_module: nn.Module, inputs: tuple[Tensor, ...], out: Tensor) -> Tensor:
             old = seen[site][..., column] if through_attention else inputs[0][..., column]
-            moved = (_new_value(change, old, means, taken) - old) * _where(change, old, last)
+            moved = (_new_value(change, old, means, taken) - old) * where(change, old, last)
             if through_attention:  # what the head carries of the value, with the pattern that it has
                 head = column // model.config.d_head
                 moved = (head_pattern(model, seen, layer, head) @ moved.unsqueeze(-1)).squeeze(-1)

@@ -234,12 +234,13 @@ class Convert(Common):
 
 @dataclass(kw_only=True)
 class Export(Common):
-    """Write a circuit for others: as a Python file that runs it, as JSON, or as a graph (docs/programs.md)."""
+    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, or as a picture
+    (docs/programs.md)."""
 
     function: ClassVar[str] = "export"
     circuit: Annotated[Path, tyro.conf.Positional]
     """A circuit.json, or a run directory with --task."""
-    to: Literal["python", "json", "graphml"]
+    to: Literal["python", "json", "graphml", "svg", "png"]
     out: Path
     """The file to write."""
     task: str | None = None
@@ -344,8 +345,10 @@ class Bench(Common):
         tyro.conf.Positional,
     ] = None
     """One benchmark; all when left out."""
-    rounds: int = 15
-    """Interleaved rounds; figures are medians."""
+    rounds: int | None = None
+    """Interleaved rounds; figures are medians. By default 15; 5 for decode and prefill unless they are full."""
+    full: bool = False
+    """decode and prefill with all densities and baselines, which takes several minutes; by default about one."""
 
 
 @dataclass(kw_only=True)

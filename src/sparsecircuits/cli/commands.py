@@ -404,15 +404,19 @@ def plot(command: args.Plot) -> None:
 def bench(command: args.Bench) -> None:
     """Time against baselines."""
     from sparsecircuits.benchmarks import run_benchmarks
+    from sparsecircuits.benchmarks.inference import LEFT_OUT
 
     with progress("bench   ") as update:
-        rows = run_benchmarks(command.name, command.rounds, update)
+        rows = run_benchmarks(command.name, command.rounds, update, full=command.full)
+    left = {} if command.full else {name: out for name, out in LEFT_OUT.items() if command.name in (None, name)}
     if command.json:
-        print_json({"rows": rows})
+        print_json({"rows": rows, "left_out": left})
     else:
         columns = ["case", "ours_ms", "baseline", "baseline_ms", "ratio"]
         columns += [name for name in ("gb_per_s", "share_of_bandwidth") if any(name in row for row in rows)]
         print_table("", columns, [[row.get(c, "") for c in columns] for row in rows], right=(1, 3, 4, 5))
+        for name, out in left.items():
+            print_text(f"{name} without --full leaves out: {out}")
 
 
 def _print_circuit(circuit: "Circuit") -> None:

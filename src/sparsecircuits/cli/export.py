@@ -11,6 +11,7 @@ from sparsecircuits.errors import UserError
 def export(command: args.Export) -> None:
     """Write a circuit for other programs."""
     from sparsecircuits.files import write_text
+    from sparsecircuits.inference.drawing import draw_circuit
     from sparsecircuits.inference.export import circuit_graphml, circuit_program, readable_program
     from sparsecircuits.interop.circuit_files import read_circuits
     from sparsecircuits.interop.loading import load_model
@@ -27,6 +28,10 @@ def export(command: args.Export) -> None:
         circuit.save(command.out)
     elif command.to == "graphml":
         write_text(command.out, circuit_graphml(circuit))
+    elif command.to in ("svg", "png"):
+        if command.out.suffix.lower() != f".{command.to}":
+            raise UserError(f"--to {command.to} writes a file that ends in .{command.to}, not {command.out.name}")
+        draw_circuit(circuit, command.out)
     else:
         task = task_of_circuit(circuit.task, file.path.parent, model.tokenizer)
         with progress("export  ") as update:

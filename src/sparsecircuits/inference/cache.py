@@ -9,6 +9,7 @@ from torch import Tensor
 
 from sparsecircuits.inference.packing import lists_values
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.transformer import KVCache
 
 STEP = 64  # tokens that a cache grows by at least
 
@@ -73,6 +74,43 @@ class SparseCache:
         place = np.arange(len(b)) - np.repeat(np.cumsum(counts) - counts, counts)
         self.values[b, layer, t, place] = v[b, t, channel].numpy()
         self.places[b, layer, t, place] = channel
+
+
+@dataclass(frozen=True)
+class Filling:
+    """What a prompt's pass gives keys and values to: an empty cache, and each prompt's last token."""
+
+    cache: SparseCache
+    last: Int[Tensor, " B"] | None
+
+    @property
+    def length(self) -> int:
+        """No token was seen before."""
+        return 0
+
+    def extend(
+        self, layer: int, k: Float[Tensor, "B T A"], v: Float[Tensor, "B T A"]
+    ) -> tuple[Float[Tensor, "B T A"], Float[Tensor, "B T A"]]:
+        """Keep a layer's; they are all that there are."""
+        self.cache.put(layer, k, v, self.last)
+        return k, v
+
+
+@dataclass(frozen=True)
+class PlainCache:
+    """The model's own caches, one a sequence: for models with frozen nodes, whose tokens the kernel does not make."""
+
+    sequences: tuple[KVCache, ...]
+
+    @classmethod
+    def empty(cls, config: ModelConfig, batch: int) -> "PlainCache":
+        """For fresh sequences."""
+        return cls(tuple(KVCache.empty(config.n_layer) for _ in range(batch)))
+
+    @property
+    def length(self) -> int:
+        """Tokens seen by the longest sequence."""
+        return max((sequence.length for sequence in self.sequences), default=0)
 
 
 def _room(length: int) -> int:

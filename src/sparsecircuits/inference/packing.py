@@ -6,13 +6,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from sparsecircuits.inference.nonzeros import Nonzeros
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.shell import position_channels
 from sparsecircuits.kernels import _cpu, _cpu_decode
 from sparsecircuits.kernels._cpu_columns import GROUP
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.names import NODE_SITES
+from sparsecircuits.plans.nonzeros import Nonzeros
+from sparsecircuits.plans.plan import Plan
 
 if TYPE_CHECKING:
     from sparsecircuits.inference.cache import SparseCache

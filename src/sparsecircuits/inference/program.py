@@ -4,46 +4,20 @@ Everything that is frozen is folded into constants, so that a line is left for e
 tokens (in layer 0), what a read is on each token is a table.
 """
 
-import base64
 import textwrap
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, field
+from collections.abc import Mapping
 
 import numpy as np
 
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference.contests import SitePlan, running_heads, site_plan
-from sparsecircuits.inference.plan import Plan
+from sparsecircuits.inference.program_helpers import HELPERS
+from sparsecircuits.inference.program_text import VARIABLES, WIDTH, Text, number, packed, variable
 from sparsecircuits.kernels.rms_norm import EPSILON
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.names import split_node, split_site
+from sparsecircuits.models.names import split_site
 from sparsecircuits.models.transformer import SparseTransformer
-
-WIDTH = 118  # of a line that is meant to be read
-VARIABLES = {
-    "attn.act_in": "read",
-    "attn.q": "query",
-    "attn.k": "key",
-    "attn.v": "value",
-    "attn.resid_delta": "write",
-    "mlp.act_in": "look",
-    "mlp.post_act": "neuron",
-    "mlp.resid_delta": "put",
-    "final_resid": "final",
-}
-"""What a node is called in a program, before its layer and channel."""
-
-
-def variable(node: str) -> str:
-    """A node's name as a Python name: 0.attn.k.127 is key0_127."""
-    if ".attn.mass." in node:  # no node: what a head's keys get of its attention
-        layer, head = node.split(".attn.mass.")
-        return f"mass{layer}_{head}"
-    site, index = split_node(node)
-    place, kind = split_site(site)
-    layer = "" if place is None else str(place)
-    return f"{VARIABLES[kind]}{layer}_{index}"
+from sparsecircuits.plans.contests import SitePlan, running_heads, site_plan
 
 
 def check_exportable(bound: Bound) -> None:
@@ -57,58 +31,11 @@ def check_exportable(bound: Bound) -> None:
         )
     if config.norm != "rms" or (config.concatenates_positions and config.position_norm != "rms"):
         raise UserError("programs are written for models with RMSNorm alone")
-    if config.residual_activation != "identity" or config.abstopk_k("resid_mid") or config.abstopk_k("resid_out"):
+    cut = any(config.abstopk_k(site) is not None for site in ("resid_mid", "resid_out"))
+    if config.residual_activation != "identity" or cut:
         raise UserError(
             "programs are written for models whose residual stream is a sum: no activation, no AbsTopK on it"
         )
-
-
-@dataclass
-class Text:
-    """A program's parts while it is written. data: long constants by name, which come last."""
-
-    lines: list[str] = field(default_factory=list)
-    data: dict[str, str] = field(default_factory=dict)
-    indent: int = 1
-
-    def say(self, line: str = "") -> None:
-        """One line of predict."""
-        self.lines.append("    " * self.indent + line if line else "")
-
-    def comment(self, words: str) -> None:
-        """A comment of one or more lines."""
-        pad = "    " * self.indent + "# "
-        self.lines += textwrap.wrap(words, WIDTH, initial_indent=pad, subsequent_indent=pad)
-
-    def sum(self, target: str, terms: Iterable[str], around: str = "{}", what: str = "") -> None:
-        """target = around(term + term + ...)  # what; over as many lines as it takes."""
-        joined = " + ".join(terms).replace("+ -", "- ") or "0.0"
-        line = f"{target} = {around.format(joined)}"
-        pad = "    " * self.indent
-        if what and len(f"{pad}{line}  # {what}") <= WIDTH:
-            self.say(f"{line}  # {what}")
-            return
-        if what:
-            self.comment(what)
-        if len(pad + line) <= WIDTH:
-            self.say(line)
-            return
-        opening, closing = around.format("\n").split("\n")
-        self.say(f"{target} = {opening or '('}")
-        self.lines += textwrap.wrap(joined, WIDTH, initial_indent=pad + "    ", subsequent_indent=pad + "    ")
-        self.say(closing or ")")
-
-
-def number(value: float) -> str:
-    """A float32 in as few digits as say it."""
-    if value == int(value) and abs(value) < 1e6:
-        return f"{value:.1f}"
-    return repr(float(f"{value:.8g}"))
-
-
-def packed(values: np.ndarray) -> str:
-    """Many numbers as one string of base64 (little-endian float32)."""
-    return base64.b64encode(np.ascontiguousarray(values, dtype="<f4").tobytes()).decode()
 
 
 def write_program(bound: Bound, words: Mapping[str, str], title: str) -> str:
@@ -121,10 +48,11 @@ def write_program(bound: Bound, words: Mapping[str, str], title: str) -> str:
 class _Writer:
     def __init__(self, bound: Bound, words: Mapping[str, str]) -> None:
         self.bound, self.words = bound, words
-        self.plan = Plan.of_circuit(bound)
+        self.plan = bound.plan
         self.config: ModelConfig = self.plan.config
         self.text = Text()
         self.helpers: set[str] = set()
+        self.waiting = np.zeros(self.config.d_model)  # what is to be added to the stream before it is read
         self.given = ""  # what `inputs` is at this place of the program
         model: SparseTransformer = bound.model
         self.answers = [_answer(model, answer) for answer in bound.circuit.answers]
@@ -157,12 +85,12 @@ class _Writer:
         imports = ["import base64"] if "numbers" in self.helpers else []
         imports += ["import math"]
         imports += ["import struct"] if "numbers" in self.helpers else []
-        head += [*imports, "", f"N_CTX = {self.config.n_ctx}  # most tokens", ""]
+        head += [*imports, ""]
         body = [
             "", "def predict(tokens: list[int]) -> tuple[float, float]:",
             f'    """Scores of {circuit.answers[0]!r} and {circuit.answers[1]!r} as the next token."""',
-            "    if not 0 < len(tokens) <= N_CTX:",
-            '        raise ValueError(f"{len(tokens)} tokens, not 1 to {N_CTX}")',
+            f"    if not 0 < len(tokens) <= {self.config.n_ctx}:",
+            f'        raise ValueError(f"{{len(tokens)}} tokens, not 1 to {self.config.n_ctx}")',
             f"    if not all(0 <= token < {self.config.vocab_size} for token in tokens):",
             f'        raise ValueError("a token outside 0..{self.config.vocab_size - 1}")',
             *text.lines, "",
@@ -193,21 +121,22 @@ class _Writer:
     # The residual stream, where it is needed as a whole
 
     def _start_stream(self) -> None:
-        self.helpers |= {"embedding", "numbers", "read", "largest"}
+        self.helpers |= {"embedding", "numbers", "read"}
         embedding, text = self.plan.embedding, self.text
         counts = np.bincount(embedding.rows, minlength=embedding.shape[0])
         text.data["EMBEDDING"] = (
-            f"list(rows({_quoted(packed(counts))}, {_quoted(packed(embedding.columns))}, "
-            f"{_quoted(packed(embedding.values))}))"
+            f"list(embeddings({_quoted(packed(counts))}, {_quoted(packed(embedding.columns))}, "
+            f"{_quoted(packed(embedding.values))}, {self.config.d_model}))"
         )
         text.comment("The residual stream: what each token's embedding is, to which every layer adds.")
         added = self.plan.vector("wpe.weight") if self.config.positions == "added" else None
         if added is None:
-            text.say(f"stream = [embedding(token, {self.config.d_model}) for token in tokens]")
+            text.say("stream = [list(EMBEDDING[token]) for token in tokens]")
         else:
             self._matrix("POSITIONS", added)
-            text.say(f"stream = [embedding(token, {self.config.d_model}) for token in tokens]")
-            text.say("stream = [[a + b for a, b in zip(x, row)] for x, row in zip(stream, POSITIONS)]")
+            text.say(
+                "stream = [[a + b for a, b in zip(EMBEDDING[token], row)] for token, row in zip(tokens, POSITIONS)]"
+            )
 
     def _matrix(self, name: str, rows: np.ndarray) -> None:
         self.helpers.add("numbers")
@@ -218,17 +147,22 @@ class _Writer:
         self.text.data[name] = f"numbers({_quoted(packed(values))})"
 
     def _frozen_write(self, layer: int, site: str) -> None:
-        """What a half of a layer adds when nothing of it varies."""
-        name = f"ADDED_{layer}_{'ATTENTION' if site.startswith('attn') else 'MLP'}"
-        values = self.plan.frozen[f"{layer}.{site}"].copy()
+        """What a half of a layer adds when nothing of it varies: it is added when the stream is read again."""
+        values = self.plan.frozen[f"{layer}.{site}"].astype(np.float64)
         values[self.plan.varying[f"{layer}.{site}"]] = 0
-        if not values.any():
-            return
-        self._vector(name, values)
-        self.text.say(f"stream = [[a + b for a, b in zip(x, {name})] for x in stream]")
+        self.waiting = self.waiting + values
 
-    def _reads(self, layer: int, half: str) -> None:
-        """Reads of all positions in the stream, as the list `normed`."""
+    def _add(self, name: str, writes: str) -> None:
+        """Add to the stream what waits to be, and writes, a list of what is written at each position."""
+        self.helpers |= {"add", "numbers"}
+        self._vector(f"ADDED_{name}", self.waiting)
+        self.waiting = np.zeros_like(self.waiting)
+        self.text.say(f"add(stream, ADDED_{name}, {writes})")
+
+    def _reads(self, layer: int, half: str, place_of: str = "place") -> None:
+        """Reads of all positions in the stream, as the list `normed`. place_of: the expression for a position."""
+        if self.waiting.any():
+            self._add(f"BEFORE_{layer}_{half.upper()}", "[{}] * len(stream)")
         norm, place = ("ln_1", 0) if half == "attn" else ("ln_2", 1)
         gains = self.plan.vector(f"blocks.{layer}.{norm}.weight")
         assert gains is not None
@@ -240,7 +174,7 @@ class _Writer:
 
             table = position_channels(self.plan)[2 * layer + place]
             self._matrix(f"POSITIONS_{layer}_{half.upper()}", table)
-            beside = f"POSITIONS_{layer}_{half.upper()}[place]"
+            beside = f"POSITIONS_{layer}_{half.upper()}[{place_of}]"
         k = self.config.abstopk_k(f"{half}.act_in")
         self.text.say(f"normed = [read(x, {name}, {beside}, {k}) for place, x in enumerate(stream)]")
 
@@ -263,13 +197,12 @@ class _Writer:
         if site.slots is not None and site.inputs and self.given != inputs:
             text.say(f"inputs = {inputs}")
             self.given = inputs
+        if by_position:
+            base = _rivals_name(site.site).replace("RIVALS", "BASES")
+            self._matrix(base, site.constants[:, : len(site.kept)])
         for row, channel in enumerate(site.kept):
             node = f"{site.site}.{channel}"
-            constant = number(site.constants[0, row])
-            if by_position and np.ptp(site.constants[:, row]) > 1e-9:
-                name = f"BASE_{node.replace('.', '_').upper()}"
-                self._vector(name, site.constants[:, row])
-                constant = f"{name}[{position}]"
+            constant = f"{base}[{position}][{row}]" if by_position else number(site.constants[0, row])
             terms = [f"{number(w)} * {name}" for w, name in zip(site.weights[row], names, strict=True) if w]
             if constant not in ("0.0", "-0.0") or not terms:
                 terms = [constant, *terms]
@@ -278,10 +211,7 @@ class _Writer:
                 self.helpers |= {"kept"} | ({"numbers"} if site.fixed.size else set())
                 given = "inputs" if site.inputs else "()"
                 more = f", {activation}" if activation else ""
-                rest = f"{row}, {_rivals_name(site.site)}, {given}, {position}{more})"
-                self._node(node, terms, around)
-                text.say(f"{variable(node)} = kept({variable(node)}, {rest}")
-                continue
+                around = f"kept({around}, {row}, {_rivals_name(site.site)}, {given}, {position}{more})"
             self._node(node, terms, around)
 
     def _rivals(self, site: SitePlan) -> None:
@@ -434,12 +364,11 @@ class _Writer:
             text.indent -= 1
         if self.tables:
             return
-        self.helpers.add("add")
         if only_last and len(self.readers) and layer == self.last_reader and site.startswith("attn"):
             text.comment("From here on only the last token matters.")
             text.say("stream = stream[-1:]")
         self._frozen_write(layer, site)
-        text.say(f"add(stream, {'writes' if not only_last else f'[{{{pairs}}}]'})")
+        self._add(f"{layer}_{site.split('.')[0].upper()}", "writes" if not only_last else f"[{{{pairs}}}]")
 
     def _mlp(self, layer: int) -> None:
         text, plan = self.text, self.plan
@@ -448,10 +377,9 @@ class _Writer:
         writes = site_plan(plan, f"{layer}.mlp.resid_delta")
         text.say()
         text.comment(f"Layer {layer}, MLP" + (", at the last token." if only_last else "."))
-        if only_last:
+        if only_last and layer != self.last_reader:  # after attention it is cut already
             text.say("stream = stream[-1:]")
-        offset = "len(tokens) - 1 + " if only_last else ""
-        self._reads_at(layer, offset)
+        self._reads(layer, "mlp", "len(tokens) - 1" if only_last else "place")
         if not only_last:
             text.say("writes = []")
             text.say("for here in range(len(tokens)):")
@@ -464,12 +392,6 @@ class _Writer:
             self._sums(neurons, "0", self.config.activation)
         self._sums(writes, "0")
         self._add_writes(layer, "mlp.resid_delta", writes, only_last)
-
-    def _reads_at(self, layer: int, offset: str) -> None:
-        before = len(self.text.lines)
-        self._reads(layer, "mlp")
-        if offset:
-            self.text.lines[before] = self.text.lines[before].replace("[place]", f"[{offset}place]")
 
     # The end
 
@@ -502,8 +424,8 @@ class _Writer:
             bigram = self._bigram(answer, place)
             name = "first" if place == 0 else "second"
             constant = number(float(shift[answer]))
-            text.comment(f"{circuit.answers[place]!r}")
-            text.sum(name, [constant, *([bigram] if bigram else []), f"scale * ({inner})"])
+            terms = [constant, *([bigram] if bigram else []), f"scale * ({inner})"]
+            text.sum(name, terms, what=repr(circuit.answers[place]))
             names.append(f"{number(circuit.scale)} * {name} + {number(circuit.shift[place])}".replace("+ -", "- "))
         text.say(f"return {', '.join(names)}")
 
@@ -558,87 +480,9 @@ def _answer(model: SparseTransformer, answer: str) -> int:
 
 
 def _rivals_name(site: str) -> str:
-    return f"RIVALS_{site.replace('.', '_').upper()}"
+    layer, kind = split_site(site)
+    return f"RIVALS_{VARIABLES[kind].upper()}_{layer}"
 
 
 def _quoted(text: str) -> str:
     return f'"{text}"'
-
-
-HELPERS = {
-    "softmax": '''
-def softmax(scores, sink):
-    """Shares of attention by score; a sink (None: there is none) takes its own."""
-    top = max(scores if sink is None else [*scores, sink])
-    sizes = [math.exp(score - top) for score in scores]
-    total = sum(sizes) + (0 if sink is None else math.exp(sink - top))
-    return [size / total for size in sizes]
-''',
-    "gelu": '''
-def gelu(x):
-    """The activation function of neurons."""
-    return x * (1 + math.erf(x / math.sqrt(2))) / 2
-''',
-    "relu": '''
-def relu(x):
-    """The activation function of neurons."""
-    return max(x, 0.0)
-''',
-    "kept": '''
-def kept(value, place, rivals, inputs, position, activation=lambda x: x):
-    """The value if it is among the largest of its site (AbsTopK), else zero. rivals: how many of them and of the fixed
-    sizes have a place; these sizes; a constant and weights of the inputs for each."""
-    slots, fixed, rows = rivals
-    size = abs(value)
-    larger = sum(other > size for other in fixed[min(position, len(fixed) - 1)])
-    for row, (constants, weights) in enumerate(rows):
-        other = constants[min(position, len(constants) - 1)] + sum(weight * inputs[k] for k, weight in weights)
-        larger += row != place and abs(activation(other)) > size
-    return value if larger < slots else 0.0
-''',
-    "embedding": '''
-def embedding(token, width):
-    """A token's embedding, which is almost all zero."""
-    x = [0.0] * width
-    for channel, value in EMBEDDING[token]:
-        x[channel] = value
-    return x
-
-
-def rows(counts, channels, values):
-    """A matrix from its nonzeros: for each row a list of (channel, value)."""
-    pairs = zip(map(int, numbers(channels)), numbers(values))
-    for count in numbers(counts):
-        yield [next(pairs) for _ in range(int(count))]
-''',
-    "read": f'''
-def read(x, gains, beside, k):
-    """What a layer reads: the normed stream, position channels beside it, the k largest of all (None: all)."""
-    scale = 1 / math.sqrt(sum(value * value for value in x) / len(x) + {EPSILON!r})
-    normed = [value * scale * gain for value, gain in zip(x, gains)] + list(beside)
-    return normed if k is None else largest(normed, k)
-''',
-    "largest": '''
-def largest(values, k):
-    """AbsTopK: all but the k largest are zero; of equals the first ones stay."""
-    if k >= len(values):
-        return values
-    chosen = set(sorted(range(len(values)), key=lambda place: -abs(values[place]))[:k])
-    return [value if place in chosen else 0.0 for place, value in enumerate(values)]
-''',
-    "add": '''
-def add(stream, writes):
-    """Add what nodes write to the stream, position by position."""
-    for x, write in zip(stream, writes):
-        for channel, value in write.items():
-            x[channel] += value
-''',
-    "numbers": '''
-def numbers(text, width=None):
-    """Numbers from base64 of little-endian float32; a width makes rows of them."""
-    raw = base64.b64decode(text)
-    found = struct.unpack(f"<{len(raw) // 4}f", raw)
-    return found if width is None else [found[k : k + width] for k in range(0, len(found), width)]
-''',
-}
-"""What programs call, by name; each has those that it needs."""

@@ -16,11 +16,12 @@ import numpy as np
 from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.circuits.descriptions import activations
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference.contests import running_heads
-from sparsecircuits.inference.plan import Plan
-from sparsecircuits.inference.program import WIDTH, check_exportable
+from sparsecircuits.inference.program import check_exportable
+from sparsecircuits.inference.program_text import WIDTH
 from sparsecircuits.kernels.rms_norm import EPSILON
 from sparsecircuits.nodes.task_loss import all_candidate_logits
+from sparsecircuits.plans.contests import running_heads
+from sparsecircuits.plans.plan import Plan
 from sparsecircuits.tasks import PairBatch, Task
 
 CHOSEN_ON = (("train", "validation"), 192)
@@ -84,7 +85,7 @@ def write_readable(bound: Bound, task: Task, title: str) -> Readable:
     """The simplest program that decides as the circuit does. Raises UserError where the circuit is more than one layer
     of attention, or where none is found that agrees on 95% of held-out prompts."""
     check_exportable(bound)
-    plan = Plan.of_circuit(bound)
+    plan = bound.plan
     head = _only_head(plan)
     draws = [
         [pair for split in splits for pair in task.draw(split, n, 0)]

@@ -2,7 +2,8 @@
 layers over lists of nonzeros for a prompt.
 
 It computes what the model computes, to float32 rounding. Where two magnitudes differ by less than that at a threshold
-of AbsTopK, the two may keep different ones, as any two orders of summation do.
+of AbsTopK, the two may keep different ones, as any two orders of summation do. Tokens of a model with frozen nodes go
+through its own layers too.
 """
 
 from typing import TYPE_CHECKING, Literal
@@ -12,16 +13,16 @@ from jaxtyping import Float, Int
 from torch import Tensor
 
 from sparsecircuits.errors import UserError
-from sparsecircuits.inference.cache import SparseCache
+from sparsecircuits.inference.cache import Filling, PlainCache, SparseCache
 from sparsecircuits.inference.packing import Decoder
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.inference.shell import held_model
-from sparsecircuits.kernels import causal_attention
 from sparsecircuits.models.transformer import SparseTransformer, rows_at
+from sparsecircuits.plans.plan import Plan
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
 
+Cache = SparseCache | PlainCache
 Dtype = Literal["float32", "bfloat16"]
 
 
@@ -45,7 +46,7 @@ class SparseRuntime:
         self.name = "model"
         self.tokenizer: Tokenizer | None = None
         self._threads = threads
-        self._decoder = Decoder(plan, dtype)
+        self._decoder = None if plan.config.frozen_nodes else Decoder(plan, dtype)
         self._shell = held_model(plan, dtype)
 
     @property
@@ -58,16 +59,17 @@ class SparseRuntime:
         """Weights of the sparse matrices, embedding and unembedding included."""
         return self.plan.nonzeros + len(self.plan.embedding)
 
-    def empty_cache(self, batch: int = 1) -> SparseCache:
+    def empty_cache(self, batch: int = 1) -> Cache:
         """A cache for fresh sequences."""
-        return SparseCache.empty(self.config, batch)
+        kind = PlainCache if self.config.frozen_nodes else SparseCache
+        return kind.empty(self.config, batch)
 
     def check_ids(self, input_ids: Tensor, start: int = 0) -> None:
         """Raise UserError for token ids that the model cannot read. start: position of the first one."""
         self._shell.model.check_ids(input_ids, start)
 
     @torch.inference_mode()
-    def __call__(self, input_ids: Int[Tensor, "B T"], cache: SparseCache | None = None) -> Float[Tensor, "B T V"]:
+    def __call__(self, input_ids: Int[Tensor, "B T"], cache: Cache | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position. cache: continue sequences whose earlier tokens it holds. Raises
         UserError for more than n_ctx tokens or an id outside the vocabulary."""
         if cache is not None and cache.length:
@@ -77,7 +79,7 @@ class SparseRuntime:
 
     @torch.inference_mode()
     def last_logits(
-        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: SparseCache | None = None
+        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: Cache | None = None
     ) -> Float[Tensor, "B V"]:
         """Logits at one position of each sequence, which ends there: what comes after is padding. With a cache, each
         sequence goes on from its own length."""
@@ -92,11 +94,16 @@ class SparseRuntime:
         return self._shell.unembed(hidden, rows_at(input_ids, last))[:, 0]
 
     @torch.inference_mode()
-    def step(self, tokens: Int[Tensor, " B"], cache: SparseCache) -> Float[Tensor, "B V"]:
+    def step(self, tokens: Int[Tensor, " B"], cache: Cache) -> Float[Tensor, "B V"]:
         """Logits after one more token of each sequence, which the cache then holds."""
         self.check_ids(tokens[:, None], cache.length)
-        if len(tokens) != len(cache.lengths):
-            raise UserError(f"{len(tokens)} tokens cannot go on {len(cache.lengths)} sequences")
+        if len(tokens) != self._sequences(cache):
+            raise UserError(f"{len(tokens)} tokens cannot go on {self._sequences(cache)} sequences")
+        if isinstance(cache, PlainCache):
+            each = zip(tokens.view(-1, 1, 1), cache.sequences, strict=True)
+            hidden = torch.cat([self._shell.model.final_hidden(token, one) for token, one in each])
+            return self._shell.unembed(hidden, tokens[:, None])[:, 0]
+        assert self._decoder is not None
         cache.fit(cache.length + 1)
         chunks = min(self._threads or torch.get_num_threads(), len(tokens))
         logits = torch.empty(len(tokens), self.config.vocab_size)
@@ -104,32 +111,31 @@ class SparseRuntime:
         cache.lengths += 1
         return logits
 
-    def _prefill(self, input_ids: Tensor, last: Tensor | None, cache: SparseCache | None) -> Float[Tensor, "B S D"]:
+    def _prefill(self, input_ids: Tensor, last: Tensor | None, cache: Cache | None) -> Float[Tensor, "B S D"]:
         """What the unembedding reads, at all positions or at one of each sequence; its keys and values go into the
         cache."""
         model = self._shell.model
+        if cache is not None and len(input_ids) != self._sequences(cache):
+            raise UserError(f"{len(input_ids)} sequences do not fit a cache of {self._sequences(cache)}")
+        if isinstance(cache, PlainCache):
+            ends = [input_ids.shape[1]] * len(input_ids) if last is None else (last + 1).tolist()
+            rows = [
+                model.final_hidden(ids[None, :end], one)
+                for ids, end, one in zip(input_ids, ends, cache.sequences, strict=True)
+            ]
+            return torch.cat(rows if last is None else [row[:, -1:] for row in rows])
+        filling = None
         if cache is not None:
-            if len(input_ids) != len(cache.lengths):
-                raise UserError(f"{len(input_ids)} sequences do not fit a cache of {len(cache.lengths)}")
             cache.fit(input_ids.shape[1])
-        x, positions = model.embed(input_ids)
-        place = None
-        for layer in range(self.config.n_layer):
-            block = model.block(layer)
-            x = block.resid_in(x)
-            attn, read = block.attn, block.attention_read(x, positions)
-            q, k, v = attn.c_attn(attn.act_in(read)).chunk(3, dim=-1)
-            q, k, v = attn.q(q), attn.k(k), attn.v(v)
-            if cache is not None:
-                cache.put(layer, k, v, last)
-            q, k, v = (part.contiguous() for part in (q, k, v))
-            y = causal_attention(q, k, v, attn.n_head, attn.sink_logit, attn.offset_logit)
-            if last is not None and layer == self.config.n_layer - 1:
-                place = last
-                x, y = rows_at(x, last), rows_at(y, last)
-            x = block.add_attention(x, attn.resid_delta(attn.c_proj(y)))
-            here = positions if place is None or positions is None else positions[place].unsqueeze(1)
-            x = block.mlp_half(x, here)
+            filling = Filling(cache, last)
+        if last is None:
+            hidden = model.final_hidden(input_ids, filling)
+        else:
+            hidden = model.narrow_hidden(input_ids, last, filling)
         if cache is not None:
             cache.lengths[:] = input_ids.shape[1] if last is None else (last + 1).numpy()
-        return model.final_norm(x)
+        return hidden
+
+    @staticmethod
+    def _sequences(cache: Cache) -> int:
+        return len(cache.sequences if isinstance(cache, PlainCache) else cache.lengths)

@@ -7,13 +7,13 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor, nn
 
-from sparsecircuits.inference.nonzeros import Nonzeros
-from sparsecircuits.inference.plan import Plan
 from sparsecircuits.kernels import Held
 from sparsecircuits.kernels.sparse_linear import MOST_DENSE
+from sparsecircuits.models.names import MATRICES
 from sparsecircuits.models.storage import shell
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.topology import MATRICES
+from sparsecircuits.plans.nonzeros import Nonzeros
+from sparsecircuits.plans.plan import Plan
 
 
 @dataclass(frozen=True)

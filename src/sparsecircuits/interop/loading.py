@@ -52,8 +52,8 @@ def load_model(path: str | Path, device: str = "cpu") -> "SparseTransformer":
 def load_sparse(path: str | Path, *, dtype: "Dtype" = "float32", threads: int | None = None) -> "SparseRuntime":
     """A runtime over the nonzeros of what `load_model` loads. From a run directory of ours no dense matrix is made of
     those that are stored as their nonzeros. Raises UserError as `load_model` does."""
-    from sparsecircuits.inference.plan import Plan
     from sparsecircuits.inference.runtime import SparseRuntime, compile_sparse
+    from sparsecircuits.plans.plan import Plan
 
     directory = _directory(path)
     directory = directory.parent if directory.is_file() else directory

@@ -1,6 +1,7 @@
 """Names of sites and nodes. Free of torch, so that what only reads names starts at once."""
 
 import re
+from itertools import groupby
 
 from sparsecircuits.errors import NoSuchNode, near
 
@@ -17,6 +18,20 @@ NODE_SITES = (
     "mlp.resid_delta",
 )
 FINAL_SITE = "final_resid"
+# Which sites a layer's matrices join: (source, target, module, which third of its rows or None for all).
+JOINS = (
+    ("attn.act_in", "attn.q", "attn.c_attn", 0),
+    ("attn.act_in", "attn.k", "attn.c_attn", 1),
+    ("attn.act_in", "attn.v", "attn.c_attn", 2),
+    ("attn.v", "attn.resid_delta", "attn.c_proj", None),
+    ("mlp.act_in", "mlp.post_act", "mlp.c_fc", None),
+    ("mlp.post_act", "mlp.resid_delta", "mlp.c_proj", None),
+)
+MATRICES = {
+    name: (rows[0][0], tuple(target for _, target, _, _ in rows))
+    for name, rows in ((name, list(rows)) for name, rows in groupby(JOINS, key=lambda row: row[2]))
+}
+"""The same by module: the site that a layer's matrix reads, and those that it leads into, one under the other."""
 # One way to write a number: no sign, space, underscore, leading zero or other script's digits, as int() would take.
 _NUMBER = "(?:0|[1-9][0-9]{0,8})"
 _LAYER = re.compile(rf"({_NUMBER})\.(.+)")

@@ -37,8 +37,8 @@ class Site(nn.Module):
         self.register_buffer("gate", None if freezes is None else torch.ones(freezes))
         self.register_buffer("frozen", None if freezes is None else torch.zeros(freezes))
 
-    def forward(self, x: Tensor, channels: Tensor | None = None) -> Tensor:
-        """x: [..., width], same shape out. channels: which of the site's x has, by default all."""
+    def forward(self, x: Tensor) -> Tensor:
+        """x: [..., width], same shape out."""
         if self.activation == "gelu" and self.k is not None:
             x = gelu_abstopk(x, self.k)
         else:
@@ -46,8 +46,7 @@ class Site(nn.Module):
             x = x if self.k is None else abstopk(x, self.k)
         if self.gate is None or self.frozen is None:
             return x
-        gate, frozen = (t if channels is None else t[channels] for t in (self.gate, self.frozen))
-        return gate_channels(x, gate, frozen)
+        return gate_channels(x, self.gate, self.frozen)
 
     def activated(self, x: Tensor) -> Tensor:
         """The activation function alone, of x of any shape."""

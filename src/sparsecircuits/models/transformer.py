@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -39,6 +39,19 @@ from sparsecircuits.models.sites import FINAL_SITE, Site
 
 if TYPE_CHECKING:
     from sparsecircuits.data.tokenizer import Tokenizer
+
+
+class Keeps(Protocol):
+    """What attention gives its keys and values to."""
+
+    @property
+    def length(self) -> int:
+        """Tokens seen before this pass."""
+        ...
+
+    def extend(self, layer: int, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Take a layer's keys and values [B, T, A] of this pass; return those of all tokens so far."""
+        ...
 
 
 @dataclass
@@ -91,7 +104,7 @@ class Attention(nn.Module):
         self.resid_delta = _node_site(config, "attn.resid_delta")
 
     def forward(
-        self, x: Float[Tensor, "B T Din"], cache: KVCache | None = None, layer: int = 0
+        self, x: Float[Tensor, "B T Din"], cache: Keeps | None = None, layer: int = 0
     ) -> Float[Tensor, "B T D"]:
         """The block's write to the residual stream. layer: where the cache holds this one's keys and values."""
         x = self.act_in(x)
@@ -106,17 +119,22 @@ class Attention(nn.Module):
             )
         q, k, v = self.c_attn(x).chunk(3, dim=-1)
         q, k, v = self.q(q), self.k(k), self.v(v)
-        if cache is None:
-            y = causal_attention(q, k, v, self.n_head, self.sink_logit, self.offset_logit)
-        else:
+        if cache is not None:
             k, v = cache.extend(layer, k, v)
-            y = attention_reference(q, k, v, self.n_head, self.sink_logit, self.offset_logit)
+        # The kernel is for sequences from their beginning.
+        attend = causal_attention if k.shape[1] == q.shape[1] else attention_reference
+        y = attend(q, k, v, self.n_head, self.sink_logit, self.offset_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
 
-    def at(self, x: Float[Tensor, "B T Din"], place: Int[Tensor, " B"]) -> Float[Tensor, "B 1 D"]:
-        """The write at one position of each sequence: keys and values of all positions, the rest of these alone."""
+    def at(
+        self, x: Float[Tensor, "B T Din"], place: Int[Tensor, " B"], cache: Keeps | None = None, layer: int = 0
+    ) -> Float[Tensor, "B 1 D"]:
+        """The write at one position of each sequence: keys and values of all positions, the rest of these alone. cache:
+        an empty one, which is given them."""
         q, k, v = self.c_attn(self.act_in(x)).chunk(3, dim=-1)
         q, k, v = self.q(rows_at(q, place)), self.k(k), self.v(v)
+        if cache is not None:
+            cache.extend(layer, k, v)
         y = attention_at(q, k, v, self.n_head, self.sink_logit, place, self.offset_logit)
         return self.resid_delta(self.c_proj(self.y(y)))
 
@@ -200,7 +218,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         positions: Float[Tensor, "T P"] | None = None,
-        cache: KVCache | None = None,
+        cache: Keeps | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "B T D"]:
         """Both halves. positions: the raw position channels where they are concatenated, else None. layer: where
@@ -211,7 +229,7 @@ class Block(nn.Module):
         self,
         x: Float[Tensor, "B T D"],
         positions: Float[Tensor, "T P"] | None = None,
-        cache: KVCache | None = None,
+        cache: Keeps | None = None,
         layer: int = 0,
     ) -> Float[Tensor, "B T D"]:
         """The residual stream after attention, from that before the layer."""
@@ -219,11 +237,17 @@ class Block(nn.Module):
         return self.add_attention(x, self.attn(self.attention_read(x, positions), cache, layer))
 
     def attention_half_at(
-        self, x: Float[Tensor, "B T D"], place: Int[Tensor, " B"], positions: Float[Tensor, "T P"] | None = None
+        self,
+        x: Float[Tensor, "B T D"],
+        place: Int[Tensor, " B"],
+        positions: Float[Tensor, "T P"] | None = None,
+        cache: Keeps | None = None,
+        layer: int = 0,
     ) -> Float[Tensor, "B 1 D"]:
         """`attention_half` at one position of each sequence."""
         x = self.resid_in(x)
-        return self.add_attention(rows_at(x, place), self.attn.at(self.attention_read(x, positions), place))
+        write = self.attn.at(self.attention_read(x, positions), place, cache, layer)
+        return self.add_attention(rows_at(x, place), write)
 
     def mlp_half(
         self, x: Float[Tensor, "B S D"], positions: Float[Tensor, "... P"] | None = None
@@ -343,7 +367,7 @@ class SparseTransformer(nn.Module):
         """A cache for fresh sequences, of any batch."""
         return KVCache.empty(self.config.n_layer)
 
-    def forward(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T V"]:
+    def forward(self, input_ids: Int[Tensor, "B T"], cache: Keeps | None = None) -> Float[Tensor, "B T V"]:
         """Logits of the next token at each position.
 
         cache: continue a sequence whose earlier tokens it holds. Raises UserError for more than n_ctx tokens or an
@@ -352,16 +376,29 @@ class SparseTransformer(nn.Module):
         return self.unembed(self.final_hidden(input_ids, cache), input_ids)
 
     def last_logits(
-        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: KVCache | None = None
+        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: Keeps | None = None
     ) -> Float[Tensor, "B V"]:
         """`forward` at one position of each sequence: only these rows are unembedded."""
         hidden = self.final_hidden(input_ids, cache)
         return self.unembed(rows_at(hidden, last), rows_at(input_ids, last))[:, 0]
 
-    def final_hidden(self, input_ids: Int[Tensor, "B T"], cache: KVCache | None = None) -> Float[Tensor, "B T D"]:
+    def final_hidden(self, input_ids: Int[Tensor, "B T"], cache: Keeps | None = None) -> Float[Tensor, "B T D"]:
         """What the unembedding reads: the normed residual stream after the last layer."""
         x, positions = self.embed(input_ids, cache.length if cache is not None else 0)
         return self.final_norm(self.between(x, 0, self.last_boundary, positions, cache))
+
+    def narrow_hidden(
+        self, input_ids: Int[Tensor, "B T"], last: Int[Tensor, " B"], cache: Keeps | None = None
+    ) -> Float[Tensor, "B 1 D"]:
+        """`final_hidden` at one position of each sequence; the last layer is computed, from its queries on, at these
+        alone. cache: an empty one."""
+        x, positions = self.embed(input_ids)
+        layer = self.config.n_layer - 1
+        x = self.between(x, 0, 2 * layer, positions, cache)
+        x = self.block(layer).attention_half_at(x, last, positions, cache, layer)
+        return self.final_norm(
+            self.block(layer).mlp_half(x, None if positions is None else positions[last].unsqueeze(1))
+        )
 
     @property
     def last_boundary(self) -> int:
@@ -374,7 +411,7 @@ class SparseTransformer(nn.Module):
         start: int,
         stop: int,
         positions: Float[Tensor, "T P"] | None = None,
-        cache: KVCache | None = None,
+        cache: Keeps | None = None,
     ) -> Float[Tensor, "B T D"]:
         """The residual stream at boundary `stop`, from x, that at boundary `start`.
 

@@ -1,173 +1,114 @@
 """A circuit's logits at the cost of the circuit.
 
 Where almost every node is frozen at a constant, a matrix has few inputs that vary, a site without kept nodes
-need not be computed at all, and the last layer matters at one position. What the same nodes computed in the
-call before is used again: sets that differ in one late node share all that comes earlier.
+need not be computed at all, and the last layer matters at one position. What that leaves is a `Plan`; here it runs.
+What the same nodes computed in the call before is used again: sets that differ in one late node share all that comes
+earlier.
 """
 
 from collections import OrderedDict
 from collections.abc import Callable, Hashable
+from functools import partial
+from typing import TypeVar, cast
 
+import numpy as np
 import torch
 import torch.nn.functional as F
 from jaxtyping import Bool, Float, Int
 from torch import Tensor
 
-from sparsecircuits.kernels import attention_at, causal_attention
-from sparsecircuits.models.sites import Site
+from sparsecircuits.kernels import abstopk, attention_at, causal_attention
+from sparsecircuits.models.names import split_site
 from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.space import NodeSpace
+from sparsecircuits.nodes.streams import Base, NarrowStream, Prompts, Stream, takes_narrow, with_channels
 from sparsecircuits.nodes.task_loss import in_chunks, pick_answers
-from sparsecircuits.nodes.topology import joins
+from sparsecircuits.plans.contests import SitePlan, running_heads, site_plan
+from sparsecircuits.plans.narrowing import Narrowing, Off
+from sparsecircuits.plans.plan import Plan
 from sparsecircuits.tasks import PairBatch
 
 REMEMBERED = 2  # results per stage and chunk of prompts
 MOST_MEMORY = 1 << 30  # bytes that all of them may take
+T = TypeVar("T")
+FEW = 8  # a stream is narrow while reads times channels that vary are no more than so many times its width
+
+Watch = Callable[[str, Tensor], Tensor]
+"""(site, activations [n, S, kept]) -> what they are from there on."""
 
 
 class CompactForward:
     """Runs sets of nodes and edges of a model over one batch of pairs; all else is frozen at constants.
 
     The logits of a forward pass under `Gating` with gates of 0 and 1, to float32 rounding. Not differentiable;
-    the model's weights must not change while it lives.
+    the model's weights must not change while it lives. narrowing: what `narrowing_of` gives.
     """
 
     @torch.no_grad()
-    def __init__(self, model: SparseTransformer, frozen: Float[Tensor, " nodes"], batch: PairBatch) -> None:
+    def __init__(self, model: SparseTransformer, batch: PairBatch, narrowing: Narrowing) -> None:
         self._model, self._batch = model, batch
-        # Over a class every token counts.
-        self._answers = slice(None) if batch.over_class else list(batch.answers)
         self._space = NodeSpace.of(model.config)
-        self._frozen = frozen.to(model.device)
+        self._narrowing = narrowing
         order, chunks = in_chunks(batch)
         self._order = torch.from_numpy(order).to(model.device)
-        sites = self._space.split(self._frozen)
-        self._joins = {}
-        for join in joins(model):
-            constant = join.weight.detach() @ sites[join.source]
-            if join.linear.bias is not None:
-                constant = constant + join.linear.bias.detach()[join.offset : join.offset + len(constant)]
-            self._joins[join.target] = (join.source, join.weight.detach(), constant)
         bytes_a_stage = 4 * model.config.d_model * sum(chunk.tokens.size for chunk in chunks)
         remember = 4 * model.config.n_layer * REMEMBERED * bytes_a_stage <= MOST_MEMORY
-        self._chunks = [_Chunk(model, chunk, remember) for chunk in chunks]
+        self._prompts = [(Prompts(model, chunk), _Memory(remember)) for chunk in chunks]
+        tokens = torch.from_numpy(np.unique(batch.tokens)).to(model.device)
+        self._rows, self._tables = TokenRows.of(model, tokens), _Memory(remember)
 
     @torch.no_grad()
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, "n 2"]:
         """Candidate logits of all prompts, in the batch's order; `removed` edges between kept nodes are off."""
-        wiring = _Wiring(self._space, self._frozen, self._joins, kept, removed)
-        found = torch.cat([self._logits(chunk, wiring) for chunk in self._chunks])
+        off = None if removed is None or not len(removed) else removed[removed.between(kept)]
+        plan = self._narrowing.plan(masks(self._space, kept), edges_by_site(self._space, off))
+        keys = _Keys(self._space, kept, off)
+        walk = Walk(self._model, plan, self._rows, self._batch.tokens.shape[1], keys, self._tables)
+        found = torch.cat([walk.logits(prompts, self._batch, memory) for prompts, memory in self._prompts])
         return torch.empty_like(found).index_copy_(0, self._order, found)
 
-    def _logits(self, chunk: "_Chunk", wiring: "_Wiring") -> Tensor:
-        """Candidate logits of a chunk's prompts."""
-        model, x = self._model, chunk.embedded
-        if wiring.last_reader < 0:
-            x = rows_at(x, chunk.last)
-        for layer in range(model.config.n_layer):
-            x = self._attended(chunk, wiring, layer, x)
-            x = self._transformed(chunk, wiring, layer, x)
-        hidden = model.ln_f(wiring.gated("final_resid", model.final_resid(x)[..., wiring.kept["final_resid"]]))[:, 0]
-        logits = F.linear(hidden, model.lm_head.weight[self._answers], model.logit_bias[self._answers])
-        if model.bigram is not None:
-            logits = logits + model.bigram.weight[chunk.last_token][:, self._answers]
-        return pick_answers(logits, self._batch).float() if self._batch.over_class else logits.float()
 
-    def _attended(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
-        """The residual stream after attention: [n, T, D], or [n, 1, D] where only the prompts' last positions matter
-        from here on."""
-        block, write = self._model.block(layer), f"{layer}.attn.resid_delta"
-        last = chunk.last if layer == wiring.last_reader else None
-
-        def compute() -> Tensor:
-            stream = block.resid_in(x)
-            update = wiring.frozen[write]
-            if len(wiring.kept[write]):
-                sink, offsets = block.attn.sink_logit, block.attn.offset_logit
-                heads = wiring.running_heads(layer, self._model.config.d_head, sink)
-                y, varying = self._attention(chunk, wiring, layer, stream, last, heads)
-                taken = None
-                if sink is not None:
-                    taken = wiring.taken_by_sinks(layer, sink, offsets, heads, x.shape[1])
-                    taken = taken if last is None else taken[last].unsqueeze(1)
-                update = wiring.gated(write, wiring.activations(write, block.attn.resid_delta, y, varying, taken))
-            return block.add_attention(stream if last is None else rows_at(stream, last), update)
-
-        return chunk.once((layer, "attention"), wiring.key(write), compute)
-
-    def _attention(
-        self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor, last: Tensor | None, heads: Tensor
-    ) -> tuple[Tensor, Tensor]:
-        """What the heads that run write, y, at the channels that vary between prompts; and which these are."""
-        block, source = self._model.block(layer), f"{layer}.attn.act_in"
-        attn, inputs = block.attn, x[..., :0]
-        if not len(heads):
-            return (x if last is None else x[:, :1])[..., :0], heads
-        if len(wiring.kept[source]):
-            full = chunk.once(
-                (layer, "attn.act_in"),
-                wiring.key_before(source),
-                lambda: attn.act_in(block.attention_read(x, chunk.positions)),
-            )
-            inputs = full[..., wiring.kept[source]]
-        channels = _channels_of(heads, self._model.config.d_head)
-        queries = inputs if last is None else rows_at(inputs, last)
-        q, k, v = (
-            wiring.site(f"{layer}.attn.{name}", site, read, channels)
-            for name, site, read in (("q", attn.q, queries), ("k", attn.k, inputs), ("v", attn.v, inputs))
-        )
-        sink, offsets = (None if x is None else x[heads] for x in (attn.sink_logit, attn.offset_logit))
-        if last is None:
-            y = causal_attention(q, k, v, len(heads), sink, offsets)
-        else:
-            y = attention_at(q, k, v, len(heads), sink, last, offsets)
-        # What a sink leaves of a frozen value depends on the prompt too.
-        varying = wiring.kept[f"{layer}.attn.v"] if sink is None else channels
-        return y[..., torch.searchsorted(channels, varying)], varying
-
-    def _transformed(self, chunk: "_Chunk", wiring: "_Wiring", layer: int, x: Tensor) -> Tensor:
-        """The residual stream after the MLP, at the rows that x has."""
-        source, hidden, write = (f"{layer}.mlp.{site}" for site in ("act_in", "post_act", "resid_delta"))
-        block = self._model.block(layer)
-        positions = chunk.positions if layer < wiring.last_reader else chunk.last_position
-
-        def compute() -> Tensor:
-            update = wiring.frozen[write]
-            if len(wiring.kept[write]):
-                inputs = x[..., :0]
-                if len(wiring.kept[source]):
-                    full = chunk.once(
-                        (layer, "mlp.act_in"),
-                        wiring.key_before(source),
-                        lambda: block.mlp.act_in(block.mlp_read(x, positions)),
-                    )
-                    inputs = full[..., wiring.kept[source]]
-                neurons = x[..., :0]
-                if len(wiring.kept[hidden]):
-                    neurons = wiring.activations(hidden, block.mlp.post_act, inputs, wiring.kept[source])
-                written = wiring.activations(write, block.mlp.resid_delta, neurons, wiring.kept[hidden])
-                update = wiring.gated(write, written)
-            return block.add_mlp(x, update)
-
-        return chunk.once((layer, "mlp"), wiring.key(write), compute)
+def narrowing_of(model: SparseTransformer, frozen: Float[Tensor, " nodes"]) -> Narrowing:
+    """What the plans of all sets of a model's nodes share."""
+    sites = NodeSpace.of(model.config).split(frozen.detach().cpu().float())
+    return Narrowing(
+        Plan.of_weights(model.config, model.state_dict()), {site: values.numpy() for site, values in sites.items()}
+    )
 
 
-class _Chunk:
-    """Some prompts of similar length, and what was computed on them."""
+def masks(space: NodeSpace, kept: Bool[Tensor, " nodes"]) -> dict[str, np.ndarray]:
+    """A mask of nodes as `Narrowing` reads it."""
+    return {site: mask.numpy() for site, mask in space.split(kept.cpu()).items()}
 
-    def __init__(self, model: SparseTransformer, batch: PairBatch, remember: bool) -> None:
-        tokens = torch.from_numpy(batch.tokens).to(model.device)
-        self.last = torch.from_numpy(batch.last).to(model.device)
-        self.last_token = rows_at(tokens, self.last)[:, 0]
-        self.embedded, self.positions = model.embed(tokens)
-        self.last_position = None if self.positions is None else self.positions[self.last].unsqueeze(1)
+
+def edges_by_site(space: NodeSpace, off: Edges | None) -> Off:
+    """Edges between kept nodes as `Narrowing` reads them."""
+    if off is None or not len(off):
+        return {}
+    sites = sorted((place.start, site) for site, place in space.slices.items())
+    starts, names = np.array([start for start, _ in sites]), [site for _, site in sites]
+    source, target = off.source.cpu().numpy(), off.target.cpu().numpy()
+    a, b = (np.searchsorted(starts, ends, side="right") - 1 for ends in (source, target))
+    pair = a * len(sites) + b
+    found = {}
+    for one in np.unique(pair):
+        here = pair == one
+        i, j = divmod(int(one), len(sites))
+        found[names[i], names[j]] = target[here] - starts[j], source[here] - starts[i]
+    return found
+
+
+class _Memory:
+    """What was computed not long ago, by stage and by what it hangs on."""
+
+    def __init__(self, remember: bool) -> None:
         self._remember = remember
-        self._stages: dict[Hashable, OrderedDict[Hashable, Tensor]] = {}
+        self._stages: dict[Hashable, OrderedDict[Hashable, object]] = {}
 
-    def once(self, stage: Hashable, key: Hashable, compute: Callable[[], Tensor]) -> Tensor:
+    def once(self, stage: Hashable, key: Hashable, compute: Callable[[], T]) -> T:
         """compute(), or what it gave for the same key when that was not long ago."""
-        if not self._remember:
+        if not self._remember or key is None:
             return compute()
         known = self._stages.setdefault(stage, OrderedDict())
         if key not in known:
@@ -176,165 +117,219 @@ class _Chunk:
             while len(known) > REMEMBERED:
                 known.popitem(last=False)
         known.move_to_end(key)
-        return known[key]
+        return cast(T, known[key])
 
 
-def _seen(
-    offsets: Float[Tensor, "H N"] | None, heads: Int[Tensor, " heads"], length: int, like: Tensor
-) -> Float[Tensor, "T heads"]:
-    """Log of the sum over the keys that each position sees of exp(what is added to their scores)."""
-    by_offset = like.new_zeros(len(heads), length)
-    if offsets is not None:
-        near = offsets[heads, :length]
-        by_offset[:, : near.shape[1]] = near
-    return by_offset.logcumsumexp(dim=1).T
+class _Keys:
+    """What results hang on: equal for sets that agree on all nodes, and on edges into them, up to some place."""
+
+    def __init__(self, space: NodeSpace, kept: Bool[Tensor, " nodes"], off: Edges | None) -> None:
+        self._space, self._mask, self._off = space, kept.cpu(), off
+        self._known: dict[int, Hashable] = {}
+
+    def at(self, site: str, after: bool) -> Hashable:
+        """Up to the beginning or the end of a site."""
+        place = self._space.slices[site]
+        stop = place.stop if after else place.start
+        if stop not in self._known:
+            edges: tuple[bytes, ...] = ()
+            if self._off is not None:
+                early = self._off.target < stop
+                edges = (self._off.source[early].numpy().tobytes(), self._off.target[early].numpy().tobytes())
+            self._known[stop] = (self._mask[:stop].nonzero().numpy().tobytes(), *edges)
+        return self._known[stop]
 
 
-class _Wiring:
-    """What of a model varies with the prompt when these nodes and edges run: columns of its matrices."""
+class TokenRows:
+    """Embeddings of the tokens that occur, and where each token's is: what narrow streams begin with."""
+
+    def __init__(self, rows: Float[Tensor, "U D"], places: Int[Tensor, " V"]) -> None:
+        self.rows, self.places = rows, places
+
+    @classmethod
+    def of(cls, model: SparseTransformer, tokens: Int[Tensor, " U"]) -> "TokenRows":
+        """tokens: in ascending order."""
+        places = torch.zeros(model.config.vocab_size, dtype=torch.int64, device=tokens.device)
+        places[tokens] = torch.arange(len(tokens), device=tokens.device)
+        return cls(model.wte.weight.detach()[tokens], places)
+
+
+class Walk:
+    """A plan that runs: the one pass over the layers, for a set of nodes of any size.
+
+    length: tokens of the longest prompt. keys, tables: where results are to be remembered; without keys nothing is.
+    watch: sees, and may change, what the kept nodes of a site do.
+    """
 
     def __init__(
         self,
-        space: NodeSpace,
-        frozen: Tensor,
-        found: dict[str, tuple[str, Tensor, Tensor]],
-        kept: Bool[Tensor, " nodes"],
-        removed: Edges | None,
-    ) -> None:
-        self._space, self._joins, device = space, found, frozen.device
-        self._mask = kept
-        self.frozen = space.split(frozen)
-        self.kept = {site: mask.nonzero().flatten().to(device) for site, mask in space.split(kept).items()}
-        writes = enumerate(site for site in self.kept if site.endswith("attn.resid_delta"))
-        # The last layer whose attention writes what varies, -1 if none: after it only the last position matters.
-        self.last_reader = max((layer for layer, site in writes if len(self.kept[site])), default=-1)
-        self._removed = None if removed is None or not len(removed) else removed[removed.between(kept)]
-        self._keys: dict[int, Hashable] = {}
-        self._products: dict[str, tuple[Tensor, Tensor, Tensor, Tensor]] = {}
-
-    def key(self, site: str) -> Hashable:
-        """Equal for sets that agree on all nodes, and on edges into them, up to the end of a site, and on which
-        positions matter."""
-        return self._key(self._space.slices[site].stop)
-
-    def key_before(self, site: str) -> Hashable:
-        """The same up to the beginning of a site."""
-        return self._key(self._space.slices[site].start)
-
-    def _key(self, stop: int) -> Hashable:
-        if stop not in self._keys:
-            edges: tuple[bytes, ...] = ()
-            if self._removed is not None:
-                early = self._removed.target < stop
-                edges = (self._removed.source[early].numpy().tobytes(), self._removed.target[early].numpy().tobytes())
-            self._keys[stop] = (self.last_reader, self._mask[:stop].nonzero().numpy().tobytes(), *edges)
-        return self._keys[stop]
-
-    def running_heads(self, layer: int, size: int, sink: Tensor | None) -> Int[Tensor, " running"]:
-        """Heads whose output varies between prompts. A frozen value is the same at all positions, so any mean of it is
-        too; with a sink, which takes a share of the mean, the pattern must be frozen as well."""
-        sites = "v" if sink is None else "qkv"
-        kept = torch.cat([self.kept[f"{layer}.attn.{site}"] for site in sites])
-        heads: Tensor = (kept // size).unique()
-        return heads
-
-    def taken_by_sinks(
-        self,
-        layer: int,
-        sink: Float[Tensor, " H"],
-        offsets: Float[Tensor, "H N"] | None,
-        running: Int[Tensor, " running"],
+        model: SparseTransformer,
+        plan: Plan,
+        rows: TokenRows,
         length: int,
-    ) -> Float[Tensor, "T D"]:
-        """What sinks take, at each position, from the writes of the heads that do not run: their scores depend on
-        nothing but the offset, so it is the same in every prompt."""
-        size = self.frozen[f"{layer}.attn.v"].numel() // len(sink)
-        idle = (
-            torch.ones(len(sink), dtype=torch.bool, device=sink.device).index_fill_(0, running, False).nonzero()[:, 0]
+        keys: _Keys | None = None,
+        tables: _Memory | None = None,
+    ) -> None:
+        self._model, self._plan, self._rows, self._length = model, plan, rows, length
+        self._keys, self._tables = keys, tables or _Memory(True)
+        device = model.device
+        self.kept = {site: torch.from_numpy(channels).to(device) for site, channels in plan.varying.items()}
+        self._frozen = {site: torch.from_numpy(values).float().to(device) for site, values in plan.frozen.items()}
+        writes = [f"{layer}.attn.resid_delta" for layer in range(plan.config.n_layer)]
+        # The last layer whose attention writes what varies, -1 if none: after it only the last position matters.
+        self.last_reader = max((layer for layer, site in enumerate(writes) if len(self.kept[site])), default=-1)
+        self._narrow = takes_narrow(model) and self._is_small()
+        self._sums: dict[str, _Sums] = {}
+
+    def _is_small(self) -> bool:
+        """Whether a narrow stream costs less than a dense one."""
+        sizes = {site: len(channels) for site, channels in self.kept.items()}
+        reads = max(size for site, size in sizes.items() if site.endswith("act_in"))
+        writes = sum(size for site, size in sizes.items() if site.endswith("resid_delta"))
+        config = self._plan.config
+        return reads * (writes + config.d_in - config.d_model) <= FEW * config.d_model
+
+    def logits(
+        self, prompts: Prompts, batch: PairBatch, memory: "_Memory | None" = None, watch: Watch | None = None
+    ) -> Float[Tensor, "n 2"]:
+        """Candidate logits after each prompt. batch: says which answers these are."""
+        # Over a class every token counts.
+        answers = slice(None) if batch.over_class else list(batch.answers)
+        model, memory = self._model, memory or _Memory(False)
+        seen: Watch = watch or (lambda _site, x: x)
+        stream: Stream = prompts.dense()
+        if self._narrow:
+            base = Base(model, self._rows.rows, torch.zeros_like(model.wte.weight[0]))
+            stream = NarrowStream.start(base, self._rows.places[prompts.tokens])
+        if self.last_reader < 0:
+            stream = stream.at(prompts.last)
+        for layer in range(model.config.n_layer):
+            for half, run in (("attn", self._attended), ("mlp", self._transformed)):
+                compute = partial(run, prompts, memory, seen, layer, stream)
+                stream = memory.once((layer, half), self._key(f"{layer}.{half}.resid_delta", after=True), compute)
+        site = "final_resid"
+        final = seen(site, stream.final(self.kept[site]))
+        hidden = model.ln_f(with_channels(self._frozen[site], final, self.kept[site]))[:, 0]
+        logits = F.linear(hidden, model.lm_head.weight[answers], model.logit_bias[answers])
+        if model.bigram is not None:
+            logits = logits + model.bigram.weight[prompts.last_token][:, answers]
+        return pick_answers(logits, batch).float() if batch.over_class else logits.float()
+
+    def _key(self, site: str, after: bool) -> Hashable:
+        return None if self._keys is None else (self._narrow, self.last_reader, self._keys.at(site, after))
+
+    def _attended(self, prompts: Prompts, memory: _Memory, seen: Watch, layer: int, stream: Stream) -> Stream:
+        """The residual stream after attention; at the prompts' last positions alone where only they matter from here
+        on."""
+        stream, write = stream.entered(layer, "attn"), f"{layer}.attn.resid_delta"
+        last = prompts.last if layer == self.last_reader else None
+        update, channels = self._frozen[write][:0], self.kept[write]
+        if len(channels):
+            carried = self._attention(prompts, memory, seen, layer, stream, last)
+            update = seen(write, self._sum(write)(carried, last))
+        return (stream if last is None else stream.at(last)).plus(layer, "attn", self._frozen[write], update, channels)
+
+    def _attention(
+        self, prompts: Prompts, memory: _Memory, seen: Watch, layer: int, stream: Stream, last: Tensor | None
+    ) -> Float[Tensor, "n S inputs"]:
+        """What the inputs of attention's write are: values that heads carry, and how much of their attention those
+        get that have a sink."""
+        attn, size = self._model.block(layer).attn, self._plan.config.d_head
+        heads = torch.tensor(running_heads(self._plan, layer), dtype=torch.int64, device=self._model.device)
+        inputs = self._read(memory, seen, layer, "attn", stream)
+        if not len(heads):
+            return inputs[..., :0] if last is None else inputs[:, :1, :0]
+        channels = (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+        queries = inputs if last is None else rows_at(inputs, last)
+        q, k = (
+            self._of_heads(f"{layer}.attn.{name}", read, channels, seen)
+            for name, read in (("q", queries), ("k", inputs))
         )
-        channels = _channels_of(idle, size)
-        q, k, v = (self.frozen[f"{layer}.attn.{site}"][channels].view(-1, size) for site in "qkv")
-        score = (q * k).sum(dim=1) * size**-0.5
-        share = torch.sigmoid(_seen(offsets, idle, length, score) + score - sink[idle])
-        weight = self._joins[f"{layer}.attn.resid_delta"][1][:, channels].unflatten(1, (-1, size))
-        return (share - 1) @ torch.einsum("dhs,hs->hd", weight, v)
-
-    def activations(
-        self,
-        target: str,
-        site: Site,
-        inputs: Float[Tensor, "... varying"],
-        varying: Int[Tensor, " varying"],
-        added: Float[Tensor, "... width"] | None = None,
-    ) -> Float[Tensor, "... kept"]:
-        """What a matrix and then its target's site give at the target's kept channels. inputs: at the `varying`
-        channels of the matrix's source (the same ones in each call), the others being frozen; `added` to what it gives.
-        """
-        if target not in self._products:
-            self._products[target] = self._product(target, site, varying, added is not None)
-        columns, constant, channels, place = self._products[target]
-        pre = F.linear(inputs, columns, constant)
-        x: Tensor = site(pre if added is None else pre + added[..., channels], channels)
-        return x[..., place]
-
-    def _product(
-        self, target: str, site: Site, varying: Int[Tensor, " varying"], all_vary: bool
-    ) -> tuple[Tensor, Tensor, Tensor, Tensor]:
-        """Rows of a matrix at the channels that decide what the kept ones are: (weights [channels, varying], what all
-        else adds [channels], channels, the kept ones' places among them).
-
-        A channel that no varying input reaches is one constant, unless all_vary; of these only the k largest can ever
-        be among the site's k largest.
-        """
-        columns, constant = self._columns(target, varying)
-        kept = self.kept[target]
-        if site.k is None:
-            channels = kept
+        v = self._of_heads(f"{layer}.attn.v", inputs, channels, seen)
+        kept = torch.searchsorted(channels, self.kept[f"{layer}.attn.v"])
+        taken = kept
+        if attn.sink_logit is not None:
+            # A head's first frozen channel carries one instead: the sum of its pattern.
+            still = torch.ones(len(channels), device=v.device).index_fill_(0, kept, 0).view(-1, size)
+            mass = still.argmax(dim=1) + size * torch.arange(len(heads), device=v.device)
+            v = v.clone()
+            v[..., mass[still.any(dim=1)]] = 1.0
+            taken = torch.cat((kept, mass))
+        sink, offsets = (None if x is None else x[heads] for x in (attn.sink_logit, attn.offset_logit))
+        if last is None:
+            y = causal_attention(q, k, v, len(heads), sink, offsets)
         else:
-            varies = torch.full_like(constant, all_vary, dtype=torch.bool) | (columns != 0).any(dim=1)
-            varies[kept] = True
-            still = (~varies).nonzero().flatten()
-            strength = site.activated(constant[still]).abs()
-            strongest = still[strength.sort(descending=True, stable=True).indices[: site.k]]
-            channels = torch.cat((varies.nonzero().flatten(), strongest)).sort().values
-        return columns[channels], constant[channels], channels, torch.searchsorted(channels, kept)
+            y = attention_at(q, k, v, len(heads), sink, last, offsets)
+        return y[..., taken]
 
-    def _columns(self, target: str, varying: Tensor) -> tuple[Tensor, Tensor]:
-        """The matrix [targets, varying], and what all else adds [targets]: a removed edge carries its source's frozen
-        value."""
-        source, weight, constant = self._joins[target]
-        columns = weight[:, varying]
-        constant = constant - columns @ self.frozen[source][varying]
-        if self._removed is None:
-            return columns, constant
-        from_, to = self._space.slices[source], self._space.slices[target]
-        off = self._removed[self._removed.joining(from_, to)]
-        rows, sources = (off.target - to.start).to(columns.device), (off.source - from_.start).to(columns.device)
-        columns[rows, torch.searchsorted(varying, sources)] = 0
-        return columns, constant.index_add(0, rows, off.weight.to(columns) * self.frozen[source][sources])
-
-    def gated(self, site: str, x: Float[Tensor, "... kept"]) -> Float[Tensor, "... width"]:
-        """Frozen values everywhere but at the kept channels, which are x."""
-        channels = self.kept[site]
-        return x if len(channels) == len(self.frozen[site]) else _with_channels(self.frozen[site], x, channels)
-
-    def site(self, target: str, module: Site, inputs: Tensor, channels: Tensor) -> Float[Tensor, "n T channels"]:
-        """Activations of q, k or v at some channels (in order), given the kept inputs of its layer."""
-        kept = self.kept[target]
+    def _of_heads(
+        self, site: str, inputs: Tensor, channels: Int[Tensor, " channels"], seen: Watch
+    ) -> Float[Tensor, "n S channels"]:
+        """Activations of q, k or v at the channels of the heads that run. Kept ones of others change nothing."""
+        kept, frozen = self.kept[site], self._frozen[site][channels]
         place = torch.searchsorted(channels, kept).clamp(max=len(channels) - 1)
         here = channels[place] == kept
         if not here.any():
-            return self.frozen[target][channels].expand(*inputs.shape[:-1], len(channels))
-        x = self.activations(target, module, inputs, self.kept[self._joins[target][0]])
-        return _with_channels(self.frozen[target][channels], x[..., here], place[here])
+            return frozen.expand(*inputs.shape[:-1], len(channels)).contiguous()
+        return with_channels(frozen, seen(site, self._sum(site)(inputs))[..., here], place[here])
+
+    def _transformed(self, prompts: Prompts, memory: _Memory, seen: Watch, layer: int, stream: Stream) -> Stream:
+        """The residual stream after the MLP, at the positions that it has."""
+        hidden, write = (f"{layer}.mlp.{site}" for site in ("post_act", "resid_delta"))
+        update, channels = self._frozen[write][:0], self.kept[write]
+        if len(channels):
+            inputs = self._read(memory, seen, layer, "mlp", stream)
+            if len(self.kept[hidden]):
+                inputs = seen(hidden, self._sum(hidden)(inputs))
+            else:
+                inputs = inputs[..., :0]
+            update = seen(write, self._sum(write)(inputs))
+        return stream.plus(layer, "mlp", self._frozen[write], update, channels)
+
+    def _read(self, memory: _Memory, seen: Watch, layer: int, half: str, stream: Stream) -> Float[Tensor, "n S kept"]:
+        """The kept channels of what half a layer reads."""
+        site = f"{layer}.{half}.act_in"
+        key, channels = self._key(site, after=False), self.kept[site]
+        # A narrow stream's tables are the same for all prompts.
+        shared = self._tables if self._narrow else memory
+        if self._keys is None:
+            key = "always"
+        return seen(
+            site, stream.read(layer, half, channels, lambda what, compute: shared.once((site, what), key, compute))
+        )
+
+    def _sum(self, site: str) -> "_Sums":
+        if site not in self._sums:
+            self._sums[site] = _Sums(site_plan(self._plan, site, self._length), self._model)
+        return self._sums[site]
 
 
-def _channels_of(heads: Int[Tensor, " H"], size: int) -> Int[Tensor, " channels"]:
-    return (heads[:, None] * size + torch.arange(size, device=heads.device)).flatten()
+class _Sums:
+    """A site's kept channels from what varies (see `SitePlan`)."""
 
+    def __init__(self, plan: SitePlan, model: SparseTransformer) -> None:
+        def tensor(values: np.ndarray) -> Tensor:
+            return torch.from_numpy(np.ascontiguousarray(values)).float().to(model.device)
 
-def _with_channels(frozen: Float[Tensor, " width"], x: Float[Tensor, "... varying"], place: Tensor) -> Tensor:
-    """Frozen values [..., width], but x at some places."""
-    out = frozen.to(x.dtype).expand(*x.shape[:-1], -1).clone()
-    out[..., place] = x
-    return out
+        self._weights, self._constants, self._fixed = map(tensor, (plan.weights, plan.constants, plan.fixed))
+        self._slots, self._kept = plan.slots, len(plan.kept)
+        layer, kind = split_site(plan.site)
+        assert layer is not None
+        self._activated = model.block(layer).mlp.post_act.activated if kind == "mlp.post_act" else lambda x: x
+
+    def __call__(
+        self, inputs: Float[Tensor, "n S inputs"], last: Int[Tensor, " n"] | None = None
+    ) -> Float[Tensor, "n S kept"]:
+        """last: positions of the prompts that inputs has, if not all."""
+        x = self._activated(F.linear(inputs, self._weights) + self._at(self._constants, inputs, last))
+        if self._slots is None:
+            return x
+        fixed = self._at(self._fixed, inputs, last).expand(*x.shape[:-1], -1)
+        return abstopk(torch.cat((x, fixed), dim=-1), self._slots)[..., : self._kept]
+
+    @staticmethod
+    def _at(values: Float[Tensor, "P R"], inputs: Tensor, last: Tensor | None) -> Tensor:
+        """What hangs on the position, where it does."""
+        if len(values) == 1:
+            return values[0]
+        return values[: inputs.shape[1]] if last is None else values[last].unsqueeze(1)

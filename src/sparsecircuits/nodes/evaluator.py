@@ -14,11 +14,12 @@ from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.calibration import Calibration, calibrate
-from sparsecircuits.nodes.compact_forward import CompactForward
+from sparsecircuits.nodes.compact_forward import CompactForward, narrowing_of
 from sparsecircuits.nodes.edges import EdgeGates, Edges, edges_between
 from sparsecircuits.nodes.gating import Gating
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, in_chunks, task_loss
+from sparsecircuits.plans.narrowing import Narrowing
 from sparsecircuits.tasks import PairBatch
 
 Point = tuple[int, int, float]
@@ -68,7 +69,8 @@ class Evaluator:
     """Scores sets of nodes and edges: they run, all else is frozen. Calls are counted.
 
     The calibration is fitted to the first batch, the training prompts, and used on all of them; the loss is the
-    worst batch's: what holds on one kind of prompt alone is not good enough.
+    worst batch's: what holds on one kind of prompt alone is not good enough. narrowing: `narrowing_of` the model and
+    its frozen nodes, where it is known.
     """
 
     def __init__(
@@ -77,6 +79,7 @@ class Evaluator:
         frozen: Float[Tensor, " nodes"],
         *batches: PairBatch,
         ablation: Ablation = "mean",
+        narrowing: Narrowing | None = None,
     ) -> None:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space, self.spent = NodeSpace.of(model.config), _Spent()
@@ -84,7 +87,10 @@ class Evaluator:
         self._allowance, self._enough = 1.0, math.inf
         self._required: Part | None = None
         # Donors' activations differ from prompt to prompt: nothing is constant then.
-        self._compact = [CompactForward(model, frozen, batch) for batch in batches if ablation != "resample"]
+        self._narrowing = None if ablation == "resample" else narrowing or narrowing_of(model, frozen)
+        self._compact = [
+            CompactForward(model, batch, self._narrowing) for batch in batches if self._narrowing is not None
+        ]
 
     @property
     def calls(self) -> int:
@@ -118,7 +124,7 @@ class Evaluator:
     @cached_property
     def _few(self) -> "Evaluator":
         few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
-        found = Evaluator(self.model, self.frozen, *few, ablation=self.ablation)
+        found = Evaluator(self.model, self.frozen, *few, ablation=self.ablation, narrowing=self._narrowing)
         found.challenges, found._allowance, found._enough = self.challenges, self._allowance, self._enough
         found._required = self._required
         return found

@@ -21,11 +21,7 @@ def logits_at(
     """Logits of the next token at one position of each sequence, in a narrow pass or in one of all positions."""
     if not narrow:
         return model.last_logits(input_ids, last)
-    x, positions = model.embed(input_ids)
-    block, before = model.block(model.config.n_layer - 1), model.last_boundary - 2
-    x = block.attention_half_at(model.between(x, 0, before, positions), last, positions)
-    x = block.mlp_half(x, None if positions is None else positions[last].unsqueeze(1))
-    return model.read_out(x, rows_at(input_ids, last))[:, 0]
+    return model.unembed(model.narrow_hidden(input_ids, last), rows_at(input_ids, last))[:, 0]
 
 
 def is_narrow(site: str, n_layer: int) -> bool:

@@ -1,29 +1,13 @@
-"""Which sites the matrices of a layer join: the one table of it."""
+"""Which nodes the matrices of a layer join."""
 
 from collections.abc import Iterator
 from dataclasses import dataclass
-from itertools import groupby
 
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsecircuits.models.sites import split_site
+from sparsecircuits.models.names import JOINS, split_site
 from sparsecircuits.models.transformer import SparseTransformer
-
-# Which sites a layer's matrices join: (source, target, module, which third of its rows or None for all).
-_JOINS = (
-    ("attn.act_in", "attn.q", "attn.c_attn", 0),
-    ("attn.act_in", "attn.k", "attn.c_attn", 1),
-    ("attn.act_in", "attn.v", "attn.c_attn", 2),
-    ("attn.v", "attn.resid_delta", "attn.c_proj", None),
-    ("mlp.act_in", "mlp.post_act", "mlp.c_fc", None),
-    ("mlp.post_act", "mlp.resid_delta", "mlp.c_proj", None),
-)
-MATRICES = {
-    name: (rows[0][0], tuple(target for _, target, _, _ in rows))
-    for name, rows in ((name, list(rows)) for name, rows in groupby(_JOINS, key=lambda row: row[2]))
-}
-"""The same by module: the site that a layer's matrix reads, and those that it leads into, one under the other."""
 
 
 @dataclass(frozen=True)
@@ -41,7 +25,7 @@ class Join:
 def joins(model: SparseTransformer, layer: int | None = None) -> Iterator[Join]:
     """All joins of a model, or of one layer, in order of computation."""
     for place in range(model.config.n_layer) if layer is None else (layer,):
-        for source, target, name, third in _JOINS:
+        for source, target, name, third in JOINS:
             linear = model.block(place).get_submodule(name)
             assert isinstance(linear, nn.Linear)
             height = linear.weight.shape[0] // (1 if third is None else 3)

@@ -2,7 +2,6 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import replace
 from typing import TypeVar
 
 import numpy as np
@@ -15,7 +14,7 @@ from sparsecircuits.circuits.circuit import Bound
 from sparsecircuits.faithfulness.measures.estimate import Estimate, estimate
 from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
 from sparsecircuits.nodes.calibration import fitted
-from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.edges import Edges
 from sparsecircuits.nodes.task_loss import correct_of, pick_answers
 from sparsecircuits.tasks import PairBatch
 
@@ -125,14 +124,18 @@ def minimality(
 
     gained: nats between the loss of nothing and of the circuit. most: parts of each kind at most.
     """
-    circuit, base = bound.circuit, _circuit_loss(bound, batch, bound.alone)
+    circuit, run = bound.circuit, bound.evaluator(batch)
+
+    def loss(kept: Tensor, removed: Edges) -> float:
+        return losses_of(circuit.calibration(run.logits(kept, removed)[0]), batch).mean().item()
+
+    base = loss(bound.kept, bound.removed)
     node_parts, edge_parts = [], []
     for name in _spread(circuit.node_names, most):
-        gates = (bound.kept & ~bound.space.mask([name])).float()
-        rise = _circuit_loss(bound, batch, replace(bound.alone, gates=gates)) - base
+        rise = loss(bound.kept & ~bound.space.mask([name]), bound.removed) - base
         node_parts.append(Part(name=name, rise=rise))
     for edge in _spread(circuit.edges, most) if edges else ():
-        rise = _circuit_loss(bound, batch, bound.alone_less(edge)) - base
+        rise = loss(bound.kept, bound.removed_with(edge)) - base
         edge_parts.append(Part(name=f"{edge.source} → {edge.target}", rise=rise))
     parts = node_parts + edge_parts
     needless = tuple(part.name for part in parts if part.rise < 0.01 * max(gained, 1e-9))
@@ -147,11 +150,6 @@ def minimality(
 
 def _spread(items: Sequence[T], most: int) -> Sequence[T]:
     return items if len(items) <= most else [items[i * len(items) // most] for i in range(most)]
-
-
-def _circuit_loss(bound: Bound, batch: PairBatch, gating: Gating) -> float:
-    logits = bound.circuit.calibration(pick_answers(final_logits(bound.model, batch, gating), batch))
-    return losses_of(logits, batch).mean().item()
 
 
 class Knockout(BaseModel):
@@ -185,11 +183,10 @@ def completeness(bound: Bound, batch: PairBatch, *, subsets: int = 12, seed: int
     model, circuit, rng = bound.model, bound.circuit, np.random.default_rng(seed)
     names, correct = circuit.node_names, correct_of(batch)
     chosen = [[name for name in names if rng.random() < 0.5] for _ in range(subsets)]
-    found, differences = [], []
+    found, differences, run = [], [], bound.evaluator(batch)
     for out in [*chosen, names]:
         mask = bound.space.mask(out)
-        left = replace(bound.alone, gates=(bound.kept & ~mask).float())
-        inside = pick_answers(final_logits(model, batch, left), batch)
+        inside = run.logits(bound.kept & ~mask, bound.removed)[0]
         outside = pick_answers(final_logits(model, batch, bound.without(mask)), batch)
         p, q = (x.softmax(dim=-1).gather(1, correct[:, None])[:, 0] for x in (circuit.calibration(inside), outside))
         found.append(Knockout(nodes=len(out), circuit=p.mean().item(), model=q.mean().item()))

@@ -4,8 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from sparsecircuits.inference.plan import Plan, Product
 from sparsecircuits.models.names import split_site
+from sparsecircuits.plans.plan import Plan, Product
 
 
 @dataclass(frozen=True)
@@ -66,8 +66,9 @@ def idle_masses(plan: Plan, layer: int) -> list[Mass]:
     return [Mass(h, float(np.exp(sinks[h] - s)), near[h]) for h, s in enumerate(scores) if h not in running]
 
 
-def site_plan(plan: Plan, target: str) -> SitePlan:
-    """The plan of a site with kept channels (attn.q, k, v and resid_delta, mlp.post_act and resid_delta)."""
+def site_plan(plan: Plan, target: str, positions: int | None = None) -> SitePlan:
+    """The plan of a site with kept channels (attn.q, k, v and resid_delta, mlp.post_act and resid_delta). positions:
+    how many there are at most, by default n_ctx."""
     product, config = plan.products[target], plan.config
     layer, site = split_site(target)
     assert layer is not None
@@ -76,7 +77,7 @@ def site_plan(plan: Plan, target: str) -> SitePlan:
     constants = product.constant[None]
     inputs = tuple(f"{product.source}.{column}" for column in product.columns)
     if product.carried is not None:
-        constants, dense, inputs = _with_sinks(plan, product, layer, dense, inputs)
+        constants, dense, inputs = _with_sinks(plan, product, layer, dense, inputs, positions or config.n_ctx)
     k = config.abstopk_k(site)
     varies = (dense != 0).any(axis=1)
     kept = plan.varying[target]
@@ -98,14 +99,14 @@ def site_plan(plan: Plan, target: str) -> SitePlan:
 
 
 def _with_sinks(
-    plan: Plan, product: Product, layer: int, dense: np.ndarray, inputs: tuple[str, ...]
+    plan: Plan, product: Product, layer: int, dense: np.ndarray, inputs: tuple[str, ...], positions: int
 ) -> tuple[np.ndarray, np.ndarray, tuple[str, ...]]:
     """(constants by position, weights, inputs) where each head carries frozen values by what its sink leaves."""
     assert product.carried is not None
     running = running_heads(plan, layer)
-    constants = np.broadcast_to(product.constant, (plan.config.n_ctx, len(product.constant))).copy()
+    constants = np.broadcast_to(product.constant, (positions, len(product.constant))).copy()
     for mass in idle_masses(plan, layer):
-        constants += mass.at(plan.config.n_ctx)[:, None] * product.carried[:, mass.head]
+        constants += mass.at(positions)[:, None] * product.carried[:, mass.head]
     names = tuple(f"{layer}.attn.mass.{head}" for head in running)
     return constants, np.concatenate((dense, product.carried[:, running]), axis=1), (*inputs, *names)
 

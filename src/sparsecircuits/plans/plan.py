@@ -1,21 +1,17 @@
 """The plan of what varies when a model runs, or a circuit in it: for each matrix the rows, columns and values that the
 input can change, and as one constant all else."""
 
-from collections.abc import Iterable
 from dataclasses import dataclass, replace
 from functools import cached_property
 
 import numpy as np
 from torch import Tensor
 
-from sparsecircuits.circuits.circuit import Bound
-from sparsecircuits.errors import UserError
-from sparsecircuits.inference.nonzeros import Nonzeros, Weights
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.names import node_sites, split_site
+from sparsecircuits.models.names import MATRICES, node_sites, split_site
 from sparsecircuits.models.storage import Stored
 from sparsecircuits.models.transformer import SparseTransformer
-from sparsecircuits.nodes.topology import MATRICES
+from sparsecircuits.plans.nonzeros import Nonzeros, Weights
 
 
 @dataclass(frozen=True)
@@ -63,13 +59,8 @@ class Plan:
 
     @classmethod
     def of_weights(cls, config: ModelConfig, weights: Weights) -> "Plan":
-        """The same of a model's tensors, without a dense matrix where they are stored without. Raises UserError for a
-        model with frozen nodes."""
-        if config.frozen_nodes:
-            raise UserError(
-                "this model has nodes that are constants for good (it was edited), which the sparse runtime and "
-                "programs do not know yet: run it as it is"
-            )
+        """The same of a model's tensors, without a dense matrix where they are stored without. In a model with frozen
+        nodes (`ModelConfig.frozen_nodes`) these do not vary; its products are whole all the same."""
         products: dict[str, Product] = {}
         for layer in range(config.n_layer):
             for name, (source, targets) in MATRICES.items():
@@ -84,8 +75,13 @@ class Plan:
                     rows, columns = (np.arange(size, dtype=np.int32) for size in part.shape)
                     product = Product(f"{layer}.{source}", f"{layer}.{target}", rows, columns, part, constant)
                     products[product.target] = product
-        varying = {site: np.arange(config.site_width(split_site(site)[1])) for site in node_sites(config.n_layer)}
-        frozen = {site: np.zeros(len(channels), np.float32) for site, channels in varying.items()}
+        varying, frozen = {}, {}
+        for site in node_sites(config.n_layer):
+            width, module = config.site_width(split_site(site)[1]), _module(site)
+            varying[site], frozen[site] = np.arange(width), np.zeros(width, np.float32)
+            if config.frozen_nodes:
+                gate, constants = (_dense(weights[f"{module}.{name}"]).numpy() for name in ("gate", "frozen"))
+                varying[site], frozen[site] = gate.nonzero()[0], np.where(gate != 0, np.float32(0), constants)
         bigram = weights.get("bigram.weight")
         sparse = bigram is not None and not isinstance(bigram, Tensor)
         skipped = {"wte.weight", "lm_head.weight", *(["bigram.weight"] if sparse else [])}
@@ -101,31 +97,6 @@ class Plan:
             {name: _dense(part) for name, part in weights.items() if name not in skipped},
         )
 
-    @classmethod
-    def of_circuit(cls, bound: Bound) -> "Plan":
-        """A circuit alone: its nodes vary; every other one carries its ablation value, and so does what an edge that
-        the circuit lacks brings."""
-        whole = cls.of_model(bound.model)
-        kept = {site: mask.numpy().nonzero()[0] for site, mask in bound.space.split(bound.kept).items()}
-        frozen = {site: values.numpy() for site, values in bound.space.split(bound.frozen).items()}
-        removed: dict[tuple[str, str], list[tuple[int, int]]] = {}
-        sites = sorted((place.start, site) for site, place in bound.space.slices.items())
-        begins = np.array([start for start, _ in sites])
-        for source, target in zip(bound.removed.source.tolist(), bound.removed.target.tolist(), strict=True):
-            a, b = (int(np.searchsorted(begins, node, side="right")) - 1 for node in (source, target))
-            pair = sites[a][1], sites[b][1]
-            removed.setdefault(pair, []).append((target - sites[b][0], source - sites[a][0]))
-        heads = bound.model.config.heads if bound.model.config.sink else 0
-        products = {}
-        for target, product in whole.products.items():
-            if len(kept[target]):
-                through = heads if target.endswith("attn.resid_delta") else 0
-                off = removed.get((product.source, target), [])
-                products[target] = _narrowed(product, kept, frozen, off, through)
-        return cls(
-            whole.config, products, kept, frozen, whole.embedding, whole.unembedding, whole.bigram, whole.tensors
-        )
-
     @cached_property
     def nonzeros(self) -> int:
         """Weights that run."""
@@ -137,39 +108,11 @@ class Plan:
         return None if tensor is None else tensor.numpy()
 
 
+def _module(site: str) -> str:
+    """A site's name among the model's modules."""
+    return site if split_site(site)[0] is None else f"blocks.{site}"
+
+
 def _dense(part: Tensor | Stored) -> Tensor:
     whole = part.dense() if isinstance(part, Stored) else part.detach()
     return whole.cpu().float().contiguous()
-
-
-def _narrowed(
-    product: Product,
-    kept: dict[str, np.ndarray],
-    frozen: dict[str, np.ndarray],
-    off: Iterable[tuple[int, int]],
-    heads: int,
-) -> Product:
-    """A product of whose source only the kept channels vary, over all rows that any of them reaches and those kept.
-    off: (row, column) of weights whose source carries its frozen value. heads: with sinks, how many carry it."""
-    columns, values = kept[product.source], frozen[product.source]
-    whole = product.matrix
-    removed = np.zeros(len(whole), dtype=bool)
-    width = whole.shape[1]
-    flat = whole.rows.astype(np.int64) * width + whole.columns
-    for row, column in off:
-        removed[np.searchsorted(flat, row * width + column)] = True
-    is_kept = np.zeros(width, dtype=bool)
-    is_kept[columns] = True
-    varies = is_kept[whole.columns] & ~removed
-    constant = product.constant.astype(np.float64)
-    added = whole.values.astype(np.float64) * values[whole.columns]
-    still, carried = ~varies, None
-    if heads:
-        still, through = removed, ~varies & ~removed
-        carried = np.zeros((len(constant), heads))
-        head = whole.columns // (width // heads)
-        np.add.at(carried, (whole.rows[through], head[through]), added[through])
-    np.add.at(constant, whole.rows[still], added[still])
-    rows = np.union1d(kept[product.target], whole.rows[varies])
-    live = Nonzeros(whole.shape, whole.rows[varies], whole.columns[varies], whole.values[varies])
-    return Product(product.source, product.target, rows, columns, live.part(rows, columns), constant, carried)
