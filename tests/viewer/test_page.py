@@ -20,6 +20,7 @@ import sparsecircuits as sc
 from axe import serious_faults
 from sparsecircuits.circuits.run_with import answer_logits, run_with
 from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.runs import groups_path
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.server import ViewerServer
 
@@ -238,6 +239,43 @@ def test_an_answer_to_an_older_prompt_is_never_shown_under_a_newer_one(visit: Ca
     page.wait_for_selector(".next")
     tokens = page.locator(".prompt .token").all_text_contents()
     assert "hello" in "".join(tokens), tokens
+
+
+def test_details_of_the_circuit_before_are_not_shown(visit: Callable[..., Any]) -> None:
+    page = visit()
+    held: list[Any] = []
+    page.route("**/nodes/*", lambda route: held.append(route))
+    with page.expect_request("**/nodes/*"):
+        select(page, NEURON)
+    page.select_option("#circuits", index=1)
+    page.wait_for_selector("#panel.pinned", state="detached")
+    page.wait_for_selector(".vertex.token", timeout=60_000)
+    with page.expect_request("**/nodes/*"):
+        select(page, NEURON)
+    with page.expect_response("**/nodes/*"):
+        held[0].continue_()
+    at_rest(page)
+    assert page.locator("#panel .weights").count() == 0
+    held[1].continue_()
+    page.wait_for_selector("#panel .weights")
+
+
+def test_names_are_saved_in_the_order_they_were_given(visit: Callable[..., Any], run_dir: Path) -> None:
+    page = visit()
+    held: list[Any] = []
+    page.route("**/groups", lambda route: held.append(route))
+    select(page, NEURON)
+    for name in ("first", "second"):
+        page.fill('[aria-label="Name of this node"]', name)
+        page.keyboard.press("Tab")
+        page.wait_for_selector(f"{node(NEURON)} >> text={name}")
+    at_rest(page)
+    assert len(held) == 1  # the next one goes when this one is there
+    held[0].continue_()
+    eventually(lambda: page.evaluate("1") and len(held), 2)
+    held[1].continue_()
+    sidecar = groups_path(circuit_files(run_dir)[0])
+    eventually(lambda: page.evaluate("1") and sidecar.exists() and '"second"' in sidecar.read_text(), True)
 
 
 def test_size_slider_follows_the_curve(visit: Callable[..., Any], viewer: ViewerServer) -> None:
