@@ -1,6 +1,5 @@
 """What lies beside a circuit's file: its faithfulness card, and the names and groups that a person gave."""
 
-import contextlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -15,7 +14,6 @@ from sparsecircuits.viewer.schema import Backups, Payload
 
 if TYPE_CHECKING:
     from sparsecircuits.faithfulness.card.schema import CardData
-    from sparsecircuits.pruning.backups import BackupRecord
 
 
 def card_beside(path: Path, circuit: CircuitData) -> "CardData | None":
@@ -28,21 +26,6 @@ def card_beside(path: Path, circuit: CircuitData) -> "CardData | None":
     card = CardData.load(card_path(path))
     card.check_circuit(circuit)
     return card
-
-
-def backups_beside(path: Path, circuit: CircuitData, card: "CardData | None") -> "BackupRecord | None":
-    """What was found of the circuits that do without one another, this one among them: on its card, or by
-    `sparsecircuits backups`. None where there is nothing, or only damaged files: the picture does without."""
-    from sparsecircuits.pruning.backups import BackupRecord
-
-    if card is not None and card.backups is not None:
-        return card.backups
-    for file in filter(Path.is_file, backups_paths(path)):
-        with contextlib.suppress(UserError):
-            record = BackupRecord.load(file)
-            if any(set(way.nodes) == set(circuit.node_names) for way in record.ways):
-                return record
-    return None
 
 
 def groups_beside(path: Path, circuit: CircuitData) -> Groups:
@@ -82,13 +65,14 @@ def with_groups(payload: Payload, path: Path, circuit: CircuitData) -> Payload:
 def with_card(payload: Payload, path: Path, circuit: CircuitData) -> Payload:
     """With the card and what it says of the nodes, or with the reason why it is not shown; and with what is known of
     the task's other circuits."""
+    from sparsecircuits.faithfulness.card.backups import known_backups
     from sparsecircuits.viewer.words import node_words
 
     try:
         card = card_beside(path, circuit)
     except UserError as error:
         return payload.extended(card=None, card_problem=str(error))
-    record = backups_beside(path, circuit, card)
+    record = known_backups(card, circuit.node_names, backups_paths(path))
     if record is not None:
         ways = [list(way.nodes) for way in record.ways]
         payload = payload.extended(backups=Backups(words=record.words, core=list(record.core), ways=ways))
