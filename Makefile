@@ -23,7 +23,7 @@ WEB := src/sparsecircuits/viewer/web
 OPEN ?=
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-slow test-shapes test-newest test-oldest lock lint format bench claims \
+.PHONY: help quickstart test test-slow test-shapes test-slow-page test-newest test-oldest lock lint format bench claims \
         page docs site dist dist-test clean browser
 
 help: ## Show this list
@@ -39,6 +39,11 @@ test: $(VENV)/.dev browser ## Run the tests
 
 test-slow: $(VENV)/.dev browser ## Run the tests that take minutes
 	$(BIN)/python -m pytest -m slow
+
+# A test that does not wait for what it reads passes on an idle machine and fails on a busy one; here it fails.
+test-slow-page: $(VENV)/.dev browser ## Run the browser's tests with late answers and a slow processor, as on a busy machine
+	$(call WARM_UP,$(BIN))
+	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m browser tests/viewer --late-answers 0.4 --slow-page 4
 
 # kernels/ is left out: Numba and torch.library read its functions, not wrapped ones, and its operators check themselves.
 SHAPED := bridges circuits cli data faithfulness inference interop models nodes planted plots pruning sparsity tasks \

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from slowpage import slow_down
 from sparsecircuits.cache import kernels_cache
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
@@ -27,6 +28,12 @@ ARGS = [
     "--disable-component-update",
     "--disable-sync",
 ]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    page = parser.getgroup("page", "the viewer's page as on a busy machine (see tests/slowpage.py)")
+    page.addoption("--late-answers", type=float, default=0, metavar="SECONDS", help="the server answers so much later")
+    page.addoption("--slow-page", type=float, default=1, metavar="TIMES", help="the page's scripts take so much longer")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -61,7 +68,7 @@ def handmade_run(tmp_path_factory, corpus) -> Path:
 
 
 @pytest.fixture(scope="session")
-def browser() -> Iterator[Any]:
+def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
     names = ("chromium", "chromium-browser", "google-chrome")
     path = next((found for name in names if (found := shutil.which(name))), None)
     try:
@@ -74,5 +81,7 @@ def browser() -> Iterator[Any]:
         pytest.skip("no Chromium or no playwright")
     with api.sync_playwright() as playwright:
         instance = playwright.chromium.launch(executable_path=path, args=ARGS)
+        if (times := request.config.getoption("--slow-page")) > 1:
+            slow_down(instance, times)
         yield instance
         instance.close()

@@ -17,6 +17,7 @@ MEANS_NAME = "means.safetensors"
 METRICS_NAME, CHECKPOINTS = "metrics.jsonl", "checkpoints"
 CIRCUITS, CIRCUIT_NAME = "circuits", "circuit.json"
 TASK_FILE = "task.jsonl"
+BACKUPS_NAME = "backups.json"
 RELEASED_CONFIG, RELEASED_WEIGHTS = "beeg_config.json", "final_model.pt"
 """A model in the format that Gao et al. released."""
 
@@ -58,6 +59,11 @@ def search_folder(circuits: Path, task: str) -> Path:
 def backups_folder(circuits: Path, task: str) -> Path:
     """The circuits of a task that do without one another."""
     return circuits / task / "backups"
+
+
+def backups_paths(circuit: Path) -> list[Path]:
+    """Where what was found of the task of a circuit file may be: the circuit is one of them, or lies beside them."""
+    return [circuit.parent.parent / BACKUPS_NAME, circuit.parent / "backups" / BACKUPS_NAME]
 
 
 def holds_model(folder: Path) -> bool:

@@ -1,5 +1,6 @@
 """The card's blocks, as Markdown, as a page and as the viewer shows them: nothing is lost or changed on the way."""
 
+import typing
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -10,7 +11,7 @@ from sparsecircuits.faithfulness.card.blocks import Block, Body, Paragraph, Tabl
 from sparsecircuits.faithfulness.card.body import body_of
 from sparsecircuits.faithfulness.card.markdown import to_markdown
 from sparsecircuits.faithfulness.card.page import to_html
-from sparsecircuits.faithfulness.card.schema import CardData
+from sparsecircuits.faithfulness.card.schema import CardData, Verdict
 from sparsecircuits.viewer.card import shown_card
 
 SHIPPED = sorted((Path(__file__).parents[2] / "pretrained").glob("*/circuits/*/report.json"))
@@ -103,6 +104,14 @@ def test_page_and_viewer_have_all_of_the_shipped_cards(path: Path) -> None:
 def test_text_that_looks_like_markdown_stays_what_it_is(awkward: CardData) -> None:
     _same_everywhere(awkward)
     assert r"| a \| b | a \| b | 'a \| b' |" in to_markdown(awkward)
+
+
+@pytest.mark.parametrize("verdict", typing.get_args(Verdict))
+def test_a_verdict_has_one_colour_everywhere(verdict: Verdict) -> None:
+    card = CardData.load(SHIPPED[0]).model_copy(update={"verdict": verdict})
+    tone = shown_card(card).tone
+    assert f'<p class="verdict {tone}"><strong>Verdict: {verdict}.' in to_html(card)
+    assert (tone == "open") == (verdict == "null controls not run")
 
 
 def test_there_are_shipped_cards() -> None:

@@ -8,13 +8,32 @@ from typing import Any
 
 import pytest
 from circuit_ids import with_ids
+from waiting import eventually
 
 import sparsecircuits as sc
+from slowpage import late
 from sparsecircuits.circuits.descriptions import describe
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.runs import groups_path
+from sparsecircuits.viewer.app import build_app
 from sparsecircuits.viewer.server import ViewerServer, serve
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _late_answers(request: pytest.FixtureRequest) -> Iterator[None]:
+    """Answers that come as late as `--late-answers` says."""
+    seconds = request.config.getoption("--late-answers")
+    with pytest.MonkeyPatch.context() as patch:
+        if seconds:
+            patch.setattr("sparsecircuits.viewer.server.build_app", lambda *given: late(build_app(*given), seconds))
+        yield
+
+
+@pytest.fixture
+def slowness(request: pytest.FixtureRequest) -> float:
+    """How many times slower than it is the page runs."""
+    return float(request.config.getoption("--slow-page"))
 
 
 @pytest.fixture(scope="session")
@@ -83,6 +102,7 @@ def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callabl
     yield opened
     for context in opened.contexts:
         context.close()
+    eventually(lambda: len(viewer._server.server_state.tasks), 0)  # what a closed page asked for is done too
     forget_names(run_dir)
     # The browser logs every answer that refuses something; the page says it in words.
     assert not [text for text in opened.troubles if "status of 422" not in text]

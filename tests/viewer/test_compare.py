@@ -6,12 +6,15 @@ from typing import Any
 
 import pytest
 from test_page import select
+from waiting import at_rest, eventually
 
 import sparsecircuits as sc
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 pytestmark = pytest.mark.browser
+LEFT_BY_ID = """all => all.sort((a, b) => a.dataset.id < b.dataset.id ? -1 : 1)
+  .map(e => e.getBoundingClientRect().x)"""
 
 
 @pytest.fixture(scope="module")
@@ -35,7 +38,7 @@ def page(browser: Any, two: ViewerServer) -> Iterator[Any]:
     opened.select_option("#compare", index=1)
     opened.wait_for_selector("#other-picture .vertex", timeout=60_000)
     opened.wait_for_selector('[data-side="right"] .prompt')
-    opened.wait_for_timeout(300)
+    at_rest(opened)
     yield opened
     context.close()
 
@@ -68,8 +71,7 @@ def test_a_node_of_the_right_alone_is_shown_on_the_rights_prompts(page: Any) -> 
     shown = values(page, right)
     assert any(value for row in shown for value in row)
     page.locator(f'#picture .vertex[data-name="{shared}"]').hover()
-    page.wait_for_timeout(100)
-    assert all(value is not None for side in (left, right) for row in values(page, side) for value in row)
+    eventually(lambda: all(v is not None for side in (left, right) for row in values(page, side) for v in row), True)
     assert page.locator(f'#other-picture .vertex.chosen[data-name="{shared}"]').count() == 1  # in step
     page.locator(f'#other-picture .vertex[data-name="{own}"]').click()
     page.wait_for_selector("#panel.pinned")
@@ -106,6 +108,33 @@ def test_zoom_is_each_sides_own_and_layers_are_level(page: Any) -> None:
     assert page.evaluate("document.documentElement.scrollHeight <= innerHeight")
 
 
+def test_what_comes_late_leaves_each_sides_zoom(browser: Any, two: ViewerServer) -> None:
+    """The words under the nodes are drawn when they are there."""
+    context = browser.new_context(viewport={"width": 1280, "height": 720})
+    held: list[Any] = []
+    try:
+        page = context.new_page()
+        page.route("**/words", lambda route: held.append(route))
+        page.goto(two.url)
+        page.wait_for_selector(".vertex.token", timeout=60_000)
+        page.select_option("#compare", index=1)
+        page.wait_for_selector("#other-picture .vertex", timeout=60_000)
+        at_rest(page)
+        page.click("#other-zoom-in")
+        at_rest(page)
+        width = page.locator("#other-picture .vertex.answer").first.bounding_box()["width"]
+        eventually(lambda: page.evaluate("1") and len(held), 2)
+        for route in held:
+            route.continue_()
+        page.wait_for_selector("#picture .caption", timeout=60_000)
+        page.wait_for_selector("#other-picture .caption", timeout=60_000)
+        at_rest(page)
+        after = page.locator("#other-picture .vertex.answer").first.bounding_box()["width"]
+        assert after == pytest.approx(width, rel=0.02)
+    finally:
+        context.close()
+
+
 def test_a_name_in_another_model_is_another_node(visit: Callable[..., Any]) -> None:
     page = visit()
     page.select_option("#compare", index=2)
@@ -137,12 +166,12 @@ def test_circuits_alike_but_for_their_content_are_told_apart(browser: Any, run_d
         opened.wait_for_selector(".vertex.token", timeout=60_000)
         opened.select_option("#compare", index=1)
         opened.wait_for_selector("#other-picture .vertex", timeout=60_000)
-        opened.wait_for_timeout(300)
+        at_rest(opened)
         assert opened.inner_text("#this-title") != opened.inner_text("#other-title").split(" End")[0]
         for picture in ("#picture", "#other-picture"):
-            boxes = opened.locator(f"{picture} .vertex.answer").all()
-            left = [box.bounding_box()["x"] for box in sorted(boxes, key=lambda box: box.get_attribute("data-id"))]
+            left = opened.eval_on_selector_all(f"{picture} .vertex.answer", LEFT_BY_ID)
             assert left == sorted(left)
+            assert len(left) == 2
     finally:
         context.close()
         server.close()

@@ -8,14 +8,23 @@ from typing import Any
 import pytest
 from sample_payload import quote_payload, random_payload
 from test_page import NEURON, VALUE, node, select
+from waiting import at_rest, eventually, true_on
 
+import sparsecircuits as sc
 from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.interop.pretrained import folder_of
 from sparsecircuits.viewer.picture import render_html
 
 pytestmark = pytest.mark.browser
 SMALLEST = 11  # pixels
 SIZES = """all => all.filter(e => e.textContent.trim()).map(e => {
   const scale = e.getScreenCTM().a; return parseFloat(getComputedStyle(e).fontSize) * scale; })"""
+
+EXTENT = """() => {
+  const all = [...document.querySelectorAll('#picture .vertex, #picture .line, #picture text')];
+  const boxes = all.map(e => e.getBoundingClientRect());
+  return [Math.min(...boxes.map(b => b.left)), Math.min(...boxes.map(b => b.top)),
+    Math.max(...boxes.map(b => b.right)), Math.max(...boxes.map(b => b.bottom))]; }"""
 
 
 def words(payload: dict[str, Any], precision: float, **rule: Any) -> dict[str, Any]:
@@ -104,7 +113,7 @@ def test_words_are_never_small(show: Any, n_nodes: int, size: tuple[int, int]) -
     """And nothing lies under the zoom buttons when the picture opens, nor do labels lie over each other."""
     payload = words(random_payload(n_nodes, 2), 0.9, tokens=["('", '("'])
     page = show(payload, *size)
-    page.wait_for_timeout(400)
+    at_rest(page)
     assert min(page.eval_on_selector_all("#picture text", SIZES)) >= SMALLEST - 0.05
     small = page.evaluate(
         "[...document.querySelectorAll('body *:not(svg *)')].filter(e => e.checkVisibility() && "
@@ -117,11 +126,33 @@ def test_words_are_never_small(show: Any, n_nodes: int, size: tuple[int, int]) -
     box = page.locator("#canvas").bounding_box()
     page.mouse.move(box["x"] + 200, box["y"] + 200)
     page.mouse.wheel(0, 120)
-    page.wait_for_timeout(300)
-    tall = page.evaluate("document.querySelector('#picture').getBoundingClientRect().height") > box["height"]
-    moved = before - page.locator(".vertex.answer").first.bounding_box()["y"]
-    if tall:
-        assert moved == pytest.approx(120, abs=2)  # the wheel turns the page over
+    if page.evaluate("document.querySelector('#picture').getBoundingClientRect().height") > box["height"]:
+        answer = page.locator(".vertex.answer").first  # the wheel turns the page over
+        eventually(lambda: before - answer.bounding_box()["y"], pytest.approx(120, abs=2))
+
+
+def test_a_large_circuit_is_seen_whole_and_read_at_first_sight(browser: Any, tmp_path: Path) -> None:
+    """41 nodes in four layers, in a window of 1440x900 less the strip of a page that runs."""
+    folder = folder_of("pretrained:apt")
+    circuit = sc.Circuit.load(folder / "circuits" / "set_or_string_fixedvarname" / "circuit.json")
+    file = tmp_path / "page.html"
+    file.write_text(sc.show(circuit, sc.load_model(folder)).page, encoding="utf-8")
+    context = browser.new_context(offline=True, viewport={"width": 1440, "height": 856})
+    try:
+        page = context.new_page()
+        page.goto(file.as_uri())
+        page.wait_for_selector("#picture .vertex.token")
+        at_rest(page)
+        assert page.locator("#picture .vertex.node").count() == len(circuit.nodes) == 41
+        canvas = page.locator("#canvas").bounding_box()
+        left, top, right, bottom = page.evaluate(EXTENT)
+        assert canvas["x"] <= left
+        assert canvas["y"] <= top
+        assert right <= canvas["x"] + canvas["width"]
+        assert bottom <= canvas["y"] + canvas["height"]
+        assert min(page.eval_on_selector_all("#picture text", SIZES)) >= SMALLEST - 0.05
+    finally:
+        context.close()
 
 
 def test_many_heads_stand_in_rows(show: Any) -> None:
@@ -135,7 +166,7 @@ def test_many_heads_stand_in_rows(show: Any) -> None:
         if name not in {n["name"] for n in payload["nodes"]}
     ]
     page = show(payload)
-    page.wait_for_timeout(400)
+    at_rest(page)
     boxes = page.eval_on_selector_all(
         "#picture .frame", "all => all.map(e => e.getBoundingClientRect()).map(b => [b.x, b.y, b.right, b.bottom])"
     )
@@ -150,19 +181,16 @@ def test_many_heads_stand_in_rows(show: Any) -> None:
 def test_fit_is_what_a_link_shows(show: Any) -> None:
     page = show(random_payload(100, 2))
     page.click("#zoom-in")
-    page.wait_for_timeout(300)
-    assert "zoom" in page.url
+    true_on(page, "location.hash.includes('zoom')")
     before = page.evaluate("location.hash")
     page.click("#zoom-fit")
-    page.wait_for_timeout(300)
-    assert page.evaluate("location.hash") != before
-    scale = page.evaluate("document.querySelector('#picture').getBoundingClientRect().width")
+    eventually(lambda: page.evaluate("location.hash") != before, True)
+    at_rest(page)
+    width = "document.querySelector('#picture').getBoundingClientRect().width"
+    fitted = page.evaluate(width)
     page.reload()
     page.wait_for_selector("#picture .vertex")
-    page.wait_for_timeout(300)
-    assert page.evaluate("document.querySelector('#picture').getBoundingClientRect().width") == pytest.approx(
-        scale, rel=0.01
-    )
+    eventually(lambda: page.evaluate(width), pytest.approx(fitted, rel=0.01))
 
 
 def test_the_header_is_one_row_and_the_zoom_buttons_are_free(visit: Callable[..., Any]) -> None:

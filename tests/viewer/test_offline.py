@@ -11,11 +11,14 @@ from test_page import NEURON, node
 import sparsecircuits as sc
 from sparsecircuits.cli import arguments, commands
 from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.interop.pretrained import folder_of
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
 from sparsecircuits.viewer.offline import write_offline
 
 MOST_BYTES = 1_500_000
+# Circuits that ship, of 41 to 60 nodes, in models of 2 and of 4 layers.
+LARGE = [("apt", "set_or_string_fixedvarname"), ("nano", "lambda_func"), ("nano", "var_if"), ("broad", "class_init")]
 
 
 @pytest.fixture(scope="module")
@@ -24,6 +27,17 @@ def written(run_dir: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
     model, circuit = sc.load_model(run_dir), sc.Circuit.load(path)
     out = tmp_path_factory.mktemp("offline") / "circuit.html"
     return write_offline(out, path, model, circuit, sc.get_task(circuit.task, model.tokenizer))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("name", "task"), LARGE)
+def test_a_page_of_a_large_circuit_is_no_larger(name: str, task: str, tmp_path: Path) -> None:
+    folder = folder_of(f"pretrained:{name}")
+    path = folder / "circuits" / task / "circuit.json"
+    model, circuit = sc.load_model(folder), sc.Circuit.load(path)
+    file = write_offline(tmp_path / "page.html", path, model, circuit, sc.get_task(task, model.tokenizer))
+    print(f"{len(circuit.nodes)} nodes: {file.stat().st_size:,} bytes")
+    assert file.stat().st_size < MOST_BYTES
 
 
 @pytest.fixture

@@ -6,6 +6,7 @@ from typing import Any
 
 import pytest
 from test_page import NEURON, WRITE, node, select
+from waiting import at_rest, true_on
 
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.viewer.server import serve
@@ -74,3 +75,38 @@ def test_a_damaged_file_is_not_opened_first(browser: Any, run_dir: Path, tmp_pat
     finally:
         page.close()
         server.close()
+
+
+def test_a_click_while_the_picture_is_drawn_anew_is_not_lost(visit: Callable[..., Any]) -> None:
+    """What nodes fire on comes late, and the picture with it: between the button's way down and its way up."""
+    page = visit("#circuit=1", live=False)
+    held: list[Any] = []
+    page.route("**/words", lambda route: held.append(route))
+    page.reload()
+    with page.expect_request("**/words"):
+        page.wait_for_selector(".vertex.token", timeout=60_000)
+    at_rest(page)
+    page.hover(node(NEURON))
+    page.mouse.down()
+    held[0].continue_()
+    page.wait_for_selector("#picture .caption", timeout=60_000)
+    page.mouse.up()
+    page.wait_for_selector("#panel.pinned")
+    assert NEURON in page.inner_text("#panel .full-name")
+
+
+def test_what_the_browser_scrolls_to_is_in_sight(visit: Callable[..., Any]) -> None:
+    """A screen reader asks for it, or a search in the page: the picture moves there."""
+    page = visit()
+    page.set_viewport_size({"width": 900, "height": 420})
+    true_on(page, "innerHeight === 420")
+    at_rest(page)
+    box = page.locator("#canvas").bounding_box()
+    low = page.locator("#picture .vertex.token").first
+    assert low.bounding_box()["y"] > box["y"] + box["height"]
+    low.evaluate("e => e.scrollIntoView({ block: 'nearest' })")
+    true_on(page, "document.querySelector('#canvas').scrollTop === 0")
+    at_rest(page)
+    place = low.bounding_box()
+    assert box["y"] <= place["y"]
+    assert place["y"] + place["height"] <= box["y"] + box["height"] + 1

@@ -11,7 +11,8 @@ from typing import Any
 
 import pytest
 import torch
-from circuit_ids import with_ids
+from circuit_ids import ids_of, with_ids
+from waiting import eventually
 
 import sparsecircuits as sc
 from sparsecircuits.circuits.run_with import answer_logits, run_with
@@ -23,6 +24,7 @@ from sparsecircuits.models.names import NODE_SITES
 from sparsecircuits.tasks import SPLITS
 from sparsecircuits.tasks.own import FileTask
 from sparsecircuits.viewer.guard import Guard
+from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.live import LiveCircuit
 from sparsecircuits.viewer.payload import shown_pairs
 from sparsecircuits.viewer.requests import RunRequest
@@ -413,6 +415,28 @@ def test_the_loss_after_a_change_is_the_same_in_any_order(run_dir: Path) -> None
     assert answers(asked) == answers(asked[::-1])
     alone = {each: answers([each])[each] for each in asked[::5]}
     assert alone == {each: answers(asked)[each] for each in asked[::5]}
+
+
+def test_opening_a_circuit_makes_its_first_change_ready(run_dir: Path) -> None:
+    """What loads kernels, and what holds without a change, is done while a person looks at the picture."""
+    library = Library(circuit_files(run_dir)[:1])
+    server = ViewerServer(library)
+    try:
+        [identifier] = ids_of(server)
+        assert ask(server, f"/api/circuits/{identifier}")[0] == 200
+        live = library.live(identifier)
+        eventually(lambda: {scope for scope, _, changes, _ in live._losses if not changes}, {"circuit", "model"})
+        eventually(lambda: len(live._losses), 4)  # and with a change
+        assert set(live._before) == {"circuit", "model"}
+    finally:
+        server.close()
+
+
+def test_a_circuit_that_cannot_run_is_opened_all_the_same(run_dir: Path) -> None:
+    library = Library(circuit_files(run_dir))
+    identifier = library.list()[2].id  # of another model
+    library.warm(identifier)
+    assert library.payload(identifier).live is False
 
 
 def test_how_the_prompts_go_on(viewer: ViewerServer) -> None:

@@ -9,17 +9,19 @@ import dataclasses
 import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TypeVar
+from pathlib import Path
+from typing import Self, TypeVar
 
 import numpy as np
 import torch
 from jaxtyping import Bool, Float
-from pydantic import BaseModel, ConfigDict
+from pydantic import BaseModel, ConfigDict, ValidationError
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.errors import TaskTooHard, UserError
+from sparsecircuits.files import read_json
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.nodes.ablation_values import ablation_values, training_means
 from sparsecircuits.nodes.space import NodeSpace
@@ -30,6 +32,7 @@ from sparsecircuits.pruning.node_search import NodeSearch
 from sparsecircuits.tasks import Task
 
 MOST_CIRCUITS = 8
+LARGEST_FILE = 20_000_000  # bytes
 SEEDS = 3
 
 T = TypeVar("T")
@@ -79,6 +82,15 @@ class BackupRecord(BaseModel):
     """Without the nodes of all ways, but for the core, nothing was found that holds the target. Otherwise the search
     ended at the largest number of circuits, and there may be more."""
     overlap: Overlap | None
+
+    @classmethod
+    def load(cls, path: Path) -> Self:
+        """Read what `save_backups` wrote. Raises UserError for a file that is none of these."""
+        raw = read_json(path, "record of backup circuits", LARGEST_FILE)
+        try:
+            return cls.model_validate({key: raw[key] for key in raw if key != "task"})
+        except (ValidationError, TypeError) as error:
+            raise UserError(f"{path} is no record of backup circuits: run `sparsecircuits backups` again") from error
 
     @property
     def words(self) -> str:

@@ -20,7 +20,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discovery import prune
 from sparsecircuits.pruning.search import search
 from sparsecircuits.pruning.workers import pool, refuse_in_worker
-from sparsecircuits.runs import CIRCUIT_NAME, TASK_FILE, backups_folder, circuit_path, search_folder
+from sparsecircuits.runs import BACKUPS_NAME, CIRCUIT_NAME, TASK_FILE, backups_folder, circuit_path, search_folder
 from sparsecircuits.tasks import Task, write_task_file
 from sparsecircuits.tasks.own import FileTask
 
@@ -65,7 +65,7 @@ def save_backups(found: Backups, task: Task, folder: Path) -> list[Path]:
         if path not in paths:
             path.unlink()
     record = {"task": task.name, **found.record.model_dump(mode="json")}
-    return [*paths, write_text(into / "backups.json", json.dumps(record, indent=1) + "\n")]
+    return [*paths, write_text(into / BACKUPS_NAME, json.dumps(record, indent=1) + "\n")]
 
 
 def _save_at(path: Path, task: Task, circuit: Circuit) -> Path:

@@ -8,6 +8,7 @@ from fastapi import FastAPI, Request, Response
 from fastapi import Path as PathParameter
 from fastapi.exceptions import RequestValidationError
 from fastapi.responses import HTMLResponse, PlainTextResponse
+from starlette.background import BackgroundTask
 from starlette.exceptions import HTTPException
 
 from sparsecircuits.errors import UserError
@@ -33,8 +34,8 @@ def build_app(library: Library, hosts: Iterable[str] = ()) -> Guard:
     return Guard(app, hosts)
 
 
-def _json(value: Sent, status: int = 200) -> Response:
-    return Response(value.to_json(), status_code=status, media_type="application/json")
+def _json(value: Sent, status: int = 200, afterwards: BackgroundTask | None = None) -> Response:
+    return Response(value.to_json(), status_code=status, media_type="application/json", background=afterwards)
 
 
 def _add_errors(app: FastAPI) -> None:
@@ -76,7 +77,8 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
 
     @app.get("/api/circuits/{identifier}")
     def circuit(identifier: Id, quick: bool = False) -> Response:
-        return _json(library.payload(identifier, quick))
+        afterwards = None if quick else BackgroundTask(library.warm, identifier)
+        return _json(library.payload(identifier, quick), afterwards=afterwards)
 
     @app.get("/api/circuits/{identifier}/nodes/{name}")
     def node(identifier: Id, name: NodeName) -> Response:

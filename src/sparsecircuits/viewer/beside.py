@@ -7,10 +7,10 @@ from typing import TYPE_CHECKING
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.interop.pretrained import require_own
-from sparsecircuits.runs import card_path, groups_path
+from sparsecircuits.runs import backups_paths, card_path, groups_path
 from sparsecircuits.viewer.card import shown_card
 from sparsecircuits.viewer.groups import Groups
-from sparsecircuits.viewer.schema import Payload
+from sparsecircuits.viewer.schema import Backups, Payload
 
 if TYPE_CHECKING:
     from sparsecircuits.faithfulness.card.schema import CardData
@@ -63,13 +63,19 @@ def with_groups(payload: Payload, path: Path, circuit: CircuitData) -> Payload:
 
 
 def with_card(payload: Payload, path: Path, circuit: CircuitData) -> Payload:
-    """With the card and what it says of the nodes, or with the reason why it is not shown."""
+    """With the card and what it says of the nodes, or with the reason why it is not shown; and with what is known of
+    the task's other circuits."""
+    from sparsecircuits.faithfulness.card.backups import known_backups
     from sparsecircuits.viewer.words import node_words
 
     try:
         card = card_beside(path, circuit)
     except UserError as error:
         return payload.extended(card=None, card_problem=str(error))
+    record = known_backups(card, circuit.node_names, backups_paths(path))
+    if record is not None:
+        ways = [list(way.nodes) for way in record.ways]
+        payload = payload.extended(backups=Backups(words=record.words, core=list(record.core), ways=ways))
     if card is None:
         return payload.extended(card=None)
     if card.descriptions:

@@ -1,18 +1,12 @@
 """The faithfulness card as the page shows it: one screen, and the rest to unfold."""
 
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 
-from sparsecircuits.faithfulness.card.blocks import Block, Paragraph, Table
+from sparsecircuits.faithfulness.card.blocks import Block, Paragraph, Table, Tone
 from sparsecircuits.viewer.sent import Sent
 
 if TYPE_CHECKING:
     from sparsecircuits.faithfulness.card.schema import CardData
-
-TONES: dict[str, Literal["good", "bad"]] = {
-    "distinguishable from null": "good",
-    "not distinguishable from null": "bad",
-    "no circuit needed": "bad",
-}
 
 
 class CardBar(Sent):
@@ -41,7 +35,7 @@ class CardShown(Sent):
     """A faithfulness card (`faithfulness.card.schema.CardData`, which takes torch)."""
 
     verdict: str
-    tone: Literal["good", "bad", "open"]
+    tone: Tone
     why: str
     measured_on: str
     bars: list[CardBar]
@@ -57,7 +51,7 @@ def shown_card(card: "CardData") -> CardShown:
     losses, body = card.losses, body_of(card)
     return CardShown(
         verdict=card.verdict,
-        tone=TONES.get(card.verdict, "open"),
+        tone=body.tone,
         why=card.reasons[0] if card.reasons else "",
         measured_on=f"{2 * losses.n_pairs} {losses.split.replace('_', '-')} prompts",
         bars=[

@@ -1,5 +1,6 @@
 """The circuits that `view` is given: found on disk once, loaded when they are asked for."""
 
+import contextlib
 import threading
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -96,6 +97,11 @@ class Library:
         if entry.live is None:
             raise UserError(entry.problem or "the model cannot be loaded")
         return entry.live
+
+    def warm(self, identifier: str) -> None:
+        """Make a circuit that was opened ready for its first change (see `LiveCircuit.warm`), if its model is here."""
+        with contextlib.suppress(UserError):  # the payload says why there is none
+            self.live(identifier).warm()
 
     def payload(self, identifier: str, quick: bool = False) -> Payload:
         """What the page draws: with the model's activations; or what the file holds, with the reason in

@@ -1,5 +1,6 @@
 """A circuit with its model at hand: what the page asks for while a person touches it."""
 
+import contextlib
 import math
 import threading
 import time
@@ -72,6 +73,7 @@ class LiveCircuit:
         self._before_of: tuple[int, str | None] | None = None
         self._before: dict[Scope, Outcome] = {}
         self._kept: dict[Hashable, Kept] = {}
+        self._warm = False
         self._text_lock = threading.Lock()
         self._text: dict[str, OnText] = {}
 
@@ -113,6 +115,19 @@ class LiveCircuit:
             return picture_payload(self.model, self.circuit, self.task)
 
     # ------------------------------------------------------------------ touch
+
+    def warm(self) -> None:
+        """Have at hand what the first change would wait for: kernels, and what holds without a change, in both scopes.
+        Once; does nothing for a circuit that cannot be changed."""
+        if self._warm:
+            return
+        self._warm = True
+        change = tuple(Intervention(kind="mean", target=name) for name in self.circuit.node_names[:1])
+        with contextlib.suppress(UserError):  # who makes the change is told
+            for scope in SCOPES:
+                request = RunRequest(scope=scope, interventions=change)
+                self.run(request)
+                self.loss(request)
 
     def run(self, request: RunRequest) -> RunResult:
         """Logits of both answers before and after the interventions, the most likely next tokens, activations and

@@ -27,6 +27,7 @@ from sparsecircuits.viewer.schema import (
 )
 
 SHOWN_PAIRS = 4
+PATTERN_DIGITS = 3  # decimals: a share is shown in percent with one
 MOST_RECORDED = 400  # nodes; of a larger circuit the page asks for activations one node at a time
 
 
@@ -126,9 +127,13 @@ def node_rows(seen: dict[str, torch.Tensor], name: str, lengths: list[int]) -> l
 def head_patterns(
     model: SparseTransformer, seen: dict[str, torch.Tensor], layer: int, head: int, lengths: list[int]
 ) -> list[list[list[float]]]:
-    """Attention patterns of one head from recorded queries and keys, [prompt][query][key]."""
+    """Attention patterns of one head from recorded queries and keys, [prompt][query][key]: of the keys that a query
+    can look at, those up to its own place. They are most of a page's bytes."""
     pattern = head_pattern(model, seen, layer, head).float().cpu()
-    return [[[rounded(x) for x in line] for line in pattern[row, :n, :n].tolist()] for row, n in enumerate(lengths)]
+    return [
+        [[round(x, PATTERN_DIGITS) for x in pattern[row, query, : query + 1].tolist()] for query in range(n)]
+        for row, n in enumerate(lengths)
+    ]
 
 
 def _embedding(

@@ -292,6 +292,16 @@ class Curve(Sent):
 # ------------------------------------------------------------------ whole answers
 
 
+class Backups(Sent):
+    """The circuits of the task that do without one another (see `pruning.backups`), this one among them."""
+
+    words: str
+    core: list[str]
+    """Nodes that nothing was found to replace: each of the circuits may have them."""
+    ways: list[list[str]]
+    """The nodes of each circuit."""
+
+
 class Payload(Sent):
     """What the page draws. Only the first parts are always there: a picture without its model has no prompts."""
 
@@ -323,6 +333,8 @@ class Payload(Sent):
     card: CardShown | None = None
     """The faithfulness card; null where there is none."""
     card_problem: FileText | Absent = None
+    backups: Backups | Absent = None
+    """Where they were searched for."""
     details: dict[str, NodeDetails] | Absent = None
     curve: Curve | Absent = None
 

@@ -18,6 +18,7 @@ def _readable(text: str) -> str:
 
 FileText = Annotated[str, BeforeValidator(_readable)]
 """Text that may name a file."""
+LARGEST_WHOLE = 2.0**53  # beyond, digits would be made up
 _ALIASES = {"schema_": "schema"}
 
 
@@ -38,12 +39,15 @@ class Sent(BaseModel):
 
     def to_json(self) -> str:
         """As JSON of ASCII alone; null for every number that is not finite."""
-        return json.dumps(_finite(self.model_dump(mode="json")), allow_nan=False, separators=(",", ":"))
+        return json.dumps(_short(self.model_dump(mode="json")), allow_nan=False, separators=(",", ":"))
 
 
-def _finite(value: Any) -> Any:
+def _short(value: Any) -> Any:
+    """With null for what is no number, and whole numbers without a point: most activations are 0."""
     if isinstance(value, float):
-        return value if math.isfinite(value) else None
+        if not math.isfinite(value):
+            return None
+        return int(value) if value.is_integer() and abs(value) < LARGEST_WHOLE else value
     if isinstance(value, dict):
-        return {key: _finite(item) for key, item in value.items()}
-    return [_finite(item) for item in value] if isinstance(value, list) else value
+        return {key: _short(item) for key, item in value.items()}
+    return [_short(item) for item in value] if isinstance(value, list) else value

@@ -4,6 +4,14 @@ All text is plain: whoever writes it escapes it and chooses the emphasis.
 """
 
 from dataclasses import dataclass
+from typing import Literal
+
+Tone = Literal["good", "bad", "open"]
+_TONES: dict[str, Tone] = {
+    "distinguishable from null": "good",
+    "not distinguishable from null": "bad",
+    "no circuit needed": "bad",
+}
 
 
 @dataclass(frozen=True)
@@ -44,3 +52,8 @@ class Body:
     losses: tuple[Block, ...]
     """The first table, and what has to be known to read it."""
     sections: tuple[Section, ...]
+
+    @property
+    def tone(self) -> Tone:
+        """What colours the verdict; open while nothing is decided."""
+        return _TONES.get(self.verdict, "open")

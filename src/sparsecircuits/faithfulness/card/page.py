@@ -37,8 +37,6 @@ circle.other, rect.other { fill: var(--two); fill-opacity: .55; stroke: none; } 
 .whisker { stroke: var(--ink); stroke-width: 1.5; }
 """
 LN2 = math.log(2)
-KINDS = {"distinguishable from null": "good", "not distinguishable from null": "bad"}
-"""Of a verdict, the class that colours it."""
 
 
 def to_html(card: CardData) -> str:
@@ -68,7 +66,7 @@ def _text(text: str) -> str:
 def _said(body: Body) -> str:
     """What stands before the plots."""
     verdict = (
-        f'<p class="verdict {KINDS.get(body.verdict, "")}"><strong>Verdict: {_text(body.verdict)}.</strong> '
+        f'<p class="verdict {body.tone}"><strong>Verdict: {_text(body.verdict)}.</strong> '
         f"{_text(' '.join(body.reasons))}</p>"
     )
     warnings = "".join(f"<li><strong>{_text(text)}</strong></li>" for text in body.warnings)

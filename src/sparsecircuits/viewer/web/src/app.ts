@@ -60,6 +60,7 @@ export class App {
   private otherStage: Stage | null = null;
   private details = new Map<string, NodeDetails | Promise<NodeDetails> | Refused>();
   private listeners: (() => void)[] = [];
+  private saving = Promise.resolve();
 
   constructor(
     readonly source: Source,
@@ -146,7 +147,7 @@ export class App {
       else return;
       await this.redraw();
     } catch (error) {
-      this.failed(error); // the picture does without
+      if (id === this.state.circuit || id === this.state.compare) this.failed(error); // the picture does without
     }
     this.tell();
   }
@@ -263,6 +264,7 @@ export class App {
       this.store.state = { ...this.state, groups, names };
     }
     if (payload.groups_problem) this.notice = payload.groups_problem;
+    this.tell(); // first what stands around the picture, which is laid out for the room that is left
     await this.draw(() => (first ? null : this.stage.view?.chosen) ?? this.state.zoom);
     this.tell();
   }
@@ -286,6 +288,7 @@ export class App {
       await this.draw();
       if (other.live && !other.words) void this.loadWords(id);
     } catch (error) {
+      if (id !== this.state.compare) return;
       this.other = null;
       this.store.set({ compare: null });
       this.notice =
@@ -330,7 +333,8 @@ export class App {
     const graph = flow ? withFlow(weights, flow) : weights;
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
     const drawn = await this.stage.show(payload.title, graph, zoom, beside, still && !beside);
-    if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, undefined, graph))) this.level();
+    const place = zoom && ((): Place | null => otherStage?.view?.chosen ?? null);
+    if (drawn && beside && otherStage && (await otherStage.show(other!.title, beside, place, graph))) this.level();
     if (!drawn) return;
     if (this.hovered !== null && !this.hasPart(this.hovered)) this.hovered = null; // it is no longer drawn
     this.mark();
@@ -340,13 +344,13 @@ export class App {
     return Boolean(this.stageFor(id) ?? this.linkOf(id)) || id.startsWith("head:");
   }
 
-  /** Both pictures of a comparison at one scale, so that their layers are level. */
+  /** Both pictures of a comparison begin at one scale, so that their layers are level. */
   private level(): void {
     const views = this.stages.map((stage) => stage.view!);
     const scale = Math.min(...views.map((view) => view.beginning));
     for (const view of views) {
       view.cap = scale;
-      view.begin();
+      if (!view.touched) view.begin();
     }
   }
 
@@ -389,6 +393,7 @@ export class App {
       outside: this.outside(),
       shared: this.shared(),
       found: this.found,
+      core: new Set(this.payload?.backups?.core),
     };
     if (this.state.compare === null || !this.other) {
       this.stage.mark(marks);
@@ -398,7 +403,7 @@ export class App {
     const of = (which: Which): Marks =>
       sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null };
     this.stage.mark(of("left"));
-    this.otherStage?.mark({ ...of("right"), outside: new Set() });
+    this.otherStage?.mark({ ...of("right"), outside: new Set(), core: new Set(this.other.backups?.core) });
   }
 
   // ---------------------------------------------------------------- what is selected
@@ -451,19 +456,20 @@ export class App {
     const { payload, which } = side;
     const embedded = payload.details?.[name];
     if (embedded) return embedded;
-    const key = `${which} ${name}`;
+    const id = which === "left" ? this.state.circuit : this.state.compare!;
+    const key = `${which} ${id} ${name}`; // an answer about the circuit before may still be on its way
     const known = this.details.get(key);
     if (known instanceof Promise) return null;
     if (known) return known;
     if (payload.live === null) return null;
     if (!this.source.offline && !payload.live) return new Refused(payload.problem ?? "the model is not loaded");
-    const asked = this.source.node(which === "left" ? this.state.circuit : this.state.compare!, name);
+    const asked = this.source.node(id, name);
     this.details.set(key, asked);
     asked
       .then(
         (details) => this.details.set(key, details),
         (error) => {
-          this.failed(error);
+          if (id === this.state.circuit || id === this.state.compare) this.failed(error);
           this.details.set(key, error as Refused);
         },
       )
@@ -494,6 +500,7 @@ export class App {
       this.curve = curve;
       this.curveTrouble = null;
     } catch (error) {
+      if (id !== this.state.circuit) return;
       this.curveTrouble = this.failed(error);
     }
     this.mark();
@@ -550,10 +557,14 @@ export class App {
     if (JSON.stringify([saved?.groups ?? [], saved?.names ?? {}]) === JSON.stringify([groups, names])) return;
     const next = { schema_version: 1, circuit: null, groups, names };
     if (this.payload) this.payload.groups = next;
-    this.source.saveGroups(this.state.circuit, next).catch((error) => {
-      this.notice = this.failed(error);
-      this.tell();
-    });
+    const id = this.state.circuit;
+    this.saving = this.saving
+      .then(() => this.source.saveGroups(id, next)) // one after the other: the last to arrive is the one that stays
+      .catch((error) => {
+        if (id !== this.state.circuit) return;
+        this.notice = this.failed(error);
+        this.tell();
+      });
   }
 }
 

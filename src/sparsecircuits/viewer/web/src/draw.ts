@@ -141,18 +141,17 @@ function drawHeadFrames(layout: Layout, heads: Drawing["heads"]): SVGGElement {
         "aria-label": `Attention head ${item.head} of layer ${item.layer}, ${plural(item.vertices.length, "channel")}`,
       },
       svg("rect", { class: "frame", x: left, y: top, width: item.w, height: item.h, rx: 12 }),
-      svg("text", { class: "head-label", x: left + 12, y: top + 17 }, `head ${item.head}`),
+      svg("text", { class: "head-label", x: left + 12, y: top + layout.density.headLabel }, `head ${item.head}`),
     );
     group.append(frame);
-    heads.set(id, { frame, gate: drawGate(item, top), item });
+    heads.set(id, { frame, gate: drawGate(item, top + layout.density.gate), item });
   }
   return group;
 }
 
 /** The pattern that queries and keys make together, and the gate through which values pass. */
-function drawGate(head: Item, top: number): SVGGElement {
+function drawGate(head: Item, y: number): SVGGElement {
   const x = head.x + head.glyph!;
-  const y = top + 36;
   const scorers = head.vertices.filter((v) => v.letter !== "v");
   const part = svg("g", { class: scorers.length ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
   for (const vertex of scorers.length <= 6 ? scorers : []) {

@@ -145,11 +145,9 @@ const KEPT = /<script type="application\/json" id="kept">[^<]*<\/script>$/;
 
 /** The page as one file, which opens as it looks now, with the last answers. */
 async function pageBlob(app: App): Promise<Blob> {
+  const shown = JSON.stringify(keptOf(app)); // now: the page may come late
   const page = app.source.offline ? `<!doctype html>\n${pristine}` : await servedPage(app);
-  const text = JSON.stringify(keptOf(app)).replace(
-    /[<>&\u0080-\uffff]/g,
-    (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`,
-  );
+  const text = shown.replace(/[<>&\u0080-\uffff]/g, (c) => `\\u${c.charCodeAt(0).toString(16).padStart(4, "0")}`);
   const at = page.indexOf(PAYLOAD);
   const kept = `<script type="application/json" id="kept">${text}</script>`;
   return new Blob([page.slice(0, at).replace(KEPT, ""), kept, page.slice(at)], { type: "text/html" });

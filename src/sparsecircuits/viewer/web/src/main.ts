@@ -60,6 +60,9 @@ function showLegend(app: App): void {
       entry("pos", "adds"),
       entry("neg", "subtracts"),
       entry("lane", "residual stream"),
+      app.payload?.backups?.core.length
+        ? html("span", { class: "key", title: app.payload.backups.words }, html("i", { class: "key-core" }), "core")
+        : null,
     ),
   ]);
 }

@@ -5,7 +5,7 @@ import type { Graph, Layout, Link, Stood, Vertex } from "./layout/graph";
 import { stoodOf } from "./layout/index";
 import { placeAside } from "./layout/place-aside";
 import { partsOf } from "./selection";
-import { View } from "./view";
+import { CLICK, View } from "./view";
 
 const MOST_DIMMED = 1500; // links; of more only the lit ones are raised, for dimming all the rest takes long
 
@@ -16,6 +16,8 @@ export interface Marks {
   outside: Set<string>;
   shared?: Set<string>;
   found?: Set<string>;
+  /** Nodes that nothing was found to replace. */
+  core?: Set<string>;
 }
 /** Where a picture stands: x, y and scale. */
 export type Place = [number, number, number];
@@ -66,6 +68,7 @@ export class Stage {
   private links = new Map<string, Link[]>();
   private lit: Element[] = [];
   private hovered: string | null = null;
+  private pressed: { id: string | null; drawing: Drawing | null; x: number; y: number } | null = null;
   private layer = html("div", { class: "layer" });
   private turn = 0;
   /** Where all stood when the picture was last laid out anew: what a group hides comes back there. */
@@ -82,6 +85,10 @@ export class Stage {
       this.hovered = null;
       this.events.hover(null, event);
     });
+    box.addEventListener("pointerdown", ({ target, clientX, clientY }) => {
+      this.pressed = { id: this.idOf(target), drawing: this.drawing, x: clientX, y: clientY };
+    });
+    box.addEventListener("pointerup", (event) => this.onRelease(event));
     box.addEventListener("click", (event) => {
       if (this.drawing && !(event.target as Element).closest("button"))
         this.events.pick(this.idOf(event.target), event.shiftKey);
@@ -95,6 +102,14 @@ export class Stage {
 
   private idOf(target: EventTarget | null): string | null {
     return this.drawing ? idOf(target, this.drawing) : null;
+  }
+
+  /** A press on a picture that was drawn anew before the button came up makes no click, but is meant as one. */
+  private onRelease({ clientX, clientY, shiftKey }: PointerEvent): void {
+    const { pressed, drawing } = this;
+    this.pressed = null;
+    if (!pressed?.drawing || !drawing || pressed.drawing === drawing || pressed.id === null) return;
+    if (Math.hypot(clientX - pressed.x, clientY - pressed.y) <= CLICK) this.events.pick(pressed.id, shiftKey);
   }
 
   private onPointer(event: PointerEvent): void {
@@ -196,6 +211,7 @@ export class Stage {
         "outside",
         vertex.kind !== "token" && vertex.kind !== "answer" && members.every((name) => marks.outside.has(name)),
       );
+      classes.toggle("core", marks.core !== undefined && members.some((name) => marks.core!.has(name)));
       classes.toggle("shared", marks.shared !== undefined && members.some((name) => marks.shared!.has(name)));
       classes.toggle(
         "own",

@@ -13,6 +13,13 @@ export interface AnswerWeight {
   weight: number;
 }
 
+/** The circuits of the task that do without one another (see `pruning.backups`), this one among them. */
+export interface Backups {
+  words: string;
+  core: string[];
+  ways: string[][];
+}
+
 /** Examples of activations of like size. */
 export interface Band {
   band: string;
@@ -231,6 +238,7 @@ export interface Payload {
   words?: NodeWords[];
   card?: CardShown | null;
   card_problem?: string;
+  backups?: Backups;
   details?: Record<string, NodeDetails>;
   curve?: Curve;
 }

@@ -5,6 +5,7 @@ import { type D3ZoomEvent, type ZoomBehavior, zoom, zoomIdentity, zoomTransform 
 import type { Layout } from "./layout/graph";
 
 const REST = 140; // ms
+export const CLICK = 4; // pixels that a hand may move in a click
 const MARGIN = 24; // of the drawing around the placed things
 const TOOLS = 46; // pixels at the right that are the zoom buttons'
 
@@ -33,7 +34,7 @@ export class View {
     );
     this.behaviour = zoom<HTMLElement, unknown>()
       .scaleExtent([0.02, 8])
-      .clickDistance(4)
+      .clickDistance(CLICK)
       .filter(
         (event) => !event.button && !(event.target as Element).closest("button, input, select") && !this.scrolls(event),
       )
@@ -43,7 +44,7 @@ export class View {
       });
     select(box).call(this.behaviour).on("dblclick.zoom", null);
     box.addEventListener("wheel", this.onWheel, { passive: false });
-    box.addEventListener("scroll", () => box.scrollTo(0, 0)); // focus must not scroll what zoom places
+    box.addEventListener("scroll", this.onScroll);
     this.watcher.observe(box);
   }
 
@@ -55,6 +56,7 @@ export class View {
   close(): void {
     select(this.box).on(".zoom", null);
     this.box.removeEventListener("wheel", this.onWheel);
+    this.box.removeEventListener("scroll", this.onScroll);
     clearTimeout(this.resting);
     this.watcher.disconnect();
   }
@@ -96,10 +98,23 @@ export class View {
     if (!this.scrolls(event)) return;
     event.preventDefault();
     const step = event.deltaMode === WheelEvent.DOM_DELTA_LINE ? 18 : 1;
+    this.moveBy(-step * event.deltaX, -step * event.deltaY);
+  };
+
+  /** The browser scrolls to what has the focus, or is asked for by a screen reader: here the picture moves instead. */
+  private readonly onScroll = (): void => {
+    const { scrollLeft, scrollTop } = this.box;
+    if (!scrollLeft && !scrollTop) return;
+    this.box.scrollTo(0, 0);
+    this.moveBy(-scrollLeft, -scrollTop);
+  };
+
+  /** Moves the picture by so many pixels. */
+  private moveBy(dx: number, dy: number): void {
     const { k } = this.now;
     this.touched = true;
-    select(this.box).call(this.behaviour.translateBy, (-step * event.deltaX) / k, (-step * event.deltaY) / k);
-  };
+    select(this.box).call(this.behaviour.translateBy, dx / k, dy / k);
+  }
 
   /** Width and height of the whole at scale 1. */
   private get extent(): [number, number] {
@@ -168,9 +183,6 @@ export class View {
     const over = (low: number, high: number, from: number, to: number): number =>
       low < from + 8 ? from + 8 - low : high > to - 8 ? to - 8 - high : 0;
     const [dx, dy] = [over(own.left, own.right, box.left, box.right), over(own.top, own.bottom, box.top, box.bottom)];
-    if (!dx && !dy) return;
-    const { k } = this.now;
-    this.touched = true;
-    select(this.box).call(this.behaviour.translateBy, dx / k, dy / k);
+    if (dx || dy) this.moveBy(dx, dy);
   }
 }

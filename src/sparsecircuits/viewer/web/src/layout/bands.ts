@@ -1,14 +1,10 @@
 // Rows of the picture, from tokens (bottom) to answers (top), and what stands in each.
 import { isNumber } from "../dom";
-import type { Band, Graph, Item, Vertex } from "./graph";
+import type { Band, Density, Graph, Item, Vertex } from "./graph";
 import { extentIn } from "./order";
 
 export const GAP = 22;
-const NODE_H = 28;
-const CAPTIONED_H = 42;
-const ANSWER_H = 40;
 const ROW_GAP = 8;
-const HEAD_TOP = 63; // room in a head's box for its label, its pattern and its gate
 const HEAD_PAD = 9;
 const ROWS: Record<string, string> = {
   "attn.act_in": "reads",
@@ -57,13 +53,19 @@ function widthOf(vertex: Vertex, nodeWidth: number): number {
  * Bands with what stands in them. room: how wide they may be, in several rows if they must; null for what suits the
  * shape of a screen. beside: bands of a picture that stands beside this one, so that layers are level.
  */
-export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: number | null, beside: Heights): Band[] {
+export function makeBands(
+  graph: Graph,
+  vertices: Map<string, Vertex>,
+  room: number | null,
+  beside: Heights,
+  density: Density,
+): Band[] {
   const nodeWidth = graph.nodes.length > 60 ? 52 : 60;
   const bands: Band[] = bandOrder(graph, beside).map((spot) => ({
     ...spot,
     items: [],
-    height: NODE_H,
-    unit: NODE_H,
+    height: density.node,
+    unit: density.node,
     fixed: (spot.key === "tokens" || spot.key === "answers") && graph.prompt !== null,
     rows: 1,
     index: 0,
@@ -78,8 +80,9 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
       vertices.delete(vertex.id);
       continue;
     }
+    if (!density.captions) vertex.caption = "";
     vertex.w = widthOf(vertex, nodeWidth);
-    vertex.h = vertex.kind === "answer" ? ANSWER_H : vertex.caption ? CAPTIONED_H : NODE_H;
+    vertex.h = vertex.kind === "answer" ? density.answer : vertex.caption ? density.captioned : density.node;
     if (!band.key.endsWith(".heads") || vertex.kind === "group") {
       vertex.item = { id: vertex.id, band, w: vertex.w, x: 0, vertices: [vertex], up: [], down: [] };
       band.items.push(vertex.item);
@@ -103,12 +106,13 @@ export function makeBands(graph: Graph, vertices: Map<string, Vertex>, room: num
     for (const vertex of own) vertex.h = band.unit; // one height in a row
     band.height = band.unit;
   }
-  for (const head of heads.values()) arrangeHead(head, () => 0);
+  for (const head of heads.values()) arrangeHead(head, density, () => 0);
   kept.forEach((band, i) => {
     band.index = i;
   });
   for (const band of kept) {
-    if (band.key.endsWith(".heads")) band.height = Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H));
+    if (band.key.endsWith(".heads"))
+      band.height = Math.max(...band.items.map((item) => item.h ?? density.node), density.node);
   }
   if (room === null) wrapLongBands(kept);
   else wrapWideBands(kept, room);
@@ -122,7 +126,7 @@ const holdsHeads = (band: Band): boolean => band.key.endsWith(".heads");
 /** From one row of a band to the next. */
 function pitchOf(band: Band): number {
   if (!holdsHeads(band)) return band.unit + ROW_GAP;
-  return Math.max(NODE_H, ...band.items.map((item) => item.h ?? NODE_H)) + 2 * ROW_GAP;
+  return Math.max(band.unit, ...band.items.map((item) => item.h ?? band.unit)) + 2 * ROW_GAP;
 }
 
 function setRows(band: Band, rows: number): void {
@@ -141,6 +145,14 @@ function wrapWideBands(bands: Band[], room: number): void {
   }
 }
 
+/** One row more for what is too wide with the lanes that pass through it; many more would hardly make it narrower. */
+export function addRows(bands: Band[], room: number): void {
+  for (const band of bands.filter(stacks)) {
+    const standing = band.items.filter((item) => !item.lane).length;
+    if (band.rows < standing && extentIn(band.items, band.rows, GAP) > room) setRows(band, band.rows + 1);
+  }
+}
+
 /** Long rows become several, so that the whole keeps about the shape of a screen. */
 function wrapLongBands(bands: Band[]): void {
   const longest = (most: number): number => {
@@ -154,7 +166,7 @@ function wrapLongBands(bands: Band[]): void {
 }
 
 /** q and k on the left, v on the right, in rows of a few; `wish` orders the channels inside each group. */
-export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void {
+export function arrangeHead(head: Item, density: Density, wish: (vertex: Vertex) => number): void {
   const group = (letters: string): Vertex[] =>
     head.vertices
       .filter((v) => letters.includes(v.letter))
@@ -181,27 +193,29 @@ export function arrangeHead(head: Item, wish: (vertex: Vertex) => number): void 
   };
   const [left, right] = [group("qk"), group("v")];
   head.glyph = left.length ? 0 : x + 20;
+  const { labelRoom } = density;
+  head.glyph += labelRoom;
   if (left.length) {
     const [from, to] = put(left);
-    head.glyph = (from + to) / 2;
-    if (to - from < 56) {
-      x = from + 64;
+    head.glyph = Math.max((from + to) / 2, labelRoom && from + labelRoom + 13);
+    if (to - from < 56 + labelRoom) {
+      x = from + 64 + labelRoom;
       head.glyph = Math.max(head.glyph, from + 20);
     }
-  } else x += 64;
+  } else x += 64 + labelRoom;
   x += 8;
   head.gate = right.length ? put(right) : null;
   head.w = x + (right.length ? 4 : -4);
-  head.h = HEAD_TOP + deepest * (unit + ROW_GAP) - ROW_GAP + HEAD_PAD;
+  head.h = density.headTop + deepest * (unit + ROW_GAP) - ROW_GAP + HEAD_PAD;
   for (const vertex of head.vertices) vertex.dx -= head.w / 2;
   head.glyph -= head.w / 2;
   if (head.gate) head.gate = head.gate.map((edge) => edge - head.w / 2);
 }
 
-export function placeY(bands: Band[], gap: number): number {
+export function placeY(bands: Band[], gap: number, apart: number): number {
   let y = 0;
   [...bands].reverse().forEach((band, i, list) => {
-    if (i) y += gap + (list[i - 1].block === band.block ? 0 : 16);
+    if (i) y += gap + (list[i - 1].block === band.block ? 0 : apart);
     band.top = y;
     y += band.height;
     band.bottom = y;

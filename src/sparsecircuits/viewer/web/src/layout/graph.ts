@@ -89,6 +89,25 @@ export interface Link {
   out: number;
   in: number;
 }
+/** How close things stand: the words under nodes, the room in a head's box, the space between rows. */
+export interface Density {
+  captions: boolean;
+  /** Heights of a node, of one with a caption, and of an answer. */
+  node: number;
+  captioned: number;
+  answer: number;
+  /** Room in a head's box above its channels, and how far down its label and its gate are there. */
+  headTop: number;
+  headLabel: number;
+  gate: number;
+  /** Room at the left of the gate, where the label stands beside it. */
+  labelRoom: number;
+  /** The least space between rows, and what is added between the parts of a layer. */
+  gap: number;
+  apart: number;
+  /** The smallest scale at which its words can be read. */
+  least: number;
+}
 export interface Layout {
   vertices: Map<string, Vertex>;
   bands: Band[];
@@ -97,6 +116,9 @@ export interface Layout {
   height: number;
   gutter: number;
   label: number;
+  density: Density;
+  /** Space between rows. */
+  gap: number;
   /** The smallest scale at which its words can be read; 0 for a circuit that is too large for that. */
   least: number;
   /** Whether the margin has room for what each row holds. */
@@ -106,6 +128,8 @@ export interface Layout {
 export interface Stood {
   x: Map<string, number>;
   heights: Map<string, { height: number; unit: number }>;
+  density: Density;
+  gap: number;
 }
 /** The part of a payload that the layout needs, and the groups that are drawn as one vertex. */
 export interface Graph {

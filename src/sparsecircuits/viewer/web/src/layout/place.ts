@@ -7,8 +7,11 @@ interface Wish {
   weight: number;
 }
 
-/** The positions nearest to `wishes` that keep order and distance (isotonic regression by pooling). */
-function settle(band: Band, wishes: Wish[], gap: number): void {
+/**
+ * The positions nearest to `wishes` that keep order and distance (isotonic regression by pooling), at most half the
+ * room from the middle if they fit there.
+ */
+function settle(band: Band, wishes: Wish[], gap: number, room = Infinity): void {
   const gaps = gapsOf(band.items, band.rows, gap);
   const offsets: number[] = [];
   const pools: { sum: number; weight: number; size: number }[] = [];
@@ -24,9 +27,12 @@ function settle(band: Band, wishes: Wish[], gap: number): void {
       before.size += last.size;
     }
   });
+  const least = Math.max(...band.items.map((item, i) => item.w / 2 - room / 2 - offsets[i]));
+  const most = Math.min(...band.items.map((item, i) => room / 2 - item.w / 2 - offsets[i]));
+  const inside = (x: number): number => (least > most ? x : Math.max(least, Math.min(most, x)));
   let i = 0;
   for (const pool of pools)
-    for (let n = 0; n < pool.size; n++, i++) band.items[i].x = pool.sum / pool.weight + offsets[i];
+    for (let n = 0; n < pool.size; n++, i++) band.items[i].x = inside(pool.sum / pool.weight) + offsets[i];
 }
 
 interface Run {
@@ -73,7 +79,8 @@ function runMeans(bands: Band[]): Map<string, number> {
   return new Map([...runs].map(([run, { x, n }]) => [run, x / n]));
 }
 
-export function placeX(bands: Band[], gap: number): number {
+/** Returns how wide the whole is: no wider than the room, where each band fits there. */
+export function placeX(bands: Band[], gap: number, room = Infinity): number {
   for (const band of bands) pack(band, gap);
   const items = bands.flatMap((band) => band.items);
   const rounds = items.length > 1500 ? 16 : 40;
@@ -92,6 +99,7 @@ export function placeX(bands: Band[], gap: number): number {
         band,
         wishes.map((wish, i) => wish ?? { x: known.length ? middle : band.items[i].x, weight: 0.01 }),
         gap,
+        room,
       );
     }
   }

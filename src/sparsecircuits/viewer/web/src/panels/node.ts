@@ -19,7 +19,7 @@ import {
 import { difference, largest, tokenRow } from "../heat";
 import type { Link } from "../layout/graph";
 import { type Side, activationsOf, shownPrompts, sideFor, sidesOf, sidesWith, titleOfSide, wordsOf } from "../sides";
-import type { CircuitNode, NodeDetails, WeightList } from "../types";
+import type { Backups, CircuitNode, NodeDetails, WeightList } from "../types";
 import { captionOf } from "../words";
 import { histogram } from "./histogram";
 import { rowTo } from "./rows";
@@ -120,6 +120,7 @@ export function nodePanel(app: App, node: CircuitNode): (HTMLElement | null)[] {
       fact(ablation === "mean" ? "mean, its value when removed" : "its value when removed", removed),
       ablation === "mean" ? null : fact("mean", signed(mean)),
       inside ? importance(app, node) : null,
+      ways(payload?.backups, node.name),
     ),
     html("p", { class: "words" }, inside ? kind.words : `Not in the circuit. ${kind.words}`),
     description(app, node.name),
@@ -138,6 +139,16 @@ function importance(app: App, node: CircuitNode): HTMLElement {
     { class: "fact" },
     html("dt", {}, "loss, circuit alone, rises without it by", on ? html("span", { class: "foot" }, ` ${on}`) : null),
     html("dd", { id: "importance-of" }, isNumber(node.importance) ? signed(node.importance) : "not measured"),
+  );
+}
+
+/** Whether another circuit of the task does without a node, where that was searched for. */
+function ways(backups: Backups | undefined, name: string): HTMLElement | null {
+  if (!backups) return null;
+  const count = backups.ways.filter((nodes) => nodes.includes(name)).length;
+  return fact(
+    "among the circuits of this task",
+    backups.core.includes(name) ? "core: nothing found replaces it" : `in ${count} of ${backups.ways.length}`,
   );
 }
 
