@@ -191,5 +191,5 @@ def test_the_picture_holds_the_circuit(found):
     assert len(payload["embedding"]) >= 2
     assert payload["logits"] == [{"source": "final_resid.4", "answer": 1, "weight": 6.0}]
     pattern = payload["attention"][0]["patterns"][0]
-    assert sum(pattern[-1]) == pytest.approx(1, abs=1e-5)
+    assert sum(pattern[-1]) == pytest.approx(1, abs=0.01)  # kept to three decimals
     assert "0.mlp.post_act.5" in render_html(payload)

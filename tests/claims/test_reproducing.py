@@ -51,7 +51,8 @@ def test_without_the_circuit_the_model_fails_and_without_others_it_does_not(sett
 
 def test_a_circuit_that_is_one_step_survives_two_values_and_scrubbing(setting):
     [row] = validity.binarisation(setting)
-    assert row["accuracy after"] == 1
+    assert row["accuracy with those"] == 1
+    assert (row["nodes that need a third"], row["loss after"]) == (0, row["loss with those"])
     [row] = validity.scrubbing(setting)
     assert row["kept"] > 0.9
 

@@ -103,8 +103,10 @@ def binarisation(setting: Setting) -> list[Row]:
                 "task": task.name,
                 "nodes": len(bound.circuit.nodes),
                 "loss before": found.loss_before,
-                "loss after": found.loss.value,
-                "accuracy after": found.accuracy,
+                "loss after": found.loss.value if found.loss_of_two is None else found.loss_of_two,
+                "nodes that need a third": len(found.failed),
+                "loss with those": found.loss.value,
+                "accuracy with those": found.accuracy,
             }
         )
     return rows
