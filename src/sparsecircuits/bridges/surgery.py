@@ -27,7 +27,7 @@ class Operation:
 
     def gating(self, model: SparseTransformer) -> Gating:
         """The same by gates that hooks apply: what the edited model must equal."""
-        edges = None if self.removed is None else EdgeGates(self.removed, torch.zeros(len(self.removed)))
+        edges = None if self.removed is None else EdgeGates.off(self.removed)
         return Gating(NodeSpace.of(model.config), 1 - self.off.float(), self.frozen, "mean", edges)
 
 

@@ -176,7 +176,7 @@ class Bound:
     @cached_property
     def alone(self) -> Gating:
         """The circuit alone: every node outside it and every edge between its nodes that it lacks is off."""
-        return Gating(self.space, self.kept.float(), self.frozen, self.circuit.ablation, _off(self.removed))
+        return Gating(self.space, self.kept.float(), self.frozen, self.circuit.ablation, EdgeGates.off(self.removed))
 
     def removed_with(self, edge: Edge) -> Edges:
         """The same with one of the circuit's edges."""
@@ -210,10 +210,6 @@ class Bound:
         """What scores sets of the model's nodes on some prompts, all else frozen as it is in the circuit."""
         narrowing = None if self.circuit.ablation == "resample" else self.narrowing
         return Evaluator(self.model, self.frozen, batch, ablation=self.circuit.ablation, narrowing=narrowing)
-
-
-def _off(edges: Edges) -> EdgeGates:
-    return EdgeGates(edges, torch.zeros(len(edges)))
 
 
 def encode_frozen(space: NodeSpace, frozen: Float[Tensor, " nodes"]) -> dict[str, str]:

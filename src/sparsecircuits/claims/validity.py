@@ -193,6 +193,11 @@ def circuit_shape(setting: Setting, task: str) -> list[Row]:
     return rows
 
 
+def _holding(rows: Rows, task: str) -> Rows:
+    """The circuits of a task that hold the target on held-out prompts, as far as it is known."""
+    return [row for row in where(rows, task=task) if (number(row, "loss") or 0.0) <= 0.15]
+
+
 def quote_circuit(setting: Setting) -> list[Row]:
     """What circuits of single_double_quote are made of."""
     return circuit_shape(setting, QUOTE_TASK)
@@ -200,7 +205,7 @@ def quote_circuit(setting: Setting) -> list[Row]:
 
 def judge_quote_circuit(rows: Rows) -> Verdict:
     """The best model decides, at the target loss."""
-    done = [row for row in where(rows, task=QUOTE_TASK) if (number(row, "loss") or 0.0) <= 0.15]
+    done = _holding(rows, QUOTE_TASK)
     if not done:
         return unsaid("no circuit holds the target on held-out prompts")
     best = min(done, key=lambda row: number(row, "nodes") or 0)
@@ -219,7 +224,7 @@ def two_hops(setting: Setting) -> list[Row]:
 
 def judge_two_hops(rows: Rows) -> Verdict:
     """Two hops need heads in two layers."""
-    done = [row for row in where(rows, task=TWO_HOP_TASK) if (number(row, "loss") or 0.0) <= 0.15]
+    done = _holding(rows, TWO_HOP_TASK)
     if not done:
         return unsaid("no circuit holds the target on held-out prompts")
     best = min(done, key=lambda row: number(row, "edges") or 0)

@@ -63,6 +63,11 @@ class EdgeGates:
     edges: Edges
     gates: Float[Tensor, " E"]
 
+    @classmethod
+    def off(cls, edges: Edges) -> "EdgeGates":
+        """All of them closed."""
+        return cls(edges, torch.zeros(len(edges)))
+
     def hooks(
         self, model: SparseTransformer, space: NodeSpace, instead: Callable[[str], Tensor]
     ) -> Iterator[tuple[nn.Module, ForwardHook]]:

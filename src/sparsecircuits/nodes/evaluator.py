@@ -26,8 +26,6 @@ Point = tuple[int, int, float]
 """Nodes, edges, loss in nats (the worst of the batches, calibrated): a set's place on a curve."""
 
 GLANCED_PAIRS = 48  # of each batch: enough to put members of a set in order
-
-
 CHALLENGED_PAIRS = 64  # of each batch, on which challenges are met
 
 
@@ -47,6 +45,23 @@ class Part:
 
     def _keys(self, edges: Edges) -> Tensor:
         return edges.source * len(self.nodes) + edges.target
+
+
+@dataclass(frozen=True)
+class _Demands:
+    """What a set must hold beside its own loss (see `Evaluator.challenged`)."""
+
+    challenges: tuple[Part, ...]
+    allowance: float
+    """What a loss under a challenge is multiplied by before it is compared."""
+    enough: float
+    """Sets whose own loss is larger are not put to challenges."""
+    required: Part
+
+    def misses(self, kept: Bool[Tensor, " nodes"], removed: Edges | None) -> bool:
+        """Whether a set lacks anything required."""
+        required = self.required
+        return bool((required.nodes & ~kept).any() or (removed is not None and required.has(removed).any()))
 
 
 @dataclass
@@ -83,9 +98,7 @@ class Evaluator:
     ) -> None:
         self.model, self.frozen, self.batches, self.ablation = model, frozen, batches, ablation
         self.space, self.spent = NodeSpace.of(model.config), _Spent()
-        self.challenges: tuple[Part, ...] = ()
-        self._allowance, self._enough = 1.0, math.inf
-        self._required: Part | None = None
+        self._demands: _Demands | None = None
         # Donors' activations differ from prompt to prompt: nothing is constant then.
         self._narrowing = None if ablation == "resample" else narrowing or narrowing_of(model, frozen)
         self._compact = [
@@ -112,9 +125,18 @@ class Evaluator:
         """
         other = copy.copy(self)
         other.__dict__.pop("_few", None)
-        other.challenges, other._allowance, other._enough = tuple(challenges), goal / target, target
-        other._required = required
+        other._demands = _Demands(tuple(challenges), goal / target, target, required)
         return other
+
+    @property
+    def challenges(self) -> tuple[Part, ...]:
+        """Those under which a set is scored too."""
+        return () if self._demands is None else self._demands.challenges
+
+    @property
+    def challenged_batches(self) -> list[PairBatch]:
+        """The part of the prompts that challenges are met on."""
+        return [batch.rows(0, 2 * CHALLENGED_PAIRS) for batch in self.batches]
 
     def glance(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss on the first few pairs of each batch. Counted apart from `calls`."""
@@ -125,8 +147,7 @@ class Evaluator:
     def _few(self) -> "Evaluator":
         few = (batch.rows(0, 2 * GLANCED_PAIRS) for batch in self.batches)
         found = Evaluator(self.model, self.frozen, *few, ablation=self.ablation, narrowing=self._narrowing)
-        found.challenges, found._allowance, found._enough = self.challenges, self._allowance, self._enough
-        found._required = self._required
+        found._demands = self._demands
         return found
 
     def logits(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> list[Float[Tensor, "n 2"]]:
@@ -134,22 +155,19 @@ class Evaluator:
         self.spent.calls += 1
         if self._compact:
             return [forward(kept, removed).cpu() for forward in self._compact]
-        off = None
-        if removed is not None:
-            removed = removed[removed.between(kept)]
-            off = EdgeGates(removed, torch.zeros(len(removed)))
-        gating = self._gating(kept.float(), off)
+        off = None if removed is None else EdgeGates.off(removed[removed.between(kept)])
+        gating = self.gating(kept.float(), off)
         return [all_candidate_logits(self.model, batch, gating).cpu() for batch in self.batches]
 
     def node_rises(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Float[Tensor, " nodes"]:
         """About how much the calibrated loss rises without each of the kept nodes, to first order."""
-        off = None if removed is None else EdgeGates(removed, torch.zeros(len(removed)))
-        return self._rises(kept, removed, kept, lambda gates: self._gating(gates, off))
+        off = None if removed is None else EdgeGates.off(removed)
+        return self._rises(kept, removed, kept, lambda gates: self.gating(gates, off))
 
     def edge_rises(self, kept: Bool[Tensor, " nodes"], edges: Edges, on: Bool[Tensor, " E"]) -> Float[Tensor, " E"]:
         """The same without each of the edges that are on."""
         nodes = kept.float()
-        return self._rises(kept, edges[~on], on, lambda gates: self._gating(nodes, EdgeGates(edges, gates)))
+        return self._rises(kept, edges[~on], on, lambda gates: self.gating(nodes, EdgeGates(edges, gates)))
 
     def _rises(
         self, kept: Tensor, removed: Edges | None, on: Tensor, gating: Callable[[Tensor], Gating]
@@ -157,34 +175,29 @@ class Evaluator:
         chunks = [chunk for batch in self.batches for chunk in in_chunks(batch)[1]]
         return first_order_rises(self.model, chunks, on.float(), gating, self(kept, removed).calibration)
 
-    def _gating(self, gates: Tensor, edges: EdgeGates | None) -> Gating:
+    def gating(self, gates: Float[Tensor, " nodes"], edges: EdgeGates | None = None) -> Gating:
+        """What runs with gates on nodes and edges, all else frozen."""
         return Gating(self.space, gates, self.frozen, self.ablation, edges)
 
     def __call__(self, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> Score:
         """The worst calibrated loss."""
-        if self._lacks(kept, removed):
+        demands = self._demands
+        if demands is not None and demands.misses(kept, removed):
             return Score(math.inf, Calibration())
         score = _worst(self.logits(kept, removed), self.batches)
-        if score.loss > self._enough:
+        if demands is None or score.loss > demands.enough:
             return score
-        losses = (self._allowance * self.under(challenge, kept, removed) for challenge in self.challenges)
+        losses = (demands.allowance * self.under(challenge, kept, removed) for challenge in demands.challenges)
         return Score(max([score.loss, *losses]), score.calibration)
-
-    def _lacks(self, kept: Bool[Tensor, " nodes"], removed: Edges | None) -> bool:
-        required = self._required
-        if required is None:
-            return False
-        return bool((required.nodes & ~kept).any() or (removed is not None and required.has(removed).any()))
 
     def under(self, challenge: Part, kept: Bool[Tensor, " nodes"], removed: Edges | None = None) -> float:
         """The worst calibrated loss of a set under a challenge, in nats."""
         off = None
         if removed is not None:
             removed = removed[removed.between(kept)]
-            removed = removed[challenge.has(removed)]
-            off = EdgeGates(removed, torch.zeros(len(removed)))
-        gating = self._gating((kept | ~challenge.nodes).float(), off)
-        few = [batch.rows(0, 2 * CHALLENGED_PAIRS) for batch in self.batches]
+            off = EdgeGates.off(removed[challenge.has(removed)])
+        gating = self.gating((kept | ~challenge.nodes).float(), off)
+        few = self.challenged_batches
         return _worst([all_candidate_logits(self.model, batch, gating).cpu() for batch in few], few).loss
 
     def edges_between(self, kept: Bool[Tensor, " nodes"]) -> Edges:

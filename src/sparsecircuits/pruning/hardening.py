@@ -19,8 +19,7 @@ from sparsecircuits.circuits.schema import Hardening
 from sparsecircuits.errors import TaskTooHard
 from sparsecircuits.nodes.attribution import first_order_rises
 from sparsecircuits.nodes.edges import Edges
-from sparsecircuits.nodes.evaluator import CHALLENGED_PAIRS, Evaluator, Part
-from sparsecircuits.nodes.gating import Gating
+from sparsecircuits.nodes.evaluator import Evaluator, Part
 from sparsecircuits.pruning.mixtures import SHARES, Mixture, random_subset, worst_subset
 from sparsecircuits.pruning.node_search import NodeSearch
 
@@ -96,8 +95,7 @@ def _drawn(edges: Edges, nodes: int, share: float, generator: torch.Generator) -
 
 def _ascended(found: Found, removed: Edges, evaluate: Evaluator, generator: torch.Generator) -> Part:
     """The worst subset of at most as many nodes and edges as the circuit has nodes that gradient ascent finds."""
-    alone = Gating(evaluate.space, found.nodes.float(), evaluate.frozen, evaluate.ablation)
-    mixture = Mixture(evaluate.model, alone, found.nodes, removed)
+    mixture = Mixture(evaluate.model, evaluate.gating(found.nodes.float()), found.nodes, removed)
     most = min(max(1, int(found.nodes.sum())), mixture.size)
     few = evaluate.batches[0].rows(0, 2 * ASCENT_PAIRS)
     gates, _ = worst_subset(mixture, few, most, ASCENT_STEPS, generator)
@@ -110,13 +108,10 @@ def _reranked(found: Found, search: NodeSearch, broken: list[Part]) -> Float[Ten
     """A ranking whose head is the circuit; behind it stand nodes by how much the loss depends on them, either way and
     to first order, where the challenges ablate them."""
     evaluate = search.evaluate
-    few = [batch.rows(0, 2 * CHALLENGED_PAIRS) for batch in evaluate.batches]
     effect = torch.zeros(len(found.nodes))
     for challenge in broken:
         on = (found.nodes | ~challenge.nodes).float()
-        rises = first_order_rises(
-            evaluate.model, few, on, lambda gates: Gating(evaluate.space, gates, evaluate.frozen, evaluate.ablation)
-        )
+        rises = first_order_rises(evaluate.model, evaluate.challenged_batches, on, evaluate.gating)
         effect = torch.maximum(effect, rises.abs())
     tau = torch.where(found.nodes, 1.0, effect / effect.max().clamp_min(1e-30) - 1.5)
     return tau if search.forbidden is None else tau.masked_fill(search.forbidden, -torch.inf)

@@ -142,12 +142,14 @@ def binarise(bound: Bound, learn: PairBatch, test: PairBatch, *, seed: int = 0) 
     if failed:
         best = min((two, three, _trained(bound, learn, three, scales, seed)), key=loss)
     losses, right = _losses(bound, test, best, scales)
+    found = estimate(losses, seed=seed)
+    of_two = found if best is two else estimate(_losses(bound, test, two, scales)[0], seed=seed)
     return Binarised(
-        loss=estimate(losses, seed=seed),
+        loss=found,
         loss_before=_losses(bound, test, {}, scales)[0].mean().item(),
         accuracy=right,
         nodes=tuple(best.values()),
-        loss_of_two=_losses(bound, test, two, scales)[0].mean().item(),
+        loss_of_two=of_two.value,
         failed=failed,
     )
 
