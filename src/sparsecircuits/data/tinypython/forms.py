@@ -19,12 +19,17 @@ LONGEST_ROW = 11
 MEMBERS = ("data", "value", "name", "items", "size", "text", "id", "key", "count")
 
 
+def _name(w: Writer) -> str:
+    """A variable's name; a third of them rare, so that what follows a name does not hang on which it is."""
+    return w.coined() if w.chance(0.33) else w.variable()
+
+
 def _expression(w: Writer, kind: float) -> str:
     """A short expression; one kind of draw gives one sort of expression, so that a row can keep to it."""
     if kind < 0.22:
         return number(w)
     if kind < 0.44:
-        return w.variable()
+        return _name(w)
     if kind < 0.52:
         return word(w)
     if kind < 0.62:
@@ -122,9 +127,30 @@ def _plain_words(w: Writer) -> str:
     return f"{quote}{body}{quote}"
 
 
+def _value(w: Writer, scope: Scope) -> str:
+    """What an f-string shows."""
+    roll, name = w.random(), w.known(scope, w.pick(("num", "str", "obj"))) or _name(w)
+    if roll < 0.75:
+        return name
+    return w.pick((f"{name}.{w.noun()}", f"self.{w.noun()}", f"len({w.plural()})", f"{name} + 1", f"{name}:.2f"))
+
+
+def _shown(w: Writer, scope: Scope) -> str:
+    """An f-string of bare words with values after some of them."""
+    quote, parts = w.quote(), []
+    for _ in range(w.pick((1, 1, 1, 2, 2, 3))):
+        pools = (words.NOUNS, words.NOUNS, words.ADJECTIVES, words.VERBS, words.PLURALS)
+        parts += [w.pick(w.pick(pools)).replace("_", " ") for _ in range(w.pick((1, 1, 2, 3, 4, 6, 9)))]
+        parts.append(f"{{{_value(w, scope)}}}")
+    return f"f{quote}{' '.join(parts)}{w.pick(('', '', '', '.', '!', ' ' + w.pick(words.NOUNS)))}{quote}"
+
+
 def _printed(w: Writer, scope: Scope) -> list[str]:
     """Calls with a string, half of them with an f before it; at the margin or in a block."""
-    text = fstring(w, scope) if w.chance(0.5) else _plain_words(w) if w.chance(0.7) else string(w)
+    if w.chance(0.5):
+        text = _shown(w, scope) if w.chance(0.7) else fstring(w, scope)
+    else:
+        text = _plain_words(w) if w.chance(0.7) else string(w)
     before = f"{atom(w, scope)}, " if w.chance(0.25) else ""
     line = f"print({before}{text})" if w.chance(0.6) else called(w, before + text)
     if w.chance(0.35):
@@ -143,12 +169,14 @@ def _printed(w: Writer, scope: Scope) -> list[str]:
 
 def _defaults(w: Writer, scope: Scope) -> list[str]:
     """Heads of functions, half of them with defaults from some parameter on, and bodies of a line."""
-    names = list(dict.fromkeys(w.variable() for _ in range(w.between(1, 5))))
+    names = list(dict.fromkeys(_name(w) for _ in range(w.between(1, 5))))
     first = w.pick(("", "", "", "self", "self", "cls"))
     if w.chance(0.25):
         given = [parameters(w, names)]
     else:
-        plain = len(names) if w.chance(0.5) else w.between(0, len(names) - 1)
+        # Most lists without defaults have none at all, and those with some rarely begin them at the last parameter:
+        # so a name after a plain one closes the list, a name after a default has one too.
+        plain = len(names) if w.chance(0.6) else min(w.between(0, len(names) - 1), w.between(0, len(names) - 1))
         default = "None" if w.chance(0.85) else w.pick(("0", "1", "True", "False", word(w)))
         given = [name if place < plain else f"{name}={default}" for place, name in enumerate(names)]
     shown = ", ".join([first] * bool(first) + given)
@@ -159,23 +187,24 @@ def _defaults(w: Writer, scope: Scope) -> list[str]:
 def _opened(w: Writer, scope: Scope) -> list[str]:
     """Files opened for what the function's name, the path's name or a comment says."""
     roll, reading, handle = w.random(), w.chance(0.5), w.pick(words.HANDLES)
-    if roll < 0.35:
+    if roll < 0.2:
         return file_function(w)
     use = f"{w.fresh(scope)} = {handle}.read()" if reading else f"{handle}.write({w.variable()})"
-    if roll < 0.65:
+    if roll < 0.35:
         path = named_path(w, reading)
         path = f"self.{path}" if w.chance(0.1) else path
         return [f"with {opened(w, path, reading)} as {handle}:", f"    {use}"]
-    path = w.pick(words.FILE_NAMES) if w.chance(0.5) else w.noun()
-    if roll < 0.8:
+    path = w.pick(words.FILE_NAMES) if w.chance(0.4) else w.coined() if w.chance(0.4) else w.noun()
+    if roll < 0.45:
         return [f"# {told(w, reading)}", f"with {opened(w, path, reading)} as {handle}:", f"    {use}"]
-    verb = w.pick(READING if reading else WRITING)
-    given, place = w.pick(((path, path), (f"self, {path}", path), ("self", f"self.{path}")))
-    inside = [f"with {opened(w, place, reading)} as {handle}:", f"    {use}"]
-    return [f"def {verb}_{w.noun()}({given}):", *indent(inside)]
+    verb, subject = w.pick(READING if reading else WRITING), w.coined() if w.chance(0.25) else w.noun()
+    given, place = w.pick(((path, path), (f"self, {path}", path), ("self", f"self.{path}"), ("self", f"self.{path}")))
+    before = [f"{w.fresh(scope)} = {_expression(w, w.random())}"] if w.chance(0.15) else []
+    inside = [*before, f"with {opened(w, place, reading)} as {handle}:", f"    {use}"]
+    return [f"def {verb}_{subject}({given}):", *indent(inside)]
 
 
-SUBJECTS: tuple[tuple[Statement, int], ...] = ((_levels, 7), (_braces, 5), (_printed, 5), (_defaults, 4), (_opened, 5))
+SUBJECTS: tuple[tuple[Statement, int], ...] = ((_levels, 7), (_braces, 5), (_printed, 5), (_defaults, 4), (_opened, 6))
 _SUBJECTS = [subject for subject, weight in SUBJECTS for _ in range(weight)]
 
 

@@ -82,6 +82,9 @@ ACCUMULATORS = _list(
     "lines answer used visited chars acc summary unique labels body content done paths tokens left "
     "right first second other rest extra old new"
 )
+ONSETS = _list("b d f g h k l m n p r s t v z br dr gr pl st tr")  # with the two below: names that are no words
+VOWELS = _list("a e i o u")
+CODAS = ("", "", *_list("l m n r s x k nd"))
 CONSTANTS = _list("LIMIT SIZE PATH NAME DEFAULT MAX MIN TIMEOUT ROOT WIDTH HEIGHT DEBUG COLORS LEVELS COUNT PORT HOST")
 MODULES = _list(
     "os sys re json math random time csv string itertools functools collections datetime logging "

@@ -99,6 +99,11 @@ class Writer:
             return f"{self.pick(words.ADJECTIVES)}_{self.skewed(words.NOUNS)}"
         return self.skewed(words.NOUNS)
 
+    def coined(self) -> str:
+        """A name of two or three syllables that is no word, so several tokens: most names of real code are as rare."""
+        count = self.pick((2, 2, 3))
+        return "".join(self.pick(words.ONSETS) + self.pick(words.VOWELS) + self.pick(words.CODAS) for _ in range(count))
+
     def variable(self) -> str:
         """A plain variable: a letter or a noun."""
         return self.pick(words.LETTERS) if self.chance(self.short_names) else self.noun()
