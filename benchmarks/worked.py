@@ -1,13 +1,20 @@
-"""What the circuit of `pretrained:apt` for set_or_string_fixedvarname predicts, tried on the whole model.
+"""What worked circuits predict, tried on the whole model.
 
-python benchmarks/worked.py            # a row for each change of the prompts (docs/worked.md)
+python benchmarks/worked.py hops       # a row for each change of the prompts (docs/worked.md)
+python benchmarks/worked.py quotes
 
-The circuit marks `=` behind `current`, then the token behind that `=`, and looks up the marked token. So a value
-anywhere else should be missed, and a comment, whose `=` is not marked, should not count. Then, how much of their
-attention its heads give to these tokens, in the whole model.
+hops, the circuit of `pretrained:apt` for set_or_string_fixedvarname, marks `=` behind `current`, then the token behind
+that `=`, and looks up the marked token. So a value anywhere else should be missed, and a comment, whose `=` is not
+marked, should not count. Then, how much of their attention its heads give to these tokens, in the whole model.
+
+quotes, the circuit of `pretrained:versed` for single_double_quote, looks back with one head for a token with a quote,
+the later the better, and takes ` from` for one. So another quote inside the string should fool it, ` from` should
+confuse it, and words that are no quotes should do less.
 """
 
 import re
+import sys
+from dataclasses import dataclass
 
 import torch
 
@@ -16,7 +23,6 @@ from sparsecircuits.nodes.recording import head_pattern
 from sparsecircuits.tasks import Pair
 
 PAIRS = 128
-TASK = "set_or_string_fixedvarname"
 
 
 def renamed(name: str) -> dict[str, str]:
@@ -24,7 +30,19 @@ def renamed(name: str) -> dict[str, str]:
     return {r"\bcurrent\b": name}
 
 
-CHANGES: dict[str, dict[str, str]] = {
+@dataclass(frozen=True)
+class Worked:
+    """A circuit's model and task, and what is tried on them."""
+
+    model: str
+    task: str
+    others: tuple[str, str]
+    """What OTHER stands for in the left and in the right prompt: what decides in the pair's other one."""
+    changes: dict[str, dict[str, str]]
+    """By what is changed in both prompts: regular expressions and what stands in their places."""
+
+
+HOPS = {
     "as they are": {},
     "called `data`": renamed("data"),
     "called `old`": renamed("old"),
@@ -37,7 +55,21 @@ CHANGES: dict[str, dict[str, str]] = {
     "`# current = ` the other value, before": {r"^": "# current = OTHER\n"},
     "`# current = ` the other value, after": {r"(\ncurrent = (?:set\(\)|''|\"\")\n)": r"\1# current = OTHER\n"},
 }
-"""By what is changed in both prompts: regular expressions and what stands in their places."""
+QUOTES = {
+    "as they are": {},
+    "` door` behind them": {r"\Z": " door"},
+    "` from` behind them": {r"\Z": " from"},
+    "` door door door` behind them": {r"\Z": " door door door"},
+    "` from from from` behind them": {r"\Z": " from from from"},
+    "twelve words behind them": {r"\Z": " open" + " price total wrong page happy door my new last full" + " ready"},
+    "the other quote and a word behind them": {r"\Z": " OTHERno"},
+    "the other quote and five words behind them": {r"\Z": " OTHERno price total wrong page"},
+    "a closed string of the other quote before them": {r"^": "log(OTHERpage readyOTHER)\n"},
+}
+WORKED = {
+    "hops": Worked("pretrained:apt", "set_or_string_fixedvarname", ("''", "set()"), HOPS),
+    "quotes": Worked("pretrained:versed", "single_double_quote", ('"', "'"), QUOTES),
+}
 
 
 def changed(text: str, change: dict[str, str], other: str) -> str:
@@ -64,6 +96,7 @@ def place_of_name(ids: list[int], model: sc.SparseTransformer) -> int:
     return max(i for i in range(len(ids) - 1) if texts[i].strip() == "current" and texts[i + 1] == " =")
 
 
+@torch.no_grad()
 def attention_given(model: sc.SparseTransformer, pairs: list[Pair]) -> dict[str, float]:
     """Mean share of each head's attention, over both prompts of all pairs."""
     assert model.tokenizer is not None
@@ -81,30 +114,36 @@ def attention_given(model: sc.SparseTransformer, pairs: list[Pair]) -> dict[str,
 
 
 @torch.no_grad()
-def main() -> None:
-    """Print the tables."""
-    model = sc.load_model("pretrained:apt")
-    assert model.tokenizer is not None
+def tried(model: sc.SparseTransformer, worked: Worked, pairs: list[Pair]) -> None:
+    """Print a row for each change: how much the whole model gets right."""
     tokenizer = model.tokenizer
-    task = sc.get_task(TASK, tokenizer)
-    answers = [tokenizer.single_token(text) for text in task.answers]
-    pairs: list[Pair] = task.pairs("held_out", PAIRS, 0)
+    assert tokenizer is not None
+    answers = [tokenizer.single_token(text) for text in sc.get_task(worked.task, tokenizer).answers]
     print("| prompts | answered rightly | pairs in the right order |\n|---|---|---|")
-    for name, change in CHANGES.items():
+    for name, change in worked.changes.items():
         right = ordered = 0
         for pair in pairs:
             gaps = []
-            for text, other in ((pair.left, "''"), (pair.right, "set()")):
+            for text, other in zip((pair.left, pair.right), worked.others, strict=True):
                 ids = tokenizer.encode(changed("\n" + text, change, other).lstrip("\n"))[-model.config.n_ctx :]
                 logits = model(torch.tensor([ids]))[0, -1, answers]
                 gaps.append((logits[0] - logits[1]).item())
             right += (gaps[0] > 0) + (gaps[1] < 0)
             ordered += gaps[0] > gaps[1]
         print(f"| {name} | {right / (2 * len(pairs)):.0%} | {ordered / len(pairs):.0%} |", flush=True)
-    print("\n| head | share of its attention |\n|---|---|")
-    for what, share in attention_given(model, pairs).items():
-        print(f"| {what} | {share:.2f} |")
+
+
+def main(which: str) -> None:
+    """Print the tables of one worked circuit."""
+    worked = WORKED[which]
+    model = sc.load_model(worked.model)
+    pairs = sc.get_task(worked.task, model.tokenizer).pairs("held_out", PAIRS, 0)
+    tried(model, worked, pairs)
+    if which == "hops":
+        print("\n| head | share of its attention |\n|---|---|")
+        for what, share in attention_given(model, pairs).items():
+            print(f"| {what} | {share:.2f} |")
 
 
 if __name__ == "__main__":
-    main()
+    main(sys.argv[1])
