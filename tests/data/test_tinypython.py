@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sparsecircuits.data.tinypython import KINDS, file_use, generate_bytes, generate_file, generate_files
+from sparsecircuits.data.tinypython import KINDS, file_use, generate_bytes, generate_file, generate_files, words
 from sparsecircuits.data.tinypython.idioms import idiom
 from sparsecircuits.data.tinypython.statements import SIMPLE
 from sparsecircuits.data.tokenizer import Tokenizer
@@ -100,6 +100,26 @@ def test_forms_ask_evenly_and_with_their_cues_in_comments() -> None:
     comments = re.findall(r"(?m)^ *# (.*)$", TEXTS["forms"])
     opened = [text for text in comments if text.count("[") > text.count("]")]
     assert len(opened) > 0.02 * len(comments) > 20
+
+
+def test_forms_close_a_list_behind_a_plain_name_whichever_name_it_is() -> None:
+    """And behind a default comes another: what final_kwarg asks, with many names that are no words."""
+    heads = [head.split(", ") for head in re.findall(r"def \w+\(([^()\n]*)\):", TEXTS["forms"])]
+    pairs = [(head[-2], head[-1]) for head in heads if len(head) > 1 and head[-2] not in ("self", "cls")]
+    plain, given = ([last for before, last in pairs if ("=" in before) == wanted] for wanted in (False, True))
+    assert min(len(plain), len(given)) > 200
+    assert sum("=" in last for last in plain) < 0.2 * len(plain)
+    assert sum("=" in last for last in given) > 0.98 * len(given)
+    known = {part for pool in (words.NOUNS, words.PLURALS, words.ADJECTIVES, words.LETTERS) for part in pool}
+    names = [name.split("=")[0] for head in heads for name in head if name not in ("self", "cls")]
+    assert 0.15 < sum(name not in known for name in names) / len(names) < 0.6
+
+
+def test_forms_show_values_in_fstrings_behind_words_and_not_in_plain_strings() -> None:
+    shown = re.findall(r"""\Wf(['"])((?:(?!\1).)*)\1""", TEXTS["forms"])
+    plain = re.findall(r"""[(,] ?(['"])((?:(?!\1).)*)\1\)""", TEXTS["forms"])
+    assert sum(" {" in text for _, text in shown) > 0.6 * len(shown) > 200
+    assert sum(" {" in text for _, text in plain) < 0.1 * len(plain)
 
 
 def test_a_good_share_of_files_mixes_quotes() -> None:

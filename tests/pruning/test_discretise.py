@@ -79,3 +79,43 @@ def test_what_only_a_glance_finds_needless_stays():
 
     everything = torch.ones(30, dtype=torch.bool)
     assert drop_needless(everything, evaluate, 0.1, estimates=Estimates(glance, lambda kept: kept.double())).all()
+
+
+def test_sets_that_glances_agree_on_are_evaluated_a_few_times():
+    """100 needless nodes of 130 go in a few evaluations, whatever the order in which the needed lie between them."""
+    needed = torch.zeros(130, dtype=torch.bool)
+    needed[torch.randperm(130, generator=torch.Generator().manual_seed(0))[:30]] = True
+    calls = []
+
+    def loss(kept):
+        return 0.2 * int((needed & ~kept).sum()) + 1e-4 * int((~kept).sum())
+
+    def evaluate(kept):
+        calls.append(kept)
+        return Score(loss(kept), Calibration())
+
+    def glance(kept):
+        return Score(0.3 + loss(kept), Calibration())
+
+    estimates = Estimates(glance, lambda kept: kept.double())
+    kept = drop_needless(torch.ones(130, dtype=torch.bool), evaluate, 0.1, estimates=estimates)
+    assert kept.equal(needed)
+    assert len(calls) < 20
+
+
+@given(seed=st.integers(0, 10_000), target=st.floats(0.05, 1.0))
+@settings(max_examples=60, deadline=None)
+def test_a_glance_that_is_wrong_costs_size_and_never_the_target(seed, target):
+    generator = torch.Generator().manual_seed(seed)
+    truth = torch.rand(50, generator=generator, dtype=torch.float64) * 0.2
+    seen = truth * (0.5 + torch.rand(50, generator=generator, dtype=torch.float64))
+
+    def evaluate(kept):
+        return Score(truth[~kept].sum().item(), Calibration())
+
+    def glance(kept):
+        return Score(seen[~kept].sum().item(), Calibration())
+
+    estimates = Estimates(glance, lambda kept: kept.double(), exact_below=5)
+    kept = drop_needless(torch.ones(50, dtype=torch.bool), evaluate, target, estimates=estimates)
+    assert evaluate(kept).loss <= target

@@ -1,5 +1,6 @@
 """From a ranking of nodes or edges to a set: the smallest prefix that holds the target, cleaned up."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -14,7 +15,7 @@ Rises = Callable[[Bool[Tensor, " size"]], Float[Tensor, " size"]]
 COARSE = 64  # estimates are not followed in parts finer than this share of the set
 PATIENCE = 6  # parts that cannot go, one after the other, before new estimates are made
 ENOUGH = 0.95  # a round of estimates that leaves a larger share than this is the last
-DOUBTFUL = 1.25  # of the target: sets whose loss at a glance is larger are not evaluated
+DOUBTFUL = 1.25  # of the target: a member without which the loss at a glance is larger is not tried in a round
 
 
 def top_nodes(tau: Float[Tensor, " size"], k: int) -> Bool[Tensor, " size"]:
@@ -101,17 +102,59 @@ def drop_needless(
 def _glanced(
     kept: Bool[Tensor, " size"], members: list[int], evaluate: Scorer, target: float, glance: Scorer
 ) -> Bool[Tensor, " size"]:
-    """What is left when members go, as long as the target holds, in the order of their losses at a glance; those that
-    seem far from it are not evaluated. The few prompts of a glance are all easier or harder than the rest alike, so
-    only differences are taken from it."""
+    """What is left when members go, as long as the target holds, in the order of their losses at a glance.
+
+    Glances say which can go, one after the other; whether the target holds without all of these is evaluated after
+    the first, and after twice as many each time that it does. Where it does not, the longest beginning that holds is
+    found by bisection. The few prompts of a glance are all easier or harder than the rest alike, so only differences
+    from the set last evaluated are taken from it.
+    """
     offset = evaluate(kept).loss - glance(kept).loss
-
-    def likely(without: Bool[Tensor, " size"]) -> bool:
-        return glance(without).loss + offset <= DOUBTFUL * target
-
     losses = {node: glance(_without(kept, [node])).loss + offset for node in members}
     order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
-    return _remove_in_order(kept, order, evaluate, target, likely=likely)
+    stride, place = 1, 0
+    while place < len(order):
+        gone, place = _gone_at_a_glance(kept, order, place, stride, lambda loss, by=offset: loss + by <= target, glance)
+        held, loss = _longest_held(kept, gone, evaluate, target)
+        if held == len(gone):
+            stride *= 2
+        else:  # what did not hold stays; what came after it is tried again
+            place, stride = order.index(gone[held]) + 1, 1
+        if held:
+            kept = _without(kept, gone[:held])
+            offset = loss - glance(kept).loss
+    return kept
+
+
+def _gone_at_a_glance(
+    kept: Bool[Tensor, " size"],
+    order: list[int],
+    place: int,
+    most: int,
+    holds: Callable[[float], bool],
+    glance: Scorer,
+) -> tuple[list[int], int]:
+    """Up to `most` members from a place in the order on that can go one after the other, by glances; and the place
+    after the last that was tried."""
+    gone: list[int] = []
+    while place < len(order) and len(gone) < most:
+        if holds(glance(_without(kept, [*gone, order[place]])).loss):
+            gone.append(order[place])
+        place += 1
+    return gone, place
+
+
+def _longest_held(
+    kept: Bool[Tensor, " size"], gone: list[int], evaluate: Scorer, target: float
+) -> tuple[int, float]:
+    """How many of the first of some members can go together (all, or as many as bisection finds), and the loss
+    without them."""
+    low, high, middle, held = 0, len(gone) + 1, len(gone), math.inf
+    while high - low > 1:
+        loss = evaluate(_without(kept, gone[:middle])).loss
+        low, high, held = (middle, high, loss) if loss <= target else (low, middle, held)
+        middle = (low + high) // 2
+    return low, held
 
 
 def _remove_in_order(
@@ -121,16 +164,14 @@ def _remove_in_order(
     target: float,
     finest: int = 1,
     patience: int | None = None,
-    likely: Callable[[Bool[Tensor, " size"]], bool] = lambda without: True,
 ) -> Bool[Tensor, " size"]:
     """What is left when members go in this order, as long as the target holds: all at once, or halves of them, and so
-    on down to `finest` at a time; those that cannot go are passed over, `patience` times in a row at most. What is not
-    likely is not evaluated."""
+    on down to `finest` at a time; those that cannot go are passed over, `patience` times in a row at most."""
     width, place, failures = len(order), 0, 0
     while place < len(order) and failures != patience:
         part = order[place : place + width]
         without = _without(kept, part)
-        if likely(without) and evaluate(without).loss <= target:
+        if evaluate(without).loss <= target:
             kept, place, failures = without, place + len(part), 0
         elif len(part) > finest:
             width = max(finest, len(part) // 2)
