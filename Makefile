@@ -56,10 +56,11 @@ test-shapes: $(VENV)/.dev ## Run the tests with every shape in an annotation che
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not dist and not no_shapecheck and not browser" \
 		$(UNSHAPED:%=--ignore=%) --jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
+# TransformerLens is met here alone: it wants a newer transformers than the oldest that pyproject allows.
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
 	$(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/$(PIP) -c constraints.txt torch
-	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev]'
+	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev,lens]'
 	$(call WARM_UP,$(NEWEST)/bin)
 	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(BOUNDARY)
 
