@@ -1,7 +1,7 @@
 """The code blocks of README and docs: found in the Markdown, and the commands in them told apart.
 
 A line `<!-- block: … -->` right above a block says what its fence cannot: `file=NAME`, that the block is the content of
-that file, or `slow: REASON`, that it takes minutes.
+that file, or `slow: REASON`, that it takes minutes, or `needs: MODULE`, which an extra installs.
 """
 
 import re
@@ -13,13 +13,14 @@ ROOT = Path(__file__).parents[1]
 GENERATED = {"help.md", "api.md"}  # written from the program, and compared with it by other tests
 HISTORY = {"log.md"}  # says what was done in its time
 LANGUAGES = {"python", "bash", "json", "text"}
-_DIRECTIVE = re.compile(r"<!-- block: (?:file=(?P<file>\S+)|slow: (?P<slow>.+)) -->")
+_DIRECTIVE = re.compile(r"<!-- block: (?:file=(?P<file>\S+)|slow: (?P<slow>.+)|needs: (?P<needs>\w+)) -->")
 _VARIABLE = re.compile(r"[A-Z][A-Z_]*=\S*")
 
 
 @dataclass(frozen=True)
 class Block:
-    """A fenced block. line: that of its fence; file: the name that its text goes by; slow: why it takes minutes."""
+    """A fenced block. line: that of its fence; file: the name that its text goes by; slow: why it takes minutes; needs:
+    a module without which it does not run."""
 
     page: str
     line: int
@@ -27,6 +28,7 @@ class Block:
     text: str
     file: str | None = None
     slow: str | None = None
+    needs: str | None = None
 
     @property
     def place(self) -> str:

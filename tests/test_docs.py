@@ -9,6 +9,7 @@ import ast
 import re
 import shutil
 import tomllib
+from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
@@ -164,6 +165,8 @@ def follow(blocks: list[Block], everything: bool) -> int:
     names: dict = {"__name__": "__main__"}
     done = 0
     for block in blocks:
+        if block.needs is not None and find_spec(block.needs) is None:
+            continue
         if block.file is not None:
             Path(block.file).write_text(block.text, encoding="utf-8")
         if block.language == "python":
@@ -183,6 +186,8 @@ def follow(blocks: list[Block], everything: bool) -> int:
 FOLLOWED = [page for page in pages() if page not in ("CONTRIBUTING.md", "examples/README.md", TUTORIAL)]
 
 
+# TransformerLens, on a page that needs it, warns of what changes in it.
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::UserWarning")
 @pytest.mark.parametrize("page", FOLLOWED)
 def test_what_is_quick_runs_in_order(page, desk):
     follow([block for block in blocks_of(page) if block.slow is None], everything=False)
@@ -212,6 +217,10 @@ PAGE = """# A page
 ```python
 x = 1
 ```
+<!-- block: needs: no_such_module -->
+```python
+raise SystemExit
+```
 <!-- block: slow: it takes a minute -->
 
 ```bash
@@ -222,8 +231,10 @@ RAY_ADDRESS=auto sparsecircuits prune RUN \\
 
 
 def test_blocks_are_found_with_what_is_said_of_them():
-    first, second = blocks_of("page.md", PAGE)
+    first, lacking, second = blocks_of("page.md", PAGE)
     assert (first.language, first.line, first.text, first.file, first.slow) == ("python", 3, "x = 1\n", "mine.py", None)
+    assert lacking.needs == "no_such_module"
+    assert follow([lacking], everything=True) == 0
     assert (second.file, second.slow) == (None, "it takes a minute")
     assert commands_of(second) == [["sparsecircuits", "prune", "RUN", "--all"]]
 
