@@ -175,10 +175,10 @@ def read_mib(path: str | Path) -> MibGraph:
 def _sizes(config: dict[str, Any]) -> MibGraph:
     if config["parallel_attn_mlp"]:
         raise UserError("this graph is of a model whose attention and MLP run side by side: ours has none such")
-    sizes = [int(config[name]) for name in ("n_layers", "n_heads", "d_model")]
-    if not all(0 < size <= 100_000 for size in sizes):
-        raise ValueError(f"sizes of {sizes}")
-    return MibGraph(*sizes, frozenset(), frozenset(), {})
+    n_layers, n_heads, d_model = (int(config[name]) for name in ("n_layers", "n_heads", "d_model"))
+    if min(n_layers, n_heads, d_model) < 1 or n_layers * (n_heads + 1) > 20_000:  # edges go by its square
+        raise ValueError(f"{n_layers} layers of {n_heads} heads and {d_model} channels")
+    return MibGraph(n_layers, n_heads, d_model, frozenset(), frozenset(), {})
 
 
 def _checked(empty: MibGraph, nodes: list[str], scores: dict[str, float], edges: list[str], writes: Any) -> MibGraph:
