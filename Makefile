@@ -50,18 +50,20 @@ SHAPED := bridges circuits cli data faithfulness inference interop models nodes 
           training viewer
 # Left out with those that need a browser: tests of kernels alone, and those that work mostly in other processes.
 UNSHAPED := tests/kernels tests/cli/test_cli.py tests/training/test_distributed.py tests/training/test_resume.py \
-            tests/test_examples.py tests/test_imports.py tests/test_locks.py
+            tests/test_docs.py tests/test_examples.py tests/test_imports.py tests/test_locks.py
 test-shapes: $(VENV)/.dev ## Run the tests with every shape in an annotation checked at run time
 	$(call WARM_UP,$(BIN))
 	OMP_NUM_THREADS=1 $(BIN)/python $(PYTEST) -m "not slow and not dist and not no_shapecheck and not browser" \
 		$(UNSHAPED:%=--ignore=%) --jaxtyping-packages=$$(printf 'sparsecircuits.%s,' $(SHAPED))shapecheck.shapes_only
 
+# TransformerLens is met here alone: it wants a newer transformers than the oldest that pyproject allows.
 test-newest: browser ## Run the boundary's tests with the newest versions that pyproject allows
 	$(PYTHON) -m venv $(NEWEST)
 	$(NEWEST)/bin/$(PIP) -c constraints.txt torch
-	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev]'
+	$(NEWEST)/bin/$(PIP) --upgrade --upgrade-strategy eager -c constraints.txt -e '.[dev,lens]'
 	$(call WARM_UP,$(NEWEST)/bin)
-	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(BOUNDARY)
+	OMP_NUM_THREADS=1 $(NEWEST)/bin/python $(PYTEST) $(BOUNDARY) \
+		'tests/test_docs.py::test_what_is_quick_runs_in_order[docs/how/elsewhere.md]'
 
 # torch stays the pinned wheel: its oldest has no wheel for machines without a GPU on the index that pip asks.
 test-oldest: browser $(TOOLS)/.done ## Run the boundary's tests with the oldest versions that pyproject allows

@@ -121,13 +121,27 @@ wrong text from transformers 5.24 on: export them again.
 
 
 def _save_tokenizer(model: SparseTransformer, directory: Path) -> None:
+    assert model.tokenizer is not None
+    path = model.tokenizer.save(directory / TOKENIZER_NAME)
+    _tokenizer_of(path, model).save_pretrained(directory)
+
+
+def to_hf_tokenizer(model: SparseTransformer) -> Any:
+    """The model's tokenizer as transformers has them. Raises UserError when the model has none."""
+    import tempfile
+
+    if model.tokenizer is None:
+        raise UserError(f"{model.name} has no tokenizer")
+    with tempfile.TemporaryDirectory() as folder:
+        return _tokenizer_of(model.tokenizer.save(Path(folder) / TOKENIZER_NAME), model)
+
+
+def _tokenizer_of(path: Path, model: SparseTransformer) -> Any:
     from transformers import PreTrainedTokenizerFast
 
     from sparsecircuits.data.tokenizer import END_OF_TEXT
 
-    assert model.tokenizer is not None
-    path = model.tokenizer.save(directory / TOKENIZER_NAME)
-    tokenizer = PreTrainedTokenizerFast(
+    return PreTrainedTokenizerFast(
         tokenizer_file=str(path),
         eos_token=END_OF_TEXT,
         pad_token=END_OF_TEXT,
@@ -136,7 +150,6 @@ def _save_tokenizer(model: SparseTransformer, directory: Path) -> None:
         clean_up_tokenization_spaces=False,
         split_special_tokens=True,  # source text that spells a special token is text, as for ours
     )
-    tokenizer.save_pretrained(directory)
 
 
 def _classes() -> Any:
