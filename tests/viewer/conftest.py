@@ -17,6 +17,7 @@ from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.runs import groups_path
 from sparsecircuits.viewer.app import build_app
+from sparsecircuits.viewer.picture import render_html
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 
@@ -107,3 +108,22 @@ def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callabl
     # The browser logs every answer that refuses something; the page says it in words.
     assert not [text for text in opened.troubles if "status of 422" not in text]
     assert all(url.startswith((viewer.url, "blob:", "data:")) for url in opened.requests)
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a payload as an offline page."""
+    contexts = []
+
+    def opened(payload: dict[str, Any], width: int = 1280, height: int = 720) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(render_html(payload), encoding="utf-8")
+        contexts.append(browser.new_context(offline=True, viewport={"width": width, "height": height}))
+        page = contexts[-1].new_page()
+        page.goto(path.as_uri())
+        page.wait_for_selector("#picture .vertex")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -13,7 +13,6 @@ from waiting import at_rest, eventually, true_on
 import sparsecircuits as sc
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.interop.pretrained import folder_of
-from sparsecircuits.viewer.picture import render_html
 
 pytestmark = pytest.mark.browser
 SMALLEST = 11  # pixels
@@ -32,24 +31,6 @@ def words(payload: dict[str, Any], precision: float, **rule: Any) -> dict[str, A
     entry = {"above": True, "tokens": [], "place": None, "answer": None, "recall": 1.0, "words": "is above 1", **rule}
     payload["words"] = [{**entry, "name": n["name"], "precision": precision} for n in payload["nodes"]]
     return payload
-
-
-@pytest.fixture
-def show(browser: Any, tmp_path: Path) -> Any:
-    contexts = []
-
-    def opened(payload: dict[str, Any], width: int = 1280, height: int = 720) -> Any:
-        path = tmp_path / "page.html"
-        path.write_text(render_html(payload), encoding="utf-8")
-        contexts.append(browser.new_context(offline=True, viewport={"width": width, "height": height}))
-        page = contexts[-1].new_page()
-        page.goto(path.as_uri())
-        page.wait_for_selector("#picture .vertex")
-        return page
-
-    yield opened
-    for context in contexts:
-        context.close()
 
 
 def captions(page: Any) -> dict[str, str]:

@@ -5,10 +5,11 @@ import type { Graph, Link } from "./layout/graph";
 import { type Which, nodeOf, sameModel, sideFor } from "./sides";
 import { Runs } from "./runs";
 import { type Marks, type Place, Stage } from "./stage";
-import { withOneMore } from "./selection";
+import { together, withOneMore } from "./selection";
 import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
 import { flowOf, withFlow } from "./flow";
+import { looksByHead } from "./looks";
 import { captionsOf } from "./words";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload } from "./types";
 
@@ -51,6 +52,8 @@ export class App {
   curveTrouble: string | null = null;
   readonly runs = new Runs(this);
   hovered: string | null = null;
+  /** Parts of the picture that a sentence speaks of, while it is pointed at. */
+  private meant: string[] = [];
   /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
   picked: Which = "left";
   /** What is searched for, and the nodes that it means. */
@@ -388,7 +391,7 @@ export class App {
     );
     const marks = {
       selected: this.state.selected,
-      lit: this.state.selected ? null : this.hovered,
+      lit: this.state.selected ? null : (together(this.meant) ?? this.hovered),
       touched,
       outside: this.outside(),
       shared: this.shared(),
@@ -404,6 +407,12 @@ export class App {
       sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null };
     this.stage.mark(of("left"));
     this.otherStage?.mark({ ...of("right"), outside: new Set(), core: new Set(this.other.backups?.core) });
+  }
+
+  /** Lights up what a sentence speaks of. */
+  mean(parts: string[]): void {
+    this.meant = parts;
+    this.mark();
   }
 
   // ---------------------------------------------------------------- what is selected
@@ -586,6 +595,7 @@ export function graphOf(
     groups,
     names,
     captions: captionsOf(payload, names),
+    looks: looksByHead(payload),
     prompt: null,
   };
 }

@@ -7,6 +7,7 @@ import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
 import { beginGuide, showGuide } from "./guide";
 import type { Link } from "./layout/graph";
+import { looksByHead } from "./looks";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
 import { showDrawer } from "./panels/drawer";
@@ -19,9 +20,9 @@ import { showStrip, targetsOf, touchSelected } from "./panels/touch";
 import { refill } from "./refill";
 import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
-import { shownPrompts, sidesOf, wordsOf } from "./sides";
+import { shownPrompts, sideFor, sidesOf } from "./sides";
 import { hideTip, showTip } from "./tip";
-import { captionOf } from "./words";
+import { shortWords } from "./words";
 
 function showLegend(app: App): void {
   const swatch = (name: string): SVGSVGElement => {
@@ -172,9 +173,11 @@ function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent):
     return;
   }
   const name = app.state.names[id];
-  const words = wordsOf(app, id);
-  const caption = words && captionOf(words);
+  const payload = sideFor(app, id)?.payload;
+  const caption = payload ? shortWords(payload, id) : null;
+  const looks = id.startsWith("head:") && payload ? looksByHead(payload)[id.slice(5)] : undefined;
   if (name ?? caption) showTip(event, [id, (name ?? caption)!]);
+  else if (looks) showTip(event, [`head ${id.split(".")[1]}`, `looks from the last token at ${looks}`]);
   else hideTip();
 }
 

@@ -93,6 +93,7 @@ export function makeBands(
     let item = heads.get(id);
     if (!item) {
       item = { id, band, head: head ?? 0, layer: layer ?? 0, vertices: [], x: 0, w: 0, up: [], down: [] };
+      item.looks = density.captions ? graph.looks[`${item.layer}.${item.head}`] : undefined;
       heads.set(id, item);
       band.items.push(item);
     }

@@ -54,6 +54,8 @@ export interface Item {
   /** The lower end of a head's box, once it is placed. */
   bottom?: number;
   glyph?: number;
+  /** What a head looks at. */
+  looks?: string;
   gate?: number[] | null;
   up: Joint[];
   down: Joint[];
@@ -145,6 +147,8 @@ export interface Graph {
   prompt: string[] | null;
   /** What nodes fire on. */
   captions: Record<string, string>;
+  /** What heads look at, by layer and head. */
+  looks: Record<string, string>;
 }
 
 const TOKENS_SHOWN = 18;

@@ -34,15 +34,25 @@ const ROOMY: Density = {
 const TIGHT: Density = {
   ...ROOMY,
   answer: 36,
-  headTop: 42,
-  headLabel: 21,
-  gate: 16,
-  labelRoom: 68,
+  headTop: 54,
+  headLabel: 16,
+  gate: 32,
   gap: 13,
   apart: 10,
 };
 /** Without captions: they are read by pointing at a node. */
-const BARE: Density = { ...TIGHT, captions: false, node: 24, answer: 32, gap: 12, least: LEGIBLE_BARE };
+const BARE: Density = {
+  ...TIGHT,
+  captions: false,
+  node: 24,
+  answer: 32,
+  headTop: 42,
+  headLabel: 21,
+  gate: 16,
+  labelRoom: 68,
+  gap: 12,
+  least: LEGIBLE_BARE,
+};
 const MOST_LEGIBLE = 150; // nodes; a larger circuit is a map first, and is read by zooming in
 const MOST_CAPTIONED = 32; // nodes; of a smaller circuit what each fires on says more than the whole at one glance
 const MARGINS = 48; // above and below the placed things

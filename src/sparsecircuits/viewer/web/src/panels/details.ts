@@ -9,6 +9,7 @@ import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } 
 import { comparePanel } from "./compare";
 import { foldGroup, nameForm } from "./groups";
 import { endName, fact, linkList, nodePanel, titleOf } from "./node";
+import { reading } from "./reading";
 import { rowTo } from "./rows";
 import { touchButtons } from "./touch";
 
@@ -235,6 +236,7 @@ function restPanel(app: App): Parts {
     html("li", {}, html("kbd", {}, keys), html("span", {}, words));
   return [
     html("h2", {}, "Details"),
+    reading(app),
     html(
       "p",
       { class: "words" },
