@@ -3,9 +3,9 @@
     python docs/make_images.py [NAME ...]        all of them, or those named
 
 Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), hops (41 of
-pretrained:apt), small, medium and large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits
-together), dark, card, node (its panel), touch (an intervention), compare (two circuits) and error (a circuit of
-another model).
+pretrained:apt), brackets (207 of pretrained:able), small, medium and large (14, 30 and about 100 nodes of
+pretrained:nano, the last one two circuits together), dark, card, node (its panel), touch (an intervention), compare
+(two circuits) and error (a circuit of another model).
 """
 
 import itertools
@@ -30,7 +30,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Circuits to show, by name."""
-    copies = {name: folder / name for name in ("nano", "versed", "apt")}
+    copies = {name: folder / name for name in ("nano", "versed", "apt", "able")}
     for name, copy in copies.items():
         shutil.copytree(folder_of(f"pretrained:{name}"), copy)
     nano = copies["nano"]
@@ -46,6 +46,7 @@ def prepare(folder: Path) -> dict[str, Path]:
     return {
         "quotes": shipped("single_double_quote", copies["versed"]),
         "hops": shipped("set_or_string_fixedvarname", copies["apt"]),
+        "brackets": shipped("bracket_counting", copies["able"]),
         "small": shipped("enumerate_range"),
         "medium": shipped("final_kwarg"),
         "large": both.save(circuit_path(circuits_folder(nano), "both")),
@@ -56,10 +57,12 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 SHOTS = {
-    "quotes": "quotes", "hops": "hops", "small": "small", "medium": "medium", "large": "large", "dark": "small",
+    "quotes": "quotes", "hops": "hops", "brackets": "brackets", "small": "small", "medium": "medium", "large": "large", "dark": "small",
     "card": "small", "node": "small", "touch": "small", "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
+DENSE = ("hops", "large", "brackets")
+"""Pictures that have no captions in a small window."""
 SIZES = ((1280, 720), (1920, 1080))
 
 
@@ -95,7 +98,7 @@ def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> N
             page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
             page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
-            if name not in ("error", "hops"):  # a picture as dense as `hops` has no captions in a small window
+            if name not in ("error", *DENSE):
                 page.wait_for_selector(".vertex .caption", timeout=120_000)
             act(page, name, important, ids)
             page.wait_for_timeout(900)

@@ -165,7 +165,7 @@ function looksText(head: Item, y: number): SVGTextElement | null {
 function drawGate(head: Item, y: number): SVGGElement {
   const x = head.x + head.glyph!;
   const scorers = head.vertices.filter((v) => v.letter !== "v");
-  const part = svg("g", { class: scorers.length ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
+  const part = svg("g", { class: head.scored ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
   for (const vertex of scorers.length <= 6 ? scorers : []) {
     const [fromX, fromY] = [head.x + vertex.dx, vertex.y - vertex.h / 2];
     part.append(
@@ -191,7 +191,7 @@ function drawGate(head: Item, y: number): SVGGElement {
           y: y - 8.5 + row * 6,
           width: 5,
           height: 5,
-          opacity: scorers.length ? [0.35, 0.55, 1][(row * 2 + column) % 3] : 0.4,
+          opacity: head.scored ? [0.35, 0.55, 1][(row * 2 + column) % 3] : 0.4,
         }),
       );
     }

@@ -7,6 +7,7 @@ import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
 import { beginGuide, showGuide } from "./guide";
 import type { Link } from "./layout/graph";
+import { MOST_DRAWN } from "./layout/rest";
 import { looksByHead } from "./looks";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
@@ -23,6 +24,10 @@ import { type Drawer, opening } from "./state";
 import { shownPrompts, sideFor, sidesOf } from "./sides";
 import { hideTip, showTip } from "./tip";
 import { shortWords } from "./words";
+import { isMeasured } from "./worth";
+
+const NOT_MEASURED =
+  "Importance was not measured: by how much of the way to the answers goes through a node, by weights";
 
 function showLegend(app: App): void {
   const swatch = (name: string): SVGSVGElement => {
@@ -44,6 +49,20 @@ function showLegend(app: App): void {
       words,
     );
   const known = Boolean(app.payload?.prompts?.length);
+  const nodes = app.payload?.nodes.length ?? 0;
+  const all = (whole: boolean, words: string, title: string): HTMLElement =>
+    html(
+      "button",
+      {
+        type: "button",
+        role: "radio",
+        "aria-checked": app.state.whole === whole,
+        title,
+        "data-whole": whole ? 1 : 0,
+        onclick: () => app.store.set({ whole }),
+      },
+      words,
+    );
   refill(byId("legend"), [
     known
       ? html(
@@ -58,6 +77,18 @@ function showLegend(app: App): void {
     html(
       "div",
       { class: "keys-row" },
+      nodes > MOST_DRAWN && app.state.compare === null
+        ? html(
+            "div",
+            { class: "segments", id: "drawn", role: "radiogroup", "aria-label": "What is drawn" },
+            all(
+              false,
+              "Most important",
+              `The rest of each row is one box. ${isMeasured(app.payload!) ? "By importance" : NOT_MEASURED}`,
+            ),
+            all(true, `All ${nodes}`, "Each node has a box of its own"),
+          )
+        : "",
       entry("pos", "adds"),
       entry("neg", "subtracts"),
       entry("lane", "residual stream"),

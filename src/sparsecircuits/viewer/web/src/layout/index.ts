@@ -9,11 +9,13 @@ import {
   type Layout,
   type Stood,
   type Vertex,
+  boxesOf,
   makeLinks,
   makeVertices,
 } from "./graph";
 import { connect, endX, makeChains, orderAsBefore, orderBands } from "./order";
 import { placeAsBefore, placeX, spreadPorts } from "./place";
+import { MOST_DRAWN } from "./rest";
 
 /** Scale below which words cannot be read: at 1 the smallest, the captions, have 12 pixels, and all others 14. */
 const LEGIBLE = 11 / 12;
@@ -53,7 +55,6 @@ const BARE: Density = {
   gap: 12,
   least: LEGIBLE_BARE,
 };
-const MOST_LEGIBLE = 150; // nodes; a larger circuit is a map first, and is read by zooming in
 const MOST_CAPTIONED = 32; // nodes; of a smaller circuit what each fires on says more than the whole at one glance
 const MARGINS = 48; // above and below the placed things
 const EDGE = 38; // pixels that the margins may take of the window's edge
@@ -71,7 +72,7 @@ interface Standing {
   bands: Band[];
 }
 
-const isLegible = (graph: Graph): boolean => graph.nodes.length <= MOST_LEGIBLE;
+const isLegible = (graph: Graph): boolean => boxesOf(graph) <= MOST_DRAWN;
 
 const roomIn = (window: Window, gutter: number, { least }: Density): number =>
   Math.max(240, window.width / least - gutter - MARGINS);
@@ -140,7 +141,7 @@ export function layoutGraph(
   const roomy = at(ROOMY);
   if (fits(roomy, window)) return roomy;
   const tight = at(TIGHT);
-  if (fits(tight, window) || graph.nodes.length <= MOST_CAPTIONED) return tight;
+  if (fits(tight, window) || boxesOf(graph) <= MOST_CAPTIONED) return tight;
   const bare = at(BARE);
   const sideways = spanOf(tight.width, tight.gutter) * tight.least > window.width;
   return sideways || fits(bare, window) ? bare : tight;

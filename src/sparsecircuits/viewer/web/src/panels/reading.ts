@@ -6,6 +6,7 @@ import { lookWords, looksOf } from "../looks";
 import { shownPrompts, sidesOf } from "../sides";
 import type { CircuitNode, Payload } from "../types";
 import { higherFor, shortWords } from "../words";
+import { worthOf } from "../worth";
 
 type Words = (HTMLElement | string)[];
 interface Sentence {
@@ -19,10 +20,10 @@ interface Sentence {
 
 const MOST_HEADS = 6;
 const MOST_NODES = 3; // of one kind in one sentence
-const matter = (nodes: CircuitNode[]): number =>
-  nodes.reduce((sum, node) => sum + Math.max(0, node.importance ?? 0), 0);
-const byImportance = (nodes: CircuitNode[]): CircuitNode[] =>
-  [...nodes].sort((a, b) => (b.importance ?? 0) - (a.importance ?? 0));
+const matter = (payload: Payload, nodes: CircuitNode[]): number =>
+  nodes.reduce((sum, { name }) => sum + (worthOf(payload).get(name) ?? 0), 0);
+const byWorth = (payload: Payload, nodes: CircuitNode[]): CircuitNode[] =>
+  [...nodes].sort((a, b) => matter(payload, [b]) - matter(payload, [a]));
 const site = (node: CircuitNode): string => node.site.replace(/^(attn|mlp)\./, "");
 const LETTER: Record<string, string> = { q: "q ", k: "k ", v: "v ", post_act: "neuron " };
 
@@ -56,7 +57,7 @@ const more = (nodes: CircuitNode[]): Words[] =>
 
 const someOf = (app: App, payload: Payload, nodes: CircuitNode[]): Words =>
   list([
-    ...byImportance(nodes)
+    ...byWorth(payload, nodes)
       .slice(0, MOST_NODES)
       .map((node) => spoken(app, payload, node)),
     ...more(nodes),
@@ -72,7 +73,7 @@ function written(app: App, payload: Payload, sources: CircuitNode[]): Words[] {
     if (!low || !high || !isNumber(weight)) continue;
     into.set(high, [...(into.get(high) ?? []), { source: low, weight }]);
   }
-  const all = byImportance([...into.keys()]);
+  const all = byWorth(payload, [...into.keys()]);
   const said = all.slice(0, MOST_NODES).map((target): Words => {
     const by = (up: boolean): Words[] =>
       into
@@ -138,7 +139,7 @@ function mlpSentence(app: App, payload: Payload, layer: number, neurons: Circuit
   const into = written(app, payload, neurons);
   return {
     title: `Layer ${layer}, MLP`,
-    to: byImportance(neurons)[0].name,
+    to: byWorth(payload, neurons)[0].name,
     parts: neurons.map(({ name }) => name),
     words: [
       ...someOf(app, payload, neurons),
@@ -193,7 +194,7 @@ function sentences(app: App, payload: Payload): { said: Sentence[]; left: number
         : "";
     if (key && isNumber(node.layer)) parts.set(key, [...(parts.get(key) ?? []), node]);
   }
-  const ranked = [...parts.values()].sort((a, b) => matter(b) - matter(a));
+  const ranked = [...parts.values()].sort((a, b) => matter(payload, b) - matter(payload, a));
   const kept = ranked.slice(0, MOST_HEADS).sort(([a], [b]) => a.layer! - b.layer! || (a.site < b.site ? -1 : 1));
   const inLayers = kept.map((nodes) =>
     isNumber(nodes[0].head) ? headSentence(app, payload, nodes) : mlpSentence(app, payload, nodes[0].layer!, nodes),
@@ -229,7 +230,9 @@ export function reading(app: App): HTMLElement | null {
   const prompts = payload.prompts?.length ?? 0;
   const measured = [
     prompts ? `Looks: circuit alone, ${plural(prompts, "recorded prompt")}` : "",
-    payload.ends ? `higher at the last token: in at least ${percent(0.9)} of ${payload.ends.n_pairs} ${payload.ends.split} pairs` : "",
+    payload.ends
+      ? `higher at the last token: in at least ${percent(0.9)} of ${payload.ends.n_pairs} ${payload.ends.split} pairs`
+      : "",
   ].filter(Boolean);
   return html(
     "section",
