@@ -57,8 +57,8 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 SHOTS = {
-    "quotes": "quotes", "hops": "hops", "brackets": "brackets", "small": "small", "medium": "medium", "large": "large", "dark": "small",
-    "card": "small", "node": "small", "touch": "small", "compare": "left", "error": "foreign",
+    **{name: name for name in ("quotes", "hops", "brackets", "small", "medium", "large")},
+    **dict.fromkeys(("dark", "card", "node", "touch"), "small"), "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
 DENSE = ("hops", "large", "brackets")
