@@ -61,8 +61,6 @@ SHOTS = {
     **dict.fromkeys(("dark", "card", "node", "touch"), "small"), "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
-DENSE = ("hops", "large", "brackets")
-"""Pictures that have no captions in a small window."""
 SIZES = ((1280, 720), (1920, 1080))
 
 
@@ -98,8 +96,7 @@ def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> N
             page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
             page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
-            if name not in ("error", *DENSE):
-                page.wait_for_selector(".vertex .caption", timeout=120_000)
+            page.wait_for_load_state("networkidle", timeout=120_000)  # what nodes fire on comes last
             act(page, name, important, ids)
             page.wait_for_timeout(900)
             page.screenshot(path=TARGET / f"{name}-{width}.png")

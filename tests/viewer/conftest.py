@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from circuit_ids import with_ids
 from waiting import eventually
 
@@ -23,9 +24,10 @@ from sparsecircuits.viewer.server import ViewerServer, serve
 
 @pytest.fixture(scope="session", autouse=True)
 def _late_answers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Answers that come as late as `--late-answers` says."""
+    """Answers that come as late as `--late-answers` says; of a slow page all is waited for as much longer."""
     seconds = request.config.getoption("--late-answers")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "SECONDS", waiting.SECONDS * max(1.0, float(request.config.getoption("--slow-page"))))
         if seconds:
             patch.setattr("sparsecircuits.viewer.server.build_app", lambda *given: late(build_app(*given), seconds))
         yield
@@ -78,7 +80,7 @@ class Visit:
         context = self.browser.new_context(viewport={"width": 1280, "height": 720}, **options)
         self.contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * waiting.SECONDS)
         page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))

@@ -76,6 +76,22 @@ def test_without_importances_the_way_to_the_answers_counts(show: Callable[..., A
     assert not scored & set(fixed)
 
 
+@pytest.mark.parametrize("size", [(1280, 720), (1024, 700), (1920, 1080)])
+def test_nothing_below_the_picture_is_clipped(show: Callable[..., Any], size: tuple[int, int]) -> None:
+    payload = random_payload(207, 4)
+    sizes = [{"size": n, "loss": 0.1} for n in (1, 50, 207)]
+    order = [n["name"] for n in payload["nodes"]]
+    payload["curve"] = {"order": order, "points": sizes, "split": "held-out", "n_prompts": 96}
+    page = show(payload, *size)
+    page.wait_for_selector("#sizes:not([hidden]) output")
+    stage = page.locator(".stage").bounding_box()
+    ends = page.eval_on_selector_all(
+        ".foot-bar button, .foot-bar .key, .foot-bar output, .foot-bar input",
+        "all => all.map(e => e.getBoundingClientRect().right)",
+    )
+    assert max(ends) <= stage["x"] + stage["width"]
+
+
 def test_a_circuit_of_150_is_drawn_as_it_is(show: Callable[..., Any]) -> None:
     page = show(random_payload(150, 2))
     assert boxes(page) == (150, 0)
