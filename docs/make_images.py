@@ -9,11 +9,15 @@ pretrained:nano, the last one two circuits together), dark, card, node (its pane
 """
 
 import itertools
+import json
 import shutil
 import sys
 import tempfile
+import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
@@ -82,6 +86,13 @@ def act(page: Any, name: str, important: str, ids: dict[str, str]) -> None:
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
 
 
+def lacks_words(url: str, identifier: str) -> bool:
+    """Whether no card says what the nodes of a circuit fire on, so that it is measured, and comes last."""
+    with urllib.request.urlopen(f"{url}api/circuits/{quote(identifier)}") as answer:
+        payload = json.load(answer)
+    return bool(payload.get("live")) and "words" not in payload
+
+
 def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> None:
     """Images, each of a fresh page."""
     TARGET.mkdir(exist_ok=True)
@@ -94,9 +105,10 @@ def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> N
             view, scheme = {"width": width, "height": height}, "dark" if name == "dark" else "light"
             page = browser.new_page(viewport=view, color_scheme=scheme)  # type: ignore[arg-type]
             page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
-            page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
+            late = lacks_words(url, ids[SHOTS[name]])
+            with page.expect_response("**/words", timeout=240_000) if late else nullcontext():
+                page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
-            page.wait_for_load_state("networkidle", timeout=120_000)  # what nodes fire on comes last
             act(page, name, important, ids)
             page.wait_for_timeout(900)
             page.screenshot(path=TARGET / f"{name}-{width}.png")

@@ -56,6 +56,8 @@ const BARE: Density = {
   least: LEGIBLE_BARE,
 };
 const MOST_CAPTIONED = 32; // nodes; of a smaller circuit what each fires on says more than the whole at one glance
+const NARROW = 640; // pixels of a window in which captions of more than a few nodes would not leave room for the rest
+const FEW = 16;
 const MARGINS = 48; // above and below the placed things
 const EDGE = 38; // pixels that the margins may take of the window's edge
 const LABEL = 14.5; // margin words, of a picture that is never shown smaller than `LEGIBLE`
@@ -123,6 +125,12 @@ const fits = ({ width, height, gutter, least }: Layout, window: Window): boolean
 
 const spanOf = (width: number, gutter: number): number => width + gutter + MARGINS;
 
+/** Of two pictures side by side, the same for both: captions where there is room for them. */
+function densityBeside(graph: Graph, other: Graph, window: Window): Density {
+  const most = Math.max(boxesOf(graph), boxesOf(other));
+  return window.width < NARROW && most > FEW && isLegible(graph) && isLegible(other) ? BARE : ROOMY;
+}
+
 /**
  * Places everything for a window of that many pixels. beside: another circuit whose layers are to be level. before: a
  * picture of the same circuit, of which all that is in both stays where it stood.
@@ -137,7 +145,9 @@ export function layoutGraph(
   before: Stood | null = null,
 ): Layout {
   const at = (density: Density): Layout => layoutAt(density, graph, window, beside, before);
-  if (beside || before || !isLegible(graph)) return at(before?.density ?? ROOMY);
+  if (before) return at(before.density);
+  if (beside) return at(densityBeside(graph, beside, window));
+  if (!isLegible(graph)) return at(ROOMY);
   const roomy = at(ROOMY);
   if (fits(roomy, window)) return roomy;
   const tight = at(TIGHT);
