@@ -10,10 +10,12 @@ resampled and patched by a key, in the circuit alone and in the whole model; no 
 - first picture: from the address to the picture of the file; live: to the prompts and activations of the model, of a
   server that has just started (model not yet read) and of one that has
 
-Milliseconds: median, 95th percentile and largest. And the bytes of the page's script and style.
+Milliseconds: median, 95th percentile and largest. And the bytes of the page's script and style, and the load of the
+machine before and after: the processes that ran or waited to, this one's and its browser's among them.
 """
 
 import json
+import os
 import shutil
 import statistics
 import sys
@@ -85,7 +87,8 @@ def main(run: str, out: Path | None) -> None:
     """Serve, open, touch, print."""
     paths = circuit_files(run)
     nodes = list(sc.Circuit.load(paths[0]).node_names)
-    found: dict[str, Any] = {"run": run, "nodes": len(nodes)}
+    found: dict[str, Any] = {"run": run, "circuit": paths[0].parent.name, "nodes": len(nodes)}
+    found["load"] = [round(os.getloadavg()[0], 1)]
     chromium = shutil.which("chromium") or shutil.which("google-chrome")
     with sync_playwright() as playwright:
         browser = playwright.chromium.launch(executable_path=chromium, args=FLAGS)
@@ -109,6 +112,7 @@ def main(run: str, out: Path | None) -> None:
         page.close()
         browser.close()
         server.close()
+    found["load"].append(round(os.getloadavg()[0], 1))
     found["milliseconds"] = {name: summary(values) for name, values in times.items()}
     static = files("sparsecircuits.viewer").joinpath("static")
     found["bytes"] = {name: len(static.joinpath(name).read_bytes()) for name in ("app.js", "app.css")}

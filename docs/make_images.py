@@ -3,17 +3,21 @@
     python docs/make_images.py [NAME ...]        all of them, or those named
 
 Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), hops (41 of
-pretrained:apt), small, medium and large (14, 30 and about 100 nodes of pretrained:nano, the last one two circuits
-together), dark, card, node (its panel), touch (an intervention), compare (two circuits) and error (a circuit of
-another model).
+pretrained:apt), brackets (207 of pretrained:able), small, medium and large (14, 30 and about 100 nodes of
+pretrained:nano, the last one two circuits together), dark, card, node (its panel), touch (an intervention), compare
+(two circuits) and error (a circuit of another model).
 """
 
 import itertools
+import json
 import shutil
 import sys
 import tempfile
+import urllib.request
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from playwright.sync_api import sync_playwright
 
@@ -30,7 +34,7 @@ FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "-
 
 def prepare(folder: Path) -> dict[str, Path]:
     """Circuits to show, by name."""
-    copies = {name: folder / name for name in ("nano", "versed", "apt")}
+    copies = {name: folder / name for name in ("nano", "versed", "apt", "able")}
     for name, copy in copies.items():
         shutil.copytree(folder_of(f"pretrained:{name}"), copy)
     nano = copies["nano"]
@@ -46,6 +50,7 @@ def prepare(folder: Path) -> dict[str, Path]:
     return {
         "quotes": shipped("single_double_quote", copies["versed"]),
         "hops": shipped("set_or_string_fixedvarname", copies["apt"]),
+        "brackets": shipped("bracket_counting", copies["able"]),
         "small": shipped("enumerate_range"),
         "medium": shipped("final_kwarg"),
         "large": both.save(circuit_path(circuits_folder(nano), "both")),
@@ -56,8 +61,8 @@ def prepare(folder: Path) -> dict[str, Path]:
 
 
 SHOTS = {
-    "quotes": "quotes", "hops": "hops", "small": "small", "medium": "medium", "large": "large", "dark": "small",
-    "card": "small", "node": "small", "touch": "small", "compare": "left", "error": "foreign",
+    **{name: name for name in ("quotes", "hops", "brackets", "small", "medium", "large")},
+    **dict.fromkeys(("dark", "card", "node", "touch"), "small"), "compare": "left", "error": "foreign",
 }  # fmt: skip
 """The circuit that each picture is of."""
 SIZES = ((1280, 720), (1920, 1080))
@@ -81,6 +86,13 @@ def act(page: Any, name: str, important: str, ids: dict[str, str]) -> None:
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
 
 
+def lacks_words(url: str, identifier: str) -> bool:
+    """Whether no card says what the nodes of a circuit fire on, so that it is measured, and comes last."""
+    with urllib.request.urlopen(f"{url}api/circuits/{quote(identifier)}") as answer:
+        payload = json.load(answer)
+    return bool(payload.get("live")) and "words" not in payload
+
+
 def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> None:
     """Images, each of a fresh page."""
     TARGET.mkdir(exist_ok=True)
@@ -93,10 +105,10 @@ def shoot(url: str, ids: dict[str, str], important: str, wanted: list[str]) -> N
             view, scheme = {"width": width, "height": height}, "dark" if name == "dark" else "light"
             page = browser.new_page(viewport=view, color_scheme=scheme)  # type: ignore[arg-type]
             page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
-            page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
+            late = lacks_words(url, ids[SHOTS[name]])
+            with page.expect_response("**/words", timeout=240_000) if late else nullcontext():
+                page.goto(f"{url}#circuit={ids[SHOTS[name]]}")
             page.wait_for_selector("#banner:not([hidden])" if name == "error" else ".vertex.token", timeout=120_000)
-            if name != "error":
-                page.wait_for_selector(".vertex .caption", timeout=120_000)
             act(page, name, important, ids)
             page.wait_for_timeout(900)
             page.screenshot(path=TARGET / f"{name}-{width}.png")

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import waiting
 from circuit_ids import with_ids
 from waiting import eventually
 
@@ -17,14 +18,16 @@ from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.runs import groups_path
 from sparsecircuits.viewer.app import build_app
+from sparsecircuits.viewer.picture import render_html
 from sparsecircuits.viewer.server import ViewerServer, serve
 
 
 @pytest.fixture(scope="session", autouse=True)
 def _late_answers(request: pytest.FixtureRequest) -> Iterator[None]:
-    """Answers that come as late as `--late-answers` says."""
+    """Answers that come as late as `--late-answers` says; of a slow page all is waited for as much longer."""
     seconds = request.config.getoption("--late-answers")
     with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(waiting, "SECONDS", waiting.SECONDS * max(1.0, float(request.config.getoption("--slow-page"))))
         if seconds:
             patch.setattr("sparsecircuits.viewer.server.build_app", lambda *given: late(build_app(*given), seconds))
         yield
@@ -77,7 +80,7 @@ class Visit:
         context = self.browser.new_context(viewport={"width": 1280, "height": 720}, **options)
         self.contexts.append(context)
         page = context.new_page()
-        page.set_default_timeout(20_000)
+        page.set_default_timeout(1000 * waiting.SECONDS)
         page.add_init_script("localStorage.setItem('sparsecircuits.guide', 'done')")
         page.on("request", lambda request: self.requests.append(request.url))
         page.on("console", lambda message: self.troubles.append(f"{message.type}: {message.text}"))
@@ -107,3 +110,22 @@ def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callabl
     # The browser logs every answer that refuses something; the page says it in words.
     assert not [text for text in opened.troubles if "status of 422" not in text]
     assert all(url.startswith((viewer.url, "blob:", "data:")) for url in opened.requests)
+
+
+@pytest.fixture
+def show(browser: Any, tmp_path: Path) -> Iterator[Callable[..., Any]]:
+    """Opens a payload as an offline page."""
+    contexts = []
+
+    def opened(payload: dict[str, Any], width: int = 1280, height: int = 720) -> Any:
+        path = tmp_path / "page.html"
+        path.write_text(render_html(payload), encoding="utf-8")
+        contexts.append(browser.new_context(offline=True, viewport={"width": width, "height": height}))
+        page = contexts[-1].new_page()
+        page.goto(path.as_uri())
+        page.wait_for_selector("#picture .vertex")
+        return page
+
+    yield opened
+    for context in contexts:
+        context.close()

@@ -124,10 +124,11 @@ def test_what_comes_late_leaves_each_sides_zoom(browser: Any, two: ViewerServer)
         at_rest(page)
         width = page.locator("#other-picture .vertex.answer").first.bounding_box()["width"]
         eventually(lambda: page.evaluate("1") and len(held), 2)
+        answered: list[Any] = []
+        page.on("requestfinished", lambda request: answered.append(request) if "words" in request.url else None)
         for route in held:
             route.continue_()
-        page.wait_for_selector("#picture .caption", timeout=60_000)
-        page.wait_for_selector("#other-picture .caption", timeout=60_000)
+        eventually(lambda: page.evaluate("1") and len(answered), 2)
         at_rest(page)
         after = page.locator("#other-picture .vertex.answer").first.bounding_box()["width"]
         assert after == pytest.approx(width, rel=0.02)

@@ -571,7 +571,7 @@ def test_large_circuits_are_drawn_in_time(
     client = context.new_cdp_session(page)
     client.send("Performance.enable", {"timeDomain": "threadTicks"})
     started = time.perf_counter()
-    page.goto(path.as_uri())
+    page.goto(f"{path.as_uri()}#whole=1")  # each node with a box of its own
     page.wait_for_selector("#picture .vertex", timeout=60_000)
     spent = cpu_seconds(client)
     print(
@@ -590,7 +590,7 @@ def test_panning_is_one_moved_layer(browser: Any, tmp_path: Path, slowness: floa
     path.write_text(render_html(random_payload(500, 4)), encoding="utf-8")
     context = browser.new_context(offline=True, viewport={"width": 1280, "height": 720})
     page = context.new_page()
-    page.goto(path.as_uri())
+    page.goto(f"{path.as_uri()}#whole=1")
     page.wait_for_selector("#picture .vertex", timeout=60_000)
     at_rest(page)
     client = context.new_cdp_session(page)

@@ -88,8 +88,9 @@ def test_a_click_while_the_picture_is_drawn_anew_is_not_lost(visit: Callable[...
     at_rest(page)
     page.hover(node(NEURON))
     page.mouse.down()
-    held[0].continue_()
-    page.wait_for_selector("#picture .caption", timeout=60_000)
+    with page.expect_response("**/words", timeout=60_000):
+        held[0].continue_()
+    at_rest(page)
     page.mouse.up()
     page.wait_for_selector("#panel.pinned")
     assert NEURON in page.inner_text("#panel .full-name")

@@ -5,6 +5,7 @@ Each is one torch.library operator with a plain-PyTorch reference, a fast CPU im
 in Triton for CUDA. On a GPU the others use PyTorch's own operators. `use` says which implementation runs.
 """
 
+from sparsecircuits.kernels._uncompiled import wait_for_compiler
 from sparsecircuits.kernels.abstopk import abstopk, abstopk_reference
 from sparsecircuits.kernels.attention import (
     attention_at,
@@ -51,3 +52,5 @@ __all__ = [
     "use",
     "warm_up",
 ]
+
+wait_for_compiler()

@@ -13,6 +13,7 @@ import math
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from jaxtyping import Float, Int
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, parse_json, read_json, write_text
@@ -308,10 +310,21 @@ def shell(config: ModelConfig, tensors: int, where: str) -> SparseTransformer:
     if config.n_layer > tensors:
         raise UserError(f"{where} holds {tensors} tensors, too few for the config's {config.n_layer} layers")
     try:
-        with torch.device("meta"):
+        with torch.device("meta"), _Unfilled():
             return SparseTransformer(config)
     except (RuntimeError, OverflowError, TypeError) as error:
         raise UserError(f"{where}: the config's sizes are impossible ({str(error).splitlines()[0]})") from error
+
+
+class _Unfilled(TorchFunctionMode):
+    """Initial values are not drawn. Those of the meta device would be drawn by PyTorch's references in Python, which
+    import its compiler: seconds, for values that nobody reads."""
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        kwargs = kwargs or {}
+        if getattr(func, "__module__", None) == torch.nn.init.__name__:
+            return kwargs["tensor"] if "tensor" in kwargs else args[0]
+        return func(*args, **kwargs)
 
 
 def _check_names(expected: Iterable[str], state: Iterable[str], where: str) -> None:

@@ -335,7 +335,10 @@ class SparseTransformer(nn.Module):
         self.name = "model"
         self.corpus: str | None = None  # what it was trained on, as `--data` names it
         self.folder: Path | None = None  # where it was loaded from
-        self.init_weights()
+        if self.wpe is not None and config.positions == "concat_sinusoidal":
+            self.wpe.weight.requires_grad_(False)
+        if not self.logit_bias.is_meta:  # there is nothing to fill
+            self.init_weights()
 
     @torch.no_grad()
     def init_weights(self) -> None:
@@ -350,7 +353,6 @@ class SparseTransformer(nn.Module):
             self.bigram.weight.uniform_(0.0, 0.02)
         if self.wpe is not None and self.config.positions == "concat_sinusoidal":
             self.wpe.weight.copy_(sinusoidal_table(*self.wpe.weight.shape))
-            self.wpe.weight.requires_grad_(False)
 
     def block(self, layer: int) -> Block:
         """One layer."""

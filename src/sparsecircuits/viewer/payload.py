@@ -19,6 +19,7 @@ from sparsecircuits.viewer.schema import (
     Answer,
     AnswerWeight,
     EmbeddingWeight,
+    EndOrder,
     HeadPatterns,
     ModelFacts,
     Payload,
@@ -28,6 +29,7 @@ from sparsecircuits.viewer.schema import (
 
 SHOWN_PAIRS = 4
 PATTERN_DIGITS = 3  # decimals: a share is shown in percent with one
+END_PAIRS = 24  # held-out pairs on which nodes are compared at the last token
 MOST_RECORDED = 400  # nodes; of a larger circuit the page asks for activations one node at a time
 
 
@@ -65,6 +67,7 @@ def picture_payload(model: SparseTransformer, circuit: Circuit, task: Task) -> P
             for place, row in enumerate(ids)
         ],
         attention=attention,
+        ends=end_order(model, circuit, task.batch("held_out", END_PAIRS)),
     )
 
 
@@ -115,6 +118,22 @@ def run_circuit(
         for layer, head in heads[:MOST_RECORDED]
     ]
     return activations, attention
+
+
+@torch.no_grad()
+def end_order(model: SparseTransformer, circuit: Circuit, batch: PairBatch) -> EndOrder:
+    """Which answer's prompts the kept nodes are higher for at the last token, in the circuit alone."""
+    with circuit.gating(model).over(model, batch), record(model) as seen:
+        model.final_hidden(torch.from_numpy(batch.tokens).to(model.device))
+    row, last = torch.arange(len(batch.last)), torch.from_numpy(batch.last)
+    second = torch.from_numpy(batch.correct == 1)
+    higher = {}
+    for name in circuit.node_names[:MOST_RECORDED]:
+        site, index = split_node(name)
+        values = seen[site][..., index].float().cpu()[row, last]
+        over = values[second] - values[~second]  # a pair's two prompts stand side by side
+        higher[name] = ((over > 0).float().mean() + (over == 0).float().mean() / 2).item()
+    return EndOrder(n_pairs=int(second.sum()), split="held-out", higher=higher)
 
 
 def node_rows(seen: dict[str, torch.Tensor], name: str, lengths: list[int]) -> list[list[float]]:

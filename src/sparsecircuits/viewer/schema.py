@@ -267,6 +267,15 @@ class NodeWords(Sent):
     recall: float | None
 
 
+class EndOrder(Sent):
+    """How nodes of the circuit alone stand at the last token of pairs of prompts, where the answer is read."""
+
+    n_pairs: int
+    split: str
+    higher: dict[str, float]
+    """By node, the share of pairs in which it is higher where the second answer is right; of equal ones, half."""
+
+
 class Words(Sent):
     """What the nodes of a circuit fire on."""
 
@@ -330,6 +339,7 @@ class Payload(Sent):
     """Why saved names and groups are not shown."""
     words: list[NodeWords] | Absent = None
     """Of the card, or measured when asked for; those of a large circuit are not all there."""
+    ends: EndOrder | Absent = None
     card: CardShown | None = None
     """The faithfulness card; null where there is none."""
     card_problem: FileText | Absent = None

@@ -5,11 +5,14 @@ import type { Graph, Link } from "./layout/graph";
 import { type Which, nodeOf, sameModel, sideFor } from "./sides";
 import { Runs } from "./runs";
 import { type Marks, type Place, Stage } from "./stage";
-import { withOneMore } from "./selection";
+import { together, withOneMore } from "./selection";
 import { type State, Store, fromHash, opening, toHash } from "./state";
 import { hideTip } from "./tip";
 import { flowOf, withFlow } from "./flow";
+import { restLabel, restOf } from "./layout/rest";
+import { looksByHead } from "./looks";
 import { captionsOf } from "./words";
+import { worthOf } from "./worth";
 import type { CircuitNode, CircuitRecord, Curve, Group, Intervention, NodeDetails, Payload } from "./types";
 
 const RETRY = 1000; // ms
@@ -51,6 +54,10 @@ export class App {
   curveTrouble: string | null = null;
   readonly runs = new Runs(this);
   hovered: string | null = null;
+  /** Groups that are drawn because the circuit is large. */
+  rest: Group[] = [];
+  /** Parts of the picture that a sentence speaks of, while it is pointed at. */
+  private meant: string[] = [];
   /** Where it was pointed at last: in a comparison of two models a name means a node of that one. */
   picked: Which = "left";
   /** What is searched for, and the nodes that it means. */
@@ -308,6 +315,18 @@ export class App {
     return out;
   }
 
+  /** The rest of each row of a large circuit, unless all is asked for. */
+  private gathered(folded: Group[]): Group[] {
+    if (this.state.whole || !this.payload) return [];
+    const out = this.leftOut();
+    const nodes = this.payload.nodes.filter((node) => !out.has(node.name));
+    return restOf(nodes, worthOf(this.payload), new Set(folded.flatMap((group) => group.nodes)));
+  }
+
+  groupNamed(name: string): Group | null {
+    return [...this.state.groups, ...this.rest].find((group) => group.name === name) ?? null;
+  }
+
   /** Nodes that the size slider has dropped. */
   outside(): Set<string> {
     const { size } = this.state;
@@ -328,7 +347,8 @@ export class App {
       return;
     }
     const folded = this.state.groups.filter((group) => this.state.folded.includes(group.name));
-    const weights = graphOf(payload, folded, this.leftOut(), this.state.names);
+    this.rest = this.state.compare === null ? this.gathered(folded) : [];
+    const weights = graphOf(payload, folded, this.leftOut(), this.state.names, this.rest);
     const flow = flowOf(this);
     const graph = flow ? withFlow(weights, flow) : weights;
     const beside = this.state.compare !== null && other?.nodes.length ? graphOf(other, []) : null;
@@ -388,7 +408,7 @@ export class App {
     );
     const marks = {
       selected: this.state.selected,
-      lit: this.state.selected ? null : this.hovered,
+      lit: this.state.selected ? null : (together(this.meant) ?? this.hovered),
       touched,
       outside: this.outside(),
       shared: this.shared(),
@@ -404,6 +424,12 @@ export class App {
       sameModel(this) || which === this.picked ? marks : { ...marks, selected: null, lit: null };
     this.stage.mark(of("left"));
     this.otherStage?.mark({ ...of("right"), outside: new Set(), core: new Set(this.other.backups?.core) });
+  }
+
+  /** Lights up what a sentence speaks of. */
+  mean(parts: string[]): void {
+    this.meant = parts;
+    this.mark();
   }
 
   // ---------------------------------------------------------------- what is selected
@@ -533,7 +559,7 @@ export class App {
       else void this.draw();
     }
     if (!this.payload) return;
-    if (differs("hidden", "importance", "flow") || (state.flow && differs("pair", "prompt"))) void this.draw();
+    if (differs("hidden", "importance", "flow", "whole") || (state.flow && differs("pair", "prompt"))) void this.draw();
     else if (differs("groups", "folded", "names") || (state.flow && differs("touch", "scope", "size")))
       void this.draw(undefined, true);
     if (differs("groups", "names") && before.circuit === state.circuit) this.saveGroups();
@@ -574,6 +600,7 @@ export function graphOf(
   groups: Group[],
   out = new Set<string>(),
   names: Record<string, string> = {},
+  rest: Group[] = [],
 ): Graph {
   const kept = (name: string): boolean => !out.has(name);
   return {
@@ -584,8 +611,10 @@ export function graphOf(
     logits: (payload.logits ?? []).filter((entry) => kept(entry.source)),
     answers: payload.answers,
     groups,
+    rest: rest.map((group) => ({ group, label: restLabel(group) })),
     names,
     captions: captionsOf(payload, names),
+    looks: looksByHead(payload),
     prompt: null,
   };
 }

@@ -1,5 +1,5 @@
 // Draws a placed graph as SVG.
-import { isNumber, kindOf, plain, plural, signClass, svg, visible, whereOf } from "./dom";
+import { isNumber, kindOf, plain, plural, shorten, signClass, svg, visible, whereOf } from "./dom";
 import type { Item, Layout, Link, Vertex } from "./layout/graph";
 import { endX } from "./layout/order";
 
@@ -142,6 +142,7 @@ function drawHeadFrames(layout: Layout, heads: Drawing["heads"]): SVGGElement {
       },
       svg("rect", { class: "frame", x: left, y: top, width: item.w, height: item.h, rx: 12 }),
       svg("text", { class: "head-label", x: left + 12, y: top + layout.density.headLabel }, `head ${item.head}`),
+      looksText(item, top + layout.density.headLabel),
     );
     group.append(frame);
     heads.set(id, { frame, gate: drawGate(item, top + layout.density.gate), item });
@@ -149,11 +150,22 @@ function drawHeadFrames(layout: Layout, heads: Drawing["heads"]): SVGGElement {
   return group;
 }
 
+/** What a head looks at, as far as its box has room beside its number. */
+function looksText(head: Item, y: number): SVGTextElement | null {
+  if (!head.looks) return null;
+  const x = 12 + 8.4 * `head ${head.head}`.length + 9;
+  const room = Math.floor((head.w - x - 10) / 7.4);
+  const words = `looks at ${head.looks}`;
+  const shown = words.length <= room ? words : `→ ${head.looks}`;
+  if (room < 5) return null;
+  return svg("text", { class: "looks", x: head.x - head.w / 2 + x, y }, shorten(shown, room));
+}
+
 /** The pattern that queries and keys make together, and the gate through which values pass. */
 function drawGate(head: Item, y: number): SVGGElement {
   const x = head.x + head.glyph!;
   const scorers = head.vertices.filter((v) => v.letter !== "v");
-  const part = svg("g", { class: scorers.length ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
+  const part = svg("g", { class: head.scored ? "gate" : "gate fixed", "data-head": `${head.layer}.${head.head}` });
   for (const vertex of scorers.length <= 6 ? scorers : []) {
     const [fromX, fromY] = [head.x + vertex.dx, vertex.y - vertex.h / 2];
     part.append(
@@ -179,7 +191,7 @@ function drawGate(head: Item, y: number): SVGGElement {
           y: y - 8.5 + row * 6,
           width: 5,
           height: 5,
-          opacity: scorers.length ? [0.35, 0.55, 1][(row * 2 + column) % 3] : 0.4,
+          opacity: head.scored ? [0.35, 0.55, 1][(row * 2 + column) % 3] : 0.4,
         }),
       );
     }
@@ -198,6 +210,12 @@ export function vertexWords(vertex: Vertex): string {
     : "";
   const head = isNumber(node.head) ? `, head ${node.head}` : "";
   return `${kindOf(node).title} ${node.index}, ${whereOf(node)}${head}${extra}`;
+}
+
+/** What a node fires on, with its tokens set apart from the words. */
+function captionText(caption: string): SVGTextElement {
+  const [words, tokens] = caption.split(/(?<=^(?:fires on|low on|.*higher for|.* for) )/);
+  return svg("text", { class: "caption", y: 9, "text-anchor": "middle" }, words, tokens && svg("tspan", {}, tokens));
 }
 
 function drawVertex(vertex: Vertex, share: number): SVGGElement {
@@ -225,7 +243,7 @@ function drawVertex(vertex: Vertex, share: number): SVGGElement {
     label.append(svg("tspan", { class: "letter" }, vertex.letter), svg("tspan", { dx: 4 }, vertex.label));
   else label.append(vertex.label);
   element.append(label);
-  if (captioned) element.append(svg("text", { class: "caption", y: 9, "text-anchor": "middle" }, vertex.caption));
+  if (captioned) element.append(captionText(vertex.caption));
   if (share > 0.01) {
     const length = Math.max(3, share * (w - 24));
     element.append(

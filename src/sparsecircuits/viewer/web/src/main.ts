@@ -7,6 +7,8 @@ import { type Format, exportAs, rememberPage } from "./export";
 import { alongLine, flowOf } from "./flow";
 import { beginGuide, showGuide } from "./guide";
 import type { Link } from "./layout/graph";
+import { MOST_DRAWN } from "./layout/rest";
+import { looksByHead } from "./looks";
 import { showCompareMenu } from "./panels/compare";
 import { showDetails } from "./panels/details";
 import { showDrawer } from "./panels/drawer";
@@ -19,9 +21,13 @@ import { showStrip, targetsOf, touchSelected } from "./panels/touch";
 import { refill } from "./refill";
 import type { Stage } from "./stage";
 import { type Drawer, opening } from "./state";
-import { shownPrompts, sidesOf, wordsOf } from "./sides";
+import { shownPrompts, sideFor, sidesOf } from "./sides";
 import { hideTip, showTip } from "./tip";
-import { captionOf } from "./words";
+import { shortWords } from "./words";
+import { isMeasured } from "./worth";
+
+const NOT_MEASURED =
+  "Importance was not measured: by how much of the way to the answers goes through a node, by weights";
 
 function showLegend(app: App): void {
   const swatch = (name: string): SVGSVGElement => {
@@ -43,6 +49,20 @@ function showLegend(app: App): void {
       words,
     );
   const known = Boolean(app.payload?.prompts?.length);
+  const nodes = app.payload?.nodes.length ?? 0;
+  const all = (whole: boolean, words: string, title: string): HTMLElement =>
+    html(
+      "button",
+      {
+        type: "button",
+        role: "radio",
+        "aria-checked": app.state.whole === whole,
+        title,
+        "data-whole": whole ? 1 : 0,
+        onclick: () => app.store.set({ whole }),
+      },
+      words,
+    );
   refill(byId("legend"), [
     known
       ? html(
@@ -57,6 +77,18 @@ function showLegend(app: App): void {
     html(
       "div",
       { class: "keys-row" },
+      nodes > MOST_DRAWN && app.state.compare === null
+        ? html(
+            "div",
+            { class: "segments", id: "drawn", role: "radiogroup", "aria-label": "What is drawn" },
+            all(
+              false,
+              "Most important",
+              `The rest of each row is one box. ${isMeasured(app.payload!) ? "By importance" : NOT_MEASURED}`,
+            ),
+            all(true, `All ${nodes}`, "Each node has a box of its own"),
+          )
+        : "",
       entry("pos", "adds"),
       entry("neg", "subtracts"),
       entry("lane", "residual stream"),
@@ -172,9 +204,11 @@ function onHover(app: App, id: string | null, event: PointerEvent | FocusEvent):
     return;
   }
   const name = app.state.names[id];
-  const words = wordsOf(app, id);
-  const caption = words && captionOf(words);
+  const payload = sideFor(app, id)?.payload;
+  const caption = payload ? shortWords(payload, id) : null;
+  const looks = id.startsWith("head:") && payload ? looksByHead(payload)[id.slice(5)] : undefined;
   if (name ?? caption) showTip(event, [id, (name ?? caption)!]);
+  else if (looks) showTip(event, [`head ${id.split(".")[1]}`, `looks from the last token at ${looks}`]);
   else hideTip();
 }
 

@@ -8,6 +8,9 @@ export function partsOf(selected: string | null): string[] {
   return selected.startsWith(SEVERAL) ? selected.slice(SEVERAL.length).split(",") : [selected];
 }
 
+/** The id of several parts together. */
+export const together = (parts: string[]): string | null => (parts.length ? SEVERAL + parts.join(",") : null);
+
 export const isSeveral = (selected: string | null): boolean => selected?.startsWith(SEVERAL) ?? false;
 
 const isNode = (id: string): boolean => !id.includes(":");

@@ -18,6 +18,8 @@ export interface State {
   importance: number;
   hidden: string[];
   folded: string[];
+  /** Whether each node of a large circuit has a box of its own. */
+  whole: boolean;
   touch: Intervention[];
   drawer: Drawer;
   wide: boolean;
@@ -47,6 +49,7 @@ export const START: State = {
   importance: 0,
   hidden: [],
   folded: [],
+  whole: false,
   touch: [],
   drawer: null,
   wide: false,
@@ -65,6 +68,7 @@ const OF_CIRCUIT = [
   "size",
   "hidden",
   "folded",
+  "whole",
   "zoom",
   "importance",
   "pair",
@@ -174,6 +178,7 @@ export function toHash(state: State): string {
   for (const key of LIST) if (state[key].length) found.set(key, JSON.stringify(state[key]));
   if (state.touch.length) found.set("touch", JSON.stringify(state.touch.map(spelled)));
   put("show", state.drawer);
+  put("whole", state.whole ? 1 : 0);
   put("wide", state.wide ? 1 : 0);
   put("flow", state.flow);
   put("theme", state.theme);
@@ -224,6 +229,7 @@ export function fromHash(hash: string): Partial<State> {
     folded: texts(parsed(found.get("folded"))),
     touch: touches(parsed(found.get("touch"))),
     drawer: oneOf("show", ["card", "history", "help", "about", "find"] as const),
+    whole: found.get("whole") === "1",
     wide: found.get("wide") === "1",
     flow: Math.min(2, whole("flow")),
     theme: oneOf("theme", ["light", "dark"] as const),

@@ -128,6 +128,13 @@ export interface EmbeddingWeight {
   weight: number;
 }
 
+/** How nodes of the circuit alone stand at the last token of pairs of prompts, where the answer is read. */
+export interface EndOrder {
+  n_pairs: number;
+  split: string;
+  higher: Record<string, number>;
+}
+
 /** Some tokens of text with a node's activations on them; `at`: the place of the one that it is an example of. */
 export interface Example {
   tokens: string[];
@@ -236,6 +243,7 @@ export interface Payload {
   groups?: Groups;
   groups_problem?: string;
   words?: NodeWords[];
+  ends?: EndOrder;
   card?: CardShown | null;
   card_problem?: string;
   backups?: Backups;

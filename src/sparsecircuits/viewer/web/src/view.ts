@@ -2,6 +2,7 @@
 // it rests, it is drawn anew at its size.
 import { select } from "d3-selection";
 import { type D3ZoomEvent, type ZoomBehavior, zoom, zoomIdentity, zoomTransform } from "d3-zoom";
+import { Beyond } from "./beyond";
 import type { Layout } from "./layout/graph";
 
 const REST = 140; // ms
@@ -13,6 +14,7 @@ export class View {
   private readonly behaviour: ZoomBehavior<HTMLElement, unknown>;
   private drawnAt = 1;
   private resting = 0;
+  private readonly beyond: Beyond;
   private readonly watcher = new ResizeObserver(() => {
     if (!this.touched) this.begin();
   });
@@ -27,6 +29,7 @@ export class View {
     private readonly layout: Layout,
     private readonly moved: (at: [number, number, number] | null) => void,
   ) {
+    this.beyond = new Beyond(box, (dx, dy) => this.moveBy(dx, dy));
     const { width, height, gutter } = layout;
     picture.setAttribute(
       "viewBox",
@@ -59,6 +62,7 @@ export class View {
     this.box.removeEventListener("scroll", this.onScroll);
     clearTimeout(this.resting);
     this.watcher.disconnect();
+    this.beyond.close();
   }
 
   /** Where the user has moved the picture to; null while it is fitted. */
@@ -70,6 +74,9 @@ export class View {
   private apply(): void {
     const { x, y, k } = this.now;
     this.layer.style.transform = `translate(${x}px, ${y}px) scale(${k / this.drawnAt})`;
+    const [margin, { clientWidth, clientHeight }] = [MARGIN * k, this.box];
+    const [width, height] = this.extent.map((length) => length * k);
+    this.beyond.show(x + margin, y + margin, x + width - margin, y + height - margin, clientWidth, clientHeight);
     clearTimeout(this.resting);
     this.resting = window.setTimeout(() => this.rest(), REST);
   }

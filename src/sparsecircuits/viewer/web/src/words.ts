@@ -15,11 +15,28 @@ export function captionOf({ above, tokens, place, answer, precision }: NodeWords
   return shorten(`${above ? "fires" : "low"} ${where}${whose}`, LONGEST);
 }
 
+const LEAST_PAIRS = 0.9; // of the pairs must be in one order for a node to be said to tell the answers apart
+
+/** Which answer's prompts a node is higher for at the last token, and in what share of the pairs; null for neither. */
+export function higherFor({ ends, answers }: Payload, name: string): { answer: string; share: number } | null {
+  const share = ends?.higher[name];
+  if (share === undefined || answers.length !== 2) return null;
+  if (share >= LEAST_PAIRS) return { answer: answers[1].text, share };
+  return share <= 1 - LEAST_PAIRS ? { answer: answers[0].text, share: 1 - share } : null;
+}
+
+/** What can be said of a node in few words: when it fires, or else which answer it is higher for. */
+export function shortWords(payload: Payload, name: string): string | null {
+  const words = payload.words?.find((each) => each.name === name);
+  const higher = higherFor(payload, name);
+  return (words && captionOf(words)) ?? (higher && shorten(`higher for ${visible(higher.answer)}`, LONGEST));
+}
+
 /** Captions by node; a name that the user gave says it better. */
 export function captionsOf(payload: Payload, names: Record<string, string>): Record<string, string> {
-  const found = (payload.words ?? []).flatMap((words): [string, string][] => {
-    const caption = names[words.name] ? null : captionOf(words);
-    return caption === null ? [] : [[words.name, caption]];
+  const found = payload.nodes.flatMap(({ name }): [string, string][] => {
+    const caption = names[name] ? null : shortWords(payload, name);
+    return caption === null ? [] : [[name, caption]];
   });
   return Object.fromEntries(found);
 }

@@ -6,7 +6,7 @@ import { extentIn } from "./order";
 export const GAP = 22;
 const ROW_GAP = 8;
 const HEAD_PAD = 9;
-const ROWS: Record<string, string> = {
+export const ROWS: Record<string, string> = {
   "attn.act_in": "reads",
   heads: "heads",
   "attn.resid_delta": "writes",
@@ -93,6 +93,8 @@ export function makeBands(
     let item = heads.get(id);
     if (!item) {
       item = { id, band, head: head ?? 0, layer: layer ?? 0, vertices: [], x: 0, w: 0, up: [], down: [] };
+      item.scored = graph.nodes.some((n) => n.layer === layer && n.head === head && /[qk]$/.test(n.site));
+      item.looks = density.captions ? graph.looks[`${item.layer}.${item.head}`] : undefined;
       heads.set(id, item);
       band.items.push(item);
     }

@@ -54,6 +54,10 @@ export interface Item {
   /** The lower end of a head's box, once it is placed. */
   bottom?: number;
   glyph?: number;
+  /** Whether queries or keys of a head are in the circuit, be they drawn or gathered in a box. */
+  scored?: boolean;
+  /** What a head looks at. */
+  looks?: string;
   gate?: number[] | null;
   up: Joint[];
   down: Joint[];
@@ -140,16 +144,26 @@ export interface Graph {
   logits: AnswerWeight[];
   answers: Answer[];
   groups: Group[];
+  /** Rows' nodes that are gathered because the circuit is large, and what their boxes say. */
+  rest: { group: Group; label: string }[];
   names: Record<string, string>;
   /** Tokens to draw in order, in place of those with the largest weights. */
   prompt: string[] | null;
   /** What nodes fire on. */
   captions: Record<string, string>;
+  /** What heads look at, by layer and head. */
+  looks: Record<string, string>;
+}
+
+/** How many boxes stand for nodes. */
+export function boxesOf({ nodes, groups, rest }: Graph): number {
+  const folded = [...groups, ...rest.map(({ group }) => group)];
+  return nodes.length - folded.reduce((sum, group) => sum + group.nodes.length - 1, 0);
 }
 
 const TOKENS_SHOWN = 18;
 
-function bandKeyOf(node: CircuitNode): string {
+export function bandKeyOf(node: CircuitNode): string {
   if (!isNumber(node.layer)) return "final";
   return /^attn\.[qkv]$/.test(node.site) ? `${node.layer}.heads` : `${node.layer}.${node.site}`;
 }
@@ -173,10 +187,12 @@ function vertex(part: Partial<Vertex> & Pick<Vertex, "id" | "kind" | "bandKey" |
 export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; drawnAs: Map<string, string> } {
   const vertices = new Map<string, Vertex>();
   const drawnAs = new Map<string, string>();
-  const groupOf = new Map(graph.groups.flatMap((group) => group.nodes.map((name) => [name, group] as const)));
+  const folded = [...graph.groups.map((group) => ({ group, label: group.name })), ...graph.rest];
+  const groupOf = new Map(folded.flatMap((each) => each.group.nodes.map((name) => [name, each] as const)));
   for (const node of graph.nodes) {
-    const group = groupOf.get(node.name);
-    if (group) {
+    const found = groupOf.get(node.name);
+    if (found) {
+      const { group, label } = found;
       const id = `group:${group.name}`;
       drawnAs.set(node.name, id);
       const known = vertices.get(id);
@@ -189,7 +205,7 @@ export function makeVertices(graph: Graph): { vertices: Map<string, Vertex>; dra
             kind: "group",
             group,
             bandKey: bandKeyOf(node),
-            label: shorten(group.name, 24),
+            label: shorten(label, 24),
             importance: node.importance ?? 0,
           }),
         );

@@ -9,11 +9,13 @@ import {
   type Layout,
   type Stood,
   type Vertex,
+  boxesOf,
   makeLinks,
   makeVertices,
 } from "./graph";
 import { connect, endX, makeChains, orderAsBefore, orderBands } from "./order";
 import { placeAsBefore, placeX, spreadPorts } from "./place";
+import { MOST_DRAWN } from "./rest";
 
 /** Scale below which words cannot be read: at 1 the smallest, the captions, have 12 pixels, and all others 14. */
 const LEGIBLE = 11 / 12;
@@ -34,17 +36,28 @@ const ROOMY: Density = {
 const TIGHT: Density = {
   ...ROOMY,
   answer: 36,
-  headTop: 42,
-  headLabel: 21,
-  gate: 16,
-  labelRoom: 68,
+  headTop: 54,
+  headLabel: 16,
+  gate: 32,
   gap: 13,
   apart: 10,
 };
 /** Without captions: they are read by pointing at a node. */
-const BARE: Density = { ...TIGHT, captions: false, node: 24, answer: 32, gap: 12, least: LEGIBLE_BARE };
-const MOST_LEGIBLE = 150; // nodes; a larger circuit is a map first, and is read by zooming in
+const BARE: Density = {
+  ...TIGHT,
+  captions: false,
+  node: 24,
+  answer: 32,
+  headTop: 42,
+  headLabel: 21,
+  gate: 16,
+  labelRoom: 68,
+  gap: 12,
+  least: LEGIBLE_BARE,
+};
 const MOST_CAPTIONED = 32; // nodes; of a smaller circuit what each fires on says more than the whole at one glance
+const NARROW = 640; // pixels of a window in which captions of more than a few nodes would not leave room for the rest
+const FEW = 16;
 const MARGINS = 48; // above and below the placed things
 const EDGE = 38; // pixels that the margins may take of the window's edge
 const LABEL = 14.5; // margin words, of a picture that is never shown smaller than `LEGIBLE`
@@ -61,7 +74,7 @@ interface Standing {
   bands: Band[];
 }
 
-const isLegible = (graph: Graph): boolean => graph.nodes.length <= MOST_LEGIBLE;
+const isLegible = (graph: Graph): boolean => boxesOf(graph) <= MOST_DRAWN;
 
 const roomIn = (window: Window, gutter: number, { least }: Density): number =>
   Math.max(240, window.width / least - gutter - MARGINS);
@@ -112,6 +125,12 @@ const fits = ({ width, height, gutter, least }: Layout, window: Window): boolean
 
 const spanOf = (width: number, gutter: number): number => width + gutter + MARGINS;
 
+/** Of two pictures side by side, the same for both: captions where there is room for them. */
+function densityBeside(graph: Graph, other: Graph, window: Window): Density {
+  const most = Math.max(boxesOf(graph), boxesOf(other));
+  return window.width < NARROW && most > FEW && isLegible(graph) && isLegible(other) ? BARE : ROOMY;
+}
+
 /**
  * Places everything for a window of that many pixels. beside: another circuit whose layers are to be level. before: a
  * picture of the same circuit, of which all that is in both stays where it stood.
@@ -126,11 +145,13 @@ export function layoutGraph(
   before: Stood | null = null,
 ): Layout {
   const at = (density: Density): Layout => layoutAt(density, graph, window, beside, before);
-  if (beside || before || !isLegible(graph)) return at(before?.density ?? ROOMY);
+  if (before) return at(before.density);
+  if (beside) return at(densityBeside(graph, beside, window));
+  if (!isLegible(graph)) return at(ROOMY);
   const roomy = at(ROOMY);
   if (fits(roomy, window)) return roomy;
   const tight = at(TIGHT);
-  if (fits(tight, window) || graph.nodes.length <= MOST_CAPTIONED) return tight;
+  if (fits(tight, window) || boxesOf(graph) <= MOST_CAPTIONED) return tight;
   const bare = at(BARE);
   const sideways = spanOf(tight.width, tight.gutter) * tight.least > window.width;
   return sideways || fits(bare, window) ? bare : tight;

@@ -141,7 +141,7 @@ export function showCompareMenu(app: App): void {
   if (menu.dataset.shown !== key) {
     menu.dataset.shown = key;
     menu.replaceChildren(
-      html("option", { value: "" }, "Compare with…"),
+      html("option", { value: "" }, "Compare"),
       ...others.map((record) => html("option", { value: record.id }, nameOf(record, app.circuits))),
     );
   }

@@ -5,10 +5,12 @@ import { patternMap } from "../heat";
 import type { LinkKind, Vertex } from "../layout/graph";
 import { refill } from "../refill";
 import { isSeveral, partsOf } from "../selection";
+import type { Group } from "../types";
 import { type Side, patternsOf, sameModel, shownPrompts, sidesOf, titleOfSide } from "../sides";
 import { comparePanel } from "./compare";
 import { foldGroup, nameForm } from "./groups";
 import { endName, fact, linkList, nodePanel, titleOf } from "./node";
+import { reading } from "./reading";
 import { rowTo } from "./rows";
 import { touchButtons } from "./touch";
 
@@ -144,9 +146,26 @@ function endRows(app: App, ids: string[]): HTMLElement {
   );
 }
 
+/** What is one box because the circuit is large. */
+function gatheredPanel(app: App, id: string, group: Group): Parts {
+  const words = "They matter less than the nodes that have a box of their own; a line is the largest of theirs.";
+  const all = html(
+    "button",
+    { type: "button", class: "chip-button", "data-act": "whole", onclick: () => app.store.set({ whole: true }) },
+    `Draw all ${plural(app.payload!.nodes.length, "node")}`,
+  );
+  return [
+    ...titleOf(app, group.name, null, words),
+    touchButtons(app, id),
+    html("div", { class: "row" }, all),
+    html("section", { class: "edges" }, html("h3", {}, "Nodes"), nodeRows(app, group.nodes)),
+  ];
+}
+
 function groupPanel(app: App, id: string): Parts {
-  const group = app.state.groups.find((each) => each.name === id.slice(6));
+  const group = app.groupNamed(id.slice(6));
   if (!group) return restPanel(app);
+  if (app.rest.includes(group)) return gatheredPanel(app, id, group);
   const folded = app.state.folded.includes(group.name);
   return [
     ...titleOf(app, `Group ${group.name}`, null, plural(group.nodes.length, "node")),
@@ -235,6 +254,7 @@ function restPanel(app: App): Parts {
     html("li", {}, html("kbd", {}, keys), html("span", {}, words));
   return [
     html("h2", {}, "Details"),
+    reading(app),
     html(
       "p",
       { class: "words" },

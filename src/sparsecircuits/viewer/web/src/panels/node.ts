@@ -20,7 +20,7 @@ import { difference, largest, tokenRow } from "../heat";
 import type { Link } from "../layout/graph";
 import { type Side, activationsOf, shownPrompts, sideFor, sidesOf, sidesWith, titleOfSide, wordsOf } from "../sides";
 import type { Backups, CircuitNode, NodeDetails, WeightList } from "../types";
-import { captionOf } from "../words";
+import { higherFor, shortWords } from "../words";
 import { histogram } from "./histogram";
 import { rowTo } from "./rows";
 import { choiceOfToken, touchButtons } from "./touch";
@@ -210,14 +210,26 @@ function tools(app: App, name: string): HTMLElement {
 /** The rule of when a node fires, with its precision and recall. */
 function description(app: App, name: string): HTMLElement | null {
   const found = wordsOf(app, name);
-  if (!found) return null;
-  const caption = captionOf(found);
+  const payload = sideFor(app, name)?.payload;
+  const higher = payload ? higherFor(payload, name) : null;
+  if (!found && !higher) return null;
+  const caption = payload ? shortWords(payload, name) : null;
+  const { n_pairs: n, split } = payload?.ends ?? { n_pairs: 0, split: "" };
   return html(
     "div",
     { class: "card-words" },
     caption === null ? null : html("b", { class: "caption-full" }, caption),
-    html("p", {}, found.words),
-    html("p", { class: "foot" }, "in the whole model, over the task's prompts"),
+    found ? html("p", {}, found.words) : null,
+    found ? html("p", { class: "foot" }, "in the whole model, over the task's prompts") : null,
+    higher
+      ? html(
+          "p",
+          { id: "higher-for" },
+          `is higher at the last token where ${visible(higher.answer)} is right, in ${percent(higher.share)} of ${n} `,
+          `${split} pairs`,
+          html("span", { class: "foot" }, " circuit alone"),
+        )
+      : null,
   );
 }
 

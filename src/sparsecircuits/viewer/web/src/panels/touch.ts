@@ -34,8 +34,7 @@ function partsToChange(app: App, id: string | null): Target[] {
       return { source, target };
     });
   }
-  if (id.startsWith("group:"))
-    return (app.state.groups.find((group) => group.name === id.slice(6))?.nodes ?? []).map((target) => ({ target }));
+  if (id.startsWith("group:")) return (app.groupNamed(id.slice(6))?.nodes ?? []).map((target) => ({ target }));
   if (id.startsWith("head:")) {
     const [layer, head] = id.slice(5).split(".").map(Number);
     return (app.payload?.nodes ?? [])
