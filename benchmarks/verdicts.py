@@ -15,7 +15,8 @@ from pathlib import Path
 import sparsecircuits as sc
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.faithfulness.card.verdict import judge
-from sparsecircuits.faithfulness.nulls import nonsense_task, null_controls, permuted_network
+from sparsecircuits.faithfulness.null_tasks import nonsense_task
+from sparsecircuits.faithfulness.nulls import null_controls, permuted_network
 from sparsecircuits.planted.faults import circuit_of
 from sparsecircuits.runs import circuit_path, circuits_folder
 

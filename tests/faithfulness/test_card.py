@@ -27,7 +27,8 @@ from sparsecircuits.faithfulness.measures.likeness import correlation, kl
 from sparsecircuits.faithfulness.measures.necessity import towards_chance
 from sparsecircuits.faithfulness.measures.size_curve import CurvePoint, areas_under
 from sparsecircuits.faithfulness.measures.sufficiency import share
-from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, shuffled_labels
+from sparsecircuits.faithfulness.null_tasks import nonsense_task, shuffled_labels
+from sparsecircuits.faithfulness.nulls import permuted_network
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Matched
