@@ -108,7 +108,7 @@ def test_what_the_model_cannot_do_is_said_to_be_no_evidence(elsewhere, task):
     undone = nulls.model_copy(update={"nulls": tuple(by_name[name] for name in ("shuffled_labels", "random_nodes"))})
     verdict, reasons = judge(circuit, measure(model, circuit, task), undone)
     assert verdict == "distinguishable from null"
-    assert reasons[0].startswith("Of 20 draws of random nodes")
+    assert reasons[0].startswith(f"Of {len(by_name['random_nodes'].curve)} draws of random nodes")
     assert reasons[1] == (
         "What the whole model cannot do is no evidence by itself (shuffled labels); random nodes are all there is to "
         "compare with."
@@ -134,7 +134,7 @@ def test_random_nodes_are_joined_as_far_as_there_are_edges(task):
 def test_random_nodes_have_no_more_edges_than_the_circuit(elsewhere):
     _, circuit, _, by_name = elsewhere
     curve = by_name["random_nodes"].curve
-    assert len(curve) == 20
+    assert 10 < len(curve) <= 20  # those that hit on the circuit itself are left out
     assert {nodes for nodes, _, _ in curve} == {len(circuit.nodes)}
     assert max(edges for _, edges, _ in curve) <= len(circuit.edges)
 

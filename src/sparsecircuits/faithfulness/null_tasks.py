@@ -7,6 +7,7 @@ of a pair apart, and pruning finds a circuit for it; but no training asked for i
 model does.
 """
 
+import contextlib
 import dataclasses
 import zlib
 from collections.abc import Callable, Iterator
@@ -27,7 +28,7 @@ from sparsecircuits.tasks import Pair, PairBatch, Task, get_task, list_tasks
 CIPHERS = 200
 """Pairs of tokens among which the cipher's answers are chosen."""
 CHECKED_PAIRS = 32
-"""Validation pairs that say whether the whole model does a task."""
+"""Validation pairs that say whether the whole model does a task; twice as many training pairs calibrate it."""
 OTHERS = 3
 """Tasks, nearest first, that are tried for being done by the model."""
 
@@ -140,8 +141,9 @@ class Unsaid:
         """The answers of another shipped task, which the model does (to a loss in nats) but never says here, in the
         order that suits the prompts better: those that tell the sides apart best. None where there are no such."""
         for _, answers, other in sorted(self._others(), key=lambda found: found[0])[:OTHERS]:
-            if loss_of_model(self.model, other) <= target_loss:
-                return with_answers(self.task, answers, f"answers of {other.name}")
+            with contextlib.suppress(UserError):  # its prompts may be too long for this model
+                if loss_of_model(self.model, other) <= target_loss:
+                    return with_answers(self.task, answers, f"answers of {other.name}")
         return None
 
     def _others(self) -> Iterator[tuple[float, Answers, Task]]:
@@ -158,5 +160,5 @@ class Unsaid:
 def loss_of_model(model: SparseTransformer, task: Task) -> float:
     """The whole model's loss in nats on validation prompts, calibrated on training prompts as all is."""
     batch = task.encode(task.draw("validation", CHECKED_PAIRS))
-    logits = fitted(model, training_pairs(task))(all_candidate_logits(model, batch))
+    logits = fitted(model, training_pairs(task, 2 * CHECKED_PAIRS))(all_candidate_logits(model, batch))
     return task_loss(logits, correct_of(batch, model.device)).item()

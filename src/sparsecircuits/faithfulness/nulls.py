@@ -24,7 +24,7 @@ from sparsecircuits.faithfulness.null_tasks import Unsaid, loss_of_model, nonsen
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.edges import Edges
-from sparsecircuits.nodes.evaluator import Evaluator, Point
+from sparsecircuits.nodes.evaluator import Point
 from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
@@ -134,7 +134,7 @@ def joined_nodes(
 def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> PrunedSize:
     """Sets of random nodes, as many in each site as the circuit has (see `joined_nodes`) and with no more edges,
     cleaned up as a pruned set is where one holds the target; the smallest of those, or that none does. The curve has a
-    point a draw."""
+    point a draw. Draws that come down to the circuit itself are left out: in a small model chance hits on it."""
     circuit = bound.circuit
     config = dataclasses.replace(config, ablation=circuit.ablation)
     search = NodeSearch.of(bound.model, task, bound.frozen, circuit.target_loss, config)
@@ -147,21 +147,22 @@ def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> Pr
         order = torch.randperm(len(between), generator=generator)
         removed = between[order[len(circuit.edges) :]]
         loss = evaluate(drawn, removed).loss
-        curve.append((int(drawn.sum()), len(between) - len(removed), loss))
         if loss <= search.goal:
-            held.append(_cleaned(drawn, removed, evaluate, search.goal))
-    best = min(point[2] for point in curve)
+            kept = _cleaned(drawn, removed, evaluate, search.goal)
+            if not (kept & ~bound.kept).any():
+                continue
+            held.append((int(kept.sum()), len(evaluate.edges_between(kept)) - int(removed.between(kept).sum())))
+        curve.append((int(drawn.sum()), len(between) - len(removed), loss))
+    best = min((point[2] for point in curve), default=0.0)
     if not held:
         return PrunedSize(None, None, best, curve)
-    nodes, edges, _ = min(held, key=lambda point: (point[1], point[0]))
+    nodes, edges = min(held, key=lambda size: size[::-1])
     return PrunedSize(nodes, edges, best, curve)
 
 
-def _cleaned(drawn: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, goal: float) -> Point:
-    """The size of a set that holds the goal, and its loss, when the needless nodes are gone."""
-    kept = drop_needless(drawn, lambda nodes: evaluate(nodes, removed), goal, limit=40)
-    edges = len(evaluate.edges_between(kept)) - int(removed.between(kept).sum())
-    return int(kept.sum()), edges, evaluate(kept, removed).loss
+def _cleaned(drawn: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, goal: float) -> Bool[Tensor, " nodes"]:
+    """What is left of a set that holds the goal when its needless nodes are gone."""
+    return drop_needless(drawn, lambda nodes: evaluate(nodes, removed), goal, limit=40)
 
 
 class Control(BaseModel):
@@ -275,9 +276,9 @@ def null_controls(
             more["loss_on_task"] = _loss_on_task(bound, task, size.kept, config)
         controls.append(control.model_copy(update=more))
     assert true is not None  # the first
-    if circuit.nodes:
-        controls.append(_control("random_nodes", random_nodes(bound, task, config, seed), true, edges))
-        controls[-1] = controls[-1].model_copy(update={"loss_full": controls[0].loss_full})
+    if circuit.nodes and (drawn := random_nodes(bound, task, config, seed)).curve:
+        control = _control("random_nodes", drawn, true, edges)
+        controls.append(control.model_copy(update={"loss_full": controls[0].loss_full}))
     return Nulls(
         target_loss=circuit.target_loss,
         steps=config.steps,
