@@ -24,7 +24,7 @@ from sparsecircuits.faithfulness.null_tasks import Unsaid, loss_of_model, nonsen
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.edges import Edges
-from sparsecircuits.nodes.evaluator import Point
+from sparsecircuits.nodes.evaluator import Evaluator, Point
 from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
