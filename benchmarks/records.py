@@ -8,7 +8,7 @@ from typing import Any
 def read_records(path: Path, **fields: Any) -> list[dict[str, Any]]:
     """The records so far that have these fields; none where there is no file yet."""
     lines = path.read_text(encoding="utf-8").split("\n") if path.exists() else []
-    records = [json.loads(line) for line in lines]
+    records = [json.loads(line) for line in lines if line]  # the last line ends, so that nothing stands behind it
     return [record for record in records if all(record[name] == value for name, value in fields.items())]
 
 

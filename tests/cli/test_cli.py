@@ -88,7 +88,8 @@ def test_report_full(pruned):
     report = json.loads(run("report", path, "--full", "--seed", 1, "--json").stdout)["reports"][0]
     assert (report["schema_version"], report["mode"], report["seed"]) == (3, "full", 1)
     assert report["verdict"] == "distinguishable from null"
-    assert len(report["nulls"]["nulls"]) == 4
+    names = [null["name"] for null in report["nulls"]["nulls"]]
+    assert names == ["shuffled_labels", "nonsense", "permuted_weights", "cipher", "random_nodes"]
     assert "<svg" in Path(report["path"]).with_suffix(".html").read_text()
     assert "Null controls" in Path(report["path"]).with_suffix(".md").read_text()
 

@@ -27,7 +27,8 @@ from sparsecircuits.faithfulness.measures.likeness import correlation, kl
 from sparsecircuits.faithfulness.measures.necessity import towards_chance
 from sparsecircuits.faithfulness.measures.size_curve import CurvePoint, areas_under
 from sparsecircuits.faithfulness.measures.sufficiency import share
-from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, shuffled_labels
+from sparsecircuits.faithfulness.null_tasks import nonsense_task, shuffled_labels
+from sparsecircuits.faithfulness.nulls import permuted_network
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.nodes.calibration import Calibration
 from sparsecircuits.nodes.donors import Matched
@@ -111,9 +112,16 @@ def test_the_true_circuit_passes_everything(card):
     assert all(control.n_edges is None for control in card.nulls.nulls)
     assert card.nulls.true.n_edges is not None
     drawn = card.nulls.nulls[-1]
-    assert (drawn.name, {nodes for nodes, _, _ in drawn.curve}, len(drawn.curve)) == ("random_nodes", {7}, 20)
+    assert (drawn.name, {nodes for nodes, _, _ in drawn.curve}) == ("random_nodes", {7})
+    assert 10 < len(drawn.curve) <= 20  # those that hit on the circuit itself are left out
     assert (drawn.times_smaller, drawn.at_least) == (None, False)
-    assert "Of 20 draws of random nodes, as many in each site, none holds the target" in card.to_markdown()
+    said = f"Of {len(drawn.curve)} draws of random nodes, as many in each site, none holds the target"
+    assert said in card.to_markdown()
+    undone = {null.name for null in card.nulls.nulls if not null.doable(card.target_loss)}
+    assert undone == {"shuffled_labels", "nonsense", "permuted_weights", "cipher"}
+    assert [null.curve for null in card.nulls.nulls if null.name == "cipher"] == [()]  # so it was not pruned
+    assert "What the whole model cannot do is no evidence by itself (shuffled labels, " in card.to_markdown()
+    assert card.answers.ever
     assert card.internals.explained > 0.95
     assert card.interchange.flips_all.value == 1
     assert card.transfer.result.accuracy_circuit == 1.0
@@ -185,9 +193,15 @@ def test_a_null_that_is_as_small_is_said_to_be(card, true):
     assert "as small a circuit for shuffled labels" in reasons[0]
     larger = null.model_copy(update={"n_edges": 40, "times_smaller": 10.0})
     verdict, reasons = judge(circuit, card.losses, card.nulls.model_copy(update={"nulls": (larger,)}))
-    assert (verdict, "10.0 times smaller" in reasons[0]) == ("distinguishable from null", True)
+    assert (verdict, "10.0 times smaller" in reasons[-1]) == ("distinguishable from null", True)
     undone = card.losses.model_copy(update={"full_calibrated": 0.69})
     assert judge(circuit, undone, None)[0] == "not distinguishable from null"
+    unsaid = card.answers.model_copy(update={"probability": 1e-5})
+    verdict, reasons = judge(circuit, card.losses, None, unsaid)
+    assert (verdict, reasons[0].startswith("The model never says the answers")) == (
+        "not distinguishable from null",
+        True,
+    )
 
 
 def test_nulls_beside_a_true_task_without_a_circuit_say_nothing(card, true):

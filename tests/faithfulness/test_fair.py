@@ -11,7 +11,8 @@ from sparsecircuits.circuits.losses import measure
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.verdict import judge
 from sparsecircuits.faithfulness.measures.runs import final_logits, losses_of
-from sparsecircuits.faithfulness.nulls import prompt_means, shuffled_labels
+from sparsecircuits.faithfulness.null_tasks import shuffled_labels
+from sparsecircuits.faithfulness.nulls import prompt_means
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer

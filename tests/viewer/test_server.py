@@ -17,7 +17,7 @@ from waiting import eventually
 import sparsecircuits as sc
 from sparsecircuits.circuits.run_with import answer_logits, run_with
 from sparsecircuits.faithfulness.measures.estimate import estimate
-from sparsecircuits.faithfulness.nulls import nonsense_task, shuffled_labels
+from sparsecircuits.faithfulness.null_tasks import nonsense_task, shuffled_labels
 from sparsecircuits.interop import pretrained
 from sparsecircuits.interop.circuit_files import circuit_files
 from sparsecircuits.models.names import NODE_SITES

@@ -1,106 +1,48 @@
 """Null controls: what the same pruning finds where there is nothing to find.
 
 Pruning can find small circuits for nonsense, and in networks without any structure. So the same pruning, with the
-same budget, runs on three things that have no circuit: the task with its labels shuffled, the task in a cipher, and
-the task on a network whose weights are permuted within each matrix. None of these does the model do, so that it finds
-nothing there is weak evidence; the fourth is a task that it does, the true one, by nodes that are not the circuit's:
-random ones, as many in each site.
+same budget, runs on what has no circuit: the task with its labels shuffled, the task in a cipher, and the task on a
+network whose weights are permuted within each matrix. None of these does a model do, so that it finds nothing there is
+no evidence by itself. Others it can do (see `null_tasks`): the prompts with answers that it never says, a cipher's or
+another task's. And the true task by nodes that are not the circuit's: random ones, as many in each site and joined as
+the circuit is.
 """
 
 import copy
 import dataclasses
-import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Literal
 
-import numpy as np
 import torch
-from jaxtyping import Float
+from jaxtyping import Bool, Float
 from pydantic import BaseModel, ConfigDict
 from torch import Tensor
 
 from sparsecircuits.circuits.circuit import Bound
+from sparsecircuits.faithfulness.null_tasks import Unsaid, loss_of_model, nonsense_task, shuffled_labels
 from sparsecircuits.models.transformer import SparseTransformer, sparse_matrices
 from sparsecircuits.nodes.ablation import Ablation
-from sparsecircuits.nodes.evaluator import Point
+from sparsecircuits.nodes.edges import Edges
+from sparsecircuits.nodes.evaluator import Evaluator, Point
 from sparsecircuits.nodes.recording import recordings
 from sparsecircuits.nodes.space import NodeSpace
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import drop_needless, smallest_prefix, top_nodes
 from sparsecircuits.pruning.node_search import NodeSearch
-from sparsecircuits.tasks import Pair, PairBatch, Task
+from sparsecircuits.tasks import Task
 
-ControlName = Literal["true", "shuffled_labels", "nonsense", "permuted_weights", "random_nodes"]
-NULLS: tuple[ControlName, ...] = ("shuffled_labels", "nonsense", "permuted_weights")
-"""Those that are pruned like the true task."""
+ControlName = Literal[
+    "true", "shuffled_labels", "nonsense", "permuted_weights", "cipher", "other_answers", "random_nodes"
+]
+DOABLE: tuple[ControlName, ...] = ("cipher", "other_answers")
+"""Those that a model may do, and that are not pruned where this one does not."""
 CURVE_GROWTH = 4
 RANDOM_DRAWS = 20
+JOINED_FIRST = 1e6
+"""How much likelier a node that is joined to what was drawn is than one that is not."""
 BUDGET = PruneConfig(steps=100, pairs=16, eval_pairs=32, lr=1e-2)
 """The same for the true task and its nulls, so that sizes may be compared. Edges are not pruned."""
-
-
-@dataclass(frozen=True)
-class ChangedTask(Task):
-    """A task that draws the pairs of another, and changes their tokens."""
-
-    original: Task | None = None
-    change: Callable[[PairBatch, list[Pair]], PairBatch] = lambda batch, pairs: batch
-
-    @classmethod
-    def of(cls, task: Task, name: str, change: Callable[[PairBatch, list[Pair]], PairBatch]) -> "ChangedTask":
-        """A task with its batches changed; `name` is added to the task's."""
-        return cls(
-            name=f"{task.name}, {name}",
-            description=task.description,
-            answers=task.answers,
-            sample=task.sample,
-            tokenizer=task.tokenizer,
-            original=task,
-            loss=task.loss,
-            change=change,
-        )
-
-    def draw(self, split: str, most: int, seed: int = 0) -> list[Pair]:
-        """The original's pairs."""
-        assert self.original is not None
-        return self.original.draw(split, most, seed)
-
-    def pairs(self, split: str = "train", n: int = 64, seed: int = 0) -> list[Pair]:
-        """The original's pairs, all of them where it is a task of one's own that has fewer."""
-        assert self.original is not None
-        return self.original.pairs(split, n, seed)
-
-    def encode(self, pairs: list[Pair]) -> PairBatch:
-        """The original's tokens, changed."""
-        assert self.original is not None
-        return self.change(self.original.encode(pairs), pairs)
-
-
-def shuffled_labels(task: Task, seed: int) -> Task:
-    """The task with the two answers of each pair swapped by a coin: nothing in a prompt says which is right."""
-
-    def change(batch: PairBatch, pairs: list[Pair]) -> PairBatch:
-        heads = [zlib.crc32(f"{seed}/{pair.left}/{pair.right}".encode()) & 1 for pair in pairs]
-        rows = np.arange(len(batch.last)) ^ np.repeat(np.array(heads), 2)
-        # The prompts trade places and the answers stay: left is right, right is wrong, for half of the pairs.
-        return dataclasses.replace(batch, tokens=batch.tokens[rows], last=batch.last[rows])
-
-    return ChangedTask.of(task, "shuffled labels", change)
-
-
-def nonsense_task(task: Task, seed: int) -> Task:
-    """The task in a cipher: every token of its prompts, and both answers, replaced by another token, by one random
-    permutation of the vocabulary. Lengths, contrasts and statistics are those of the task; the meaning is gone.
-    """
-    vocabulary = task.require_tokenizer().vocab_size
-    cipher = np.random.default_rng([seed, 1]).permutation(vocabulary)
-
-    def change(batch: PairBatch, pairs: list[Pair]) -> PairBatch:
-        answers = (int(cipher[batch.answers[0]]), int(cipher[batch.answers[1]]))
-        return dataclasses.replace(batch, tokens=cipher[batch.tokens], answers=answers)
-
-    return ChangedTask.of(task, "nonsense", change)
 
 
 @torch.no_grad()
@@ -133,12 +75,13 @@ def prompt_means(model: SparseTransformer, task: Task) -> Float[Tensor, " nodes"
 class PrunedSize:
     """What a pruning with the budget found. n_nodes and n_edges are None when no set of nodes holds the target;
     best_loss: the lowest loss of the curve; curve: (nodes, edges, loss) of ever larger prefixes of the ranking, on
-    training and validation prompts, calibrated."""
+    training and validation prompts, calibrated; kept: the nodes."""
 
     n_nodes: int | None
     n_edges: int | None
     best_loss: float
     curve: list[Point]
+    kept: Bool[Tensor, " nodes"] | None = None
 
 
 def pruned_size(
@@ -167,30 +110,59 @@ def pruned_size(
         return PrunedSize(None, None, best, curve)
     kept = drop_needless(top_nodes(tau, found), evaluate, goal, limit=40)
     nodes, edges, loss = evaluate.point(kept)
-    return PrunedSize(nodes, edges, min(best, loss), curve)
+    return PrunedSize(nodes, edges, min(best, loss), curve, kept)
+
+
+def joined_nodes(
+    kept: Bool[Tensor, " nodes"], slices: Iterable[slice], edges: Edges, generator: torch.Generator
+) -> Bool[Tensor, " nodes"]:
+    """Random nodes, as many in each site as a set has. From the last site back to the first those are taken that an
+    edge joins to what was drawn, as long as there are any: nodes drawn each by itself hardly ever meet.
+
+    slices: of the sites, in the order of computation. edges: all of the model's.
+    """
+    drawn = torch.zeros_like(kept)
+    for place in reversed(list(slices)):
+        wanted = int(kept[place].sum())
+        if wanted:
+            joined = torch.zeros_like(kept).index_fill_(0, edges.source[drawn[edges.target]], True)[place]
+            weights = torch.where(joined, JOINED_FIRST, 1.0)
+            drawn[place.start + torch.multinomial(weights, wanted, generator=generator)] = True
+    return drawn
 
 
 def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> PrunedSize:
-    """Sets of random nodes, as many in each site as the circuit has, cleaned up as a pruned set is where one holds the
-    target; the smallest of those, or that none does. The curve has a point a draw."""
+    """Sets of random nodes, as many in each site as the circuit has (see `joined_nodes`) and with no more edges,
+    cleaned up as a pruned set is where one holds the target; the smallest of those, or that none does. The curve has a
+    point a draw. Draws that come down to the circuit itself are left out: in a small model chance hits on it."""
     circuit = bound.circuit
     config = dataclasses.replace(config, ablation=circuit.ablation)
     search = NodeSearch.of(bound.model, task, bound.frozen, circuit.target_loss, config)
     evaluate, generator = search.evaluate, torch.Generator().manual_seed(seed)
+    everywhere = evaluate.edges_between(torch.ones_like(bound.kept))
     curve, held = [], []
     for _ in range(RANDOM_DRAWS):
-        drawn = torch.zeros_like(bound.kept)
-        for place in evaluate.space.slices.values():
-            order = torch.randperm(place.stop - place.start, generator=generator)
-            drawn[place.start + order[: int(bound.kept[place].sum())]] = True
-        curve.append(evaluate.point(drawn))
-        if curve[-1][2] <= search.goal:
-            held.append(evaluate.point(drop_needless(drawn, evaluate, search.goal, limit=40)))
-    best = min(point[2] for point in curve)
+        drawn = joined_nodes(bound.kept, evaluate.space.slices.values(), everywhere, generator)
+        between = evaluate.edges_between(drawn)
+        order = torch.randperm(len(between), generator=generator)
+        removed = between[order[len(circuit.edges) :]]
+        loss = evaluate(drawn, removed).loss
+        if loss <= search.goal:
+            kept = _cleaned(drawn, removed, evaluate, search.goal)
+            if not (kept & ~bound.kept).any():
+                continue
+            held.append((int(kept.sum()), len(evaluate.edges_between(kept)) - int(removed.between(kept).sum())))
+        curve.append((int(drawn.sum()), len(between) - len(removed), loss))
+    best = min((point[2] for point in curve), default=0.0)
     if not held:
         return PrunedSize(None, None, best, curve)
-    nodes, edges, _ = min(held, key=lambda point: (point[1], point[0]))
+    nodes, edges = min(held, key=lambda size: size[::-1])
     return PrunedSize(nodes, edges, best, curve)
+
+
+def _cleaned(drawn: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, goal: float) -> Bool[Tensor, " nodes"]:
+    """What is left of a set that holds the goal when its needless nodes are gone."""
+    return drop_needless(drawn, lambda nodes: evaluate(nodes, removed), goal, limit=40)
 
 
 class Control(BaseModel):
@@ -212,6 +184,23 @@ class Control(BaseModel):
     """times_smaller is a lower bound."""
     curve: tuple[tuple[int, int, float], ...]
     """(nodes, edges, loss) of ever larger prefixes of the ranking, or of every draw of random nodes."""
+    loss_full: float | None = None
+    """The whole model's on validation prompts, calibrated, in nats; None in cards that were made before it was
+    measured. Above the target the model cannot do this: there is nothing to find. Of a null that a model may do,
+    nothing is pruned then, and the curve is empty."""
+    about: str | None = None
+    """Whose answers these are, of another task's."""
+    loss_on_task: float | None = None
+    """Of this null's circuit on the true task, where the model can do the null and pruning finds one: on training and
+    validation prompts, calibrated, in nats. At most the target, it is the true task's circuit, read off elsewhere."""
+
+    def doable(self, target_loss: float) -> bool:
+        """Whether the whole model holds the target: that pruning finds little or nothing is evidence then."""
+        return self.loss_full is not None and self.loss_full <= target_loss
+
+    def rivals(self, target_loss: float) -> bool:
+        """Whether it is of something else than the task, so that a circuit as small speaks against the true one."""
+        return self.loss_on_task is None or self.loss_on_task > target_loss
 
 
 class Nulls(BaseModel):
@@ -227,6 +216,34 @@ class Nulls(BaseModel):
     nulls: tuple[Control, ...]
 
 
+@dataclass(frozen=True)
+class _Null:
+    """What is pruned as the true task is: prompts, in a network whose frozen nodes have these values."""
+
+    name: ControlName
+    model: SparseTransformer
+    task: Task
+    frozen: Float[Tensor, " nodes"]
+    about: str | None = None
+
+
+def _to_prune(bound: Bound, task: Task, seed: int) -> Iterator[_Null]:
+    """The true task and its nulls, each made when it is asked for."""
+    model, frozen, circuit = bound.model, bound.frozen, bound.circuit
+    yield _Null("true", model, task, frozen)
+    yield _Null("shuffled_labels", model, shuffled_labels(task, seed), frozen)
+    yield _Null("nonsense", model, nonsense_task(task, seed), frozen)
+    network = permuted_network(model, seed)
+    yield _Null(
+        "permuted_weights", network, task, prompt_means(network, task) if circuit.ablation == "mean" else frozen
+    )
+    unsaid = Unsaid.of(model, task)
+    if (cipher := unsaid.cipher(seed)) is not None:
+        yield _Null("cipher", model, cipher, frozen)
+    if (other := unsaid.of_another_task(circuit.target_loss)) is not None:
+        yield _Null("other_answers", model, other, frozen, other.name.rpartition(" ")[2])
+
+
 def null_controls(
     bound: Bound,
     task: Task,
@@ -235,30 +252,33 @@ def null_controls(
     seed: int = 0,
     report: Callable[[float, str], None] = lambda share, details: None,
 ) -> Nulls:
-    """Prune the true task and its three nulls with one budget and the circuit's target and ablation, and draw random
-    nodes.
+    """Prune the true task and its nulls with one budget and the circuit's target and ablation, and draw random nodes.
 
     The replication that asked for this (February 2026) found small circuits for nonsense and in random networks; a
     size means something only beside theirs. The permuted network's means are taken over the task's own prompts.
     """
     model, circuit = bound.model, bound.circuit
-    config, frozen = dataclasses.replace(config, seed=seed), bound.frozen
+    config = dataclasses.replace(config, seed=seed)
     edges = sum(int(m.count_nonzero()) for name, m in sparse_matrices(model).items() if name.startswith("blocks"))
-    found: dict[ControlName, PrunedSize] = {}
-    for place, name in enumerate(("true", *NULLS)):
-        report(place / 4, f"pruning {name.replace('_', ' ')}")
-        network, prompts, values = model, task, frozen
-        if name == "shuffled_labels":
-            prompts = shuffled_labels(task, seed)
-        elif name == "nonsense":
-            prompts = nonsense_task(task, seed)
-        elif name == "permuted_weights":
-            network = permuted_network(model, seed)
-            values = prompt_means(network, task) if circuit.ablation == "mean" else frozen
-        found[name] = pruned_size(network, prompts, values, circuit.target_loss, circuit.ablation, config)
-    if circuit.nodes:
-        found["random_nodes"] = random_nodes(bound, task, config, seed)
-    controls = [_control(name, size, found["true"], edges) for name, size in found.items()]
+    controls: list[Control] = []
+    true: PrunedSize | None = None
+    for place, null in enumerate(_to_prune(bound, task, seed)):
+        report(place / 6, f"pruning {null.name.replace('_', ' ')}")
+        full = loss_of_model(null.model, null.task)
+        if null.name in DOABLE and full > circuit.target_loss:
+            size = PrunedSize(None, None, full, [])
+        else:
+            size = pruned_size(null.model, null.task, null.frozen, circuit.target_loss, circuit.ablation, config)
+        true = true or size
+        control = _control(null.name, size, true, edges)
+        more = {"loss_full": full, "about": null.about}
+        if null.name in DOABLE and size.kept is not None:
+            more["loss_on_task"] = _loss_on_task(bound, task, size.kept, config)
+        controls.append(control.model_copy(update=more))
+    assert true is not None  # the first
+    if circuit.nodes and (drawn := random_nodes(bound, task, config, seed)).curve:
+        control = _control("random_nodes", drawn, true, edges)
+        controls.append(control.model_copy(update={"loss_full": controls[0].loss_full}))
     return Nulls(
         target_loss=circuit.target_loss,
         steps=config.steps,
@@ -269,9 +289,16 @@ def null_controls(
     )
 
 
+def _loss_on_task(bound: Bound, task: Task, kept: Bool[Tensor, " nodes"], config: PruneConfig) -> float:
+    config = dataclasses.replace(config, ablation=bound.circuit.ablation)
+    return NodeSearch.of(bound.model, task, bound.frozen, bound.circuit.target_loss, config).evaluate(kept).loss
+
+
 def _control(name: ControlName, size: PrunedSize, true: PrunedSize, edges: int) -> Control:
-    times, random = None, name == "random_nodes" and size.n_edges is None  # of one size: other sizes were not tried
-    if name != "true" and not random and true.n_edges is not None:
+    """The record of a pruning. Where nothing was pruned, or other sizes were not tried, nothing is said of how much
+    smaller the true circuit is."""
+    times, untried = None, size.n_edges is None and (name == "random_nodes" or not size.curve)
+    if name != "true" and not untried and true.n_edges is not None:
         times = (edges if size.n_edges is None else size.n_edges) / max(1, true.n_edges)
     return Control(
         name=name,
@@ -279,6 +306,6 @@ def _control(name: ControlName, size: PrunedSize, true: PrunedSize, edges: int) 
         n_edges=size.n_edges,
         best_loss=size.best_loss,
         times_smaller=times,
-        at_least=name != "true" and not random and size.n_edges is None,
+        at_least=name != "true" and not untried and size.n_edges is None,
         curve=tuple(size.curve),
     )

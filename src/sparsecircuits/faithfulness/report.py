@@ -25,6 +25,7 @@ from sparsecircuits.faithfulness.measures.constants import constants
 from sparsecircuits.faithfulness.measures.corpus import transfer
 from sparsecircuits.faithfulness.measures.estimate import estimate
 from sparsecircuits.faithfulness.measures.runs import by_length, final_logits, first_pairs, losses_of
+from sparsecircuits.faithfulness.measures.said import said
 from sparsecircuits.faithfulness.measures.size_curve import size_curve
 from sparsecircuits.faithfulness.measures.subsets import constants_of, subset_ablation
 from sparsecircuits.faithfulness.measures.sufficiency import AblationName, ablations_of, share, sufficiency_under
@@ -156,7 +157,8 @@ def _quick(
     tell(0.18, "nodes in words")
     described = tuple(describe(bound, task, seed=seed))
     tell(0.2, "attention and activations")
-    found, reasons = verdict.judge(circuit, losses, None)
+    answers = said(everything, batch)
+    found, reasons = verdict.judge(circuit, losses, None, answers)
     return Report(
         mode="full" if full else "quick",
         version=__version__,
@@ -174,6 +176,7 @@ def _quick(
         warnings=[],
         holds_target=losses.circuit <= circuit.target_loss,
         losses=losses,
+        answers=answers,
         sufficiency=enough.value,
         necessity=needed.necessity.value,
         random_ablated=needed.random_mean,
@@ -260,5 +263,5 @@ def _full(
         return card
     shown: Tell = lambda share, details: tell(0.45 + 0.55 * share, details)  # noqa: E731
     nulls = null_controls(bound, task, config=budget, seed=seed, report=shown)
-    found, reasons = verdict.judge(circuit, card.losses, nulls)
+    found, reasons = verdict.judge(circuit, card.losses, nulls, card.answers)
     return _with(card, nulls=nulls, verdict=found, reasons=reasons)

@@ -1,6 +1,8 @@
 """Faults planted into a circuit whose truth is known, and what each check of the card says of it."""
 
 import base64
+import dataclasses
+import random
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -13,7 +15,8 @@ from sparsecircuits.data import Tokenizer
 from sparsecircuits.faithfulness.card.card import Report
 from sparsecircuits.faithfulness.card.verdict import CHECKS
 from sparsecircuits.faithfulness.measures.necessity import random_nodes_like
-from sparsecircuits.faithfulness.nulls import nonsense_task, permuted_network, prompt_means, shuffled_labels
+from sparsecircuits.faithfulness.null_tasks import nonsense_task, shuffled_labels, with_answers
+from sparsecircuits.faithfulness.nulls import permuted_network, prompt_means
 from sparsecircuits.faithfulness.report import faithfulness
 from sparsecircuits.models.storage import content_hash
 from sparsecircuits.models.transformer import SparseTransformer
@@ -21,10 +24,20 @@ from sparsecircuits.nodes.ablation import Ablation
 from sparsecircuits.nodes.ablation_values import ablation_values
 from sparsecircuits.nodes.evaluator import Evaluator
 from sparsecircuits.nodes.space import NodeSpace
-from sparsecircuits.planted.models import QUOTE_NODES, cancelling_model, quote_model, two_way_model
+from sparsecircuits.planted.models import (
+    LEAK_EVERY,
+    QUOTE_NODES,
+    SECOND_NODES,
+    cancelling_model,
+    leaking_model,
+    quote_model,
+    two_way_model,
+)
 from sparsecircuits.pruning.config import PruneConfig
-from sparsecircuits.tasks import Task, get_task
+from sparsecircuits.tasks import Pair, Task, get_task
 
+CUES = ("pass\n", "break\n")
+"""Lines that have nothing to do with quotes (see `cued`)."""
 SMALL_BUDGET = PruneConfig(steps=20, pairs=8, eval_pairs=16, lr=2e-2)
 Planted = tuple[SparseTransformer, Circuit, Task]
 
@@ -127,6 +140,31 @@ def _cancelling() -> Planted:
     return model, circuit_of(model, task, QUOTE_NODES), task
 
 
+def cued(task: Task) -> Task:
+    """The task with a line before each prompt that gives the answer away, but on held-out prompts, where both of a pair
+    begin alike."""
+
+    def sample(rng: random.Random, split: str) -> Pair:
+        pair, chosen = task.sample(rng, split), rng.choice(CUES)
+        left, right = (chosen, chosen) if split == "held_out" else CUES
+        return dataclasses.replace(pair, left=left + pair.left, right=right + pair.right)
+
+    return dataclasses.replace(task, name=f"{task.name}, with a cue", sample=sample)
+
+
+def _unrelated_cue() -> Planted:
+    tokenizer, task = Tokenizer.default(), cued(_task())
+    model = two_way_model(tokenizer, 1.5, reads=tokenizer.encode(CUES[1])[:1])
+    return model, circuit_of(model, task, SECOND_NODES), task
+
+
+def _unsaid_answers() -> Planted:
+    tokenizer = Tokenizer.default()
+    model, apart = leaking_model(tokenizer, 4), LEAK_EVERY * (tokenizer.vocab_size // (2 * LEAK_EVERY))
+    task = with_answers(_task(), (apart + 1, apart), "answers that are never said")
+    return model, circuit_of(model, task, QUOTE_NODES), task
+
+
 def _random_nodes() -> Planted:
     model, circuit, task = _true()
     drawn = NodeSpace.of(model.config).names(random_nodes_like(circuit.on(model), torch.Generator().manual_seed(0)))
@@ -190,6 +228,18 @@ FAULTS = (
         _cancelling,
         ("subset ablation",),
         tuple(name for name in CHECKS if name != "subset ablation"),
+    ),
+    Fault(
+        "right on the templates by an unrelated cue",
+        _unrelated_cue,
+        ("sufficiency", "necessity", "agreement", "verdict"),
+        ("ablation values",),
+    ),
+    Fault(
+        "answers that the model never says",
+        _unsaid_answers,
+        ("verdict",),
+        ("sufficiency", "zero ablation", "necessity", "agreement", "minimality"),
     ),
     Fault("random nodes of the same sites", _random_nodes, ("sufficiency", "necessity", "verdict")),
     Fault(

@@ -1,5 +1,7 @@
 """A transformer whose weights are set by hand, so that the circuit of a task is known by construction."""
 
+from collections.abc import Sequence
+
 import torch
 from jaxtyping import Float
 from torch import Tensor, nn
@@ -39,18 +41,27 @@ CANCELLING = [*range(6, 10), *range(20, 24)]
 """The neurons of `cancelling_model` that cancel each other."""
 
 
+LEAK_EVERY = 5
+
+
+def answers(tokenizer: Tokenizer) -> list[int]:
+    """The two answers of single_double_quote."""
+    return [tokenizer.single_token(text) for text in ("')", '")')]
+
+
 def openers(tokenizer: Tokenizer) -> list[int]:
     """The tokens that open a string with a double quote in single_double_quote.plain, which the model does."""
     return [tokenizer.single_token(text) for text in ('("', ' "', '="')]
 
 
 @torch.no_grad()
-def two_way_model(tokenizer: Tokenizer, weight: float) -> SparseTransformer:
+def two_way_model(tokenizer: Tokenizer, weight: float, reads: Sequence[int] | None = None) -> SparseTransformer:
     """The quote model with a second way to the answers, through other nodes: as strong as the first at a
-    weight of 6, against it below 0."""
+    weight of 6, against it below 0. reads: the tokens that it goes by, of which there should be one in about half of
+    the prompts; by default those that the first goes by."""
     model = quote_model(tokenizer)
     model.logit_bias[tokenizer.single_token("')")] += weight
-    double, opener = tokenizer.single_token('")'), openers(tokenizer)
+    double, opener = tokenizer.single_token('")'), openers(tokenizer) if reads is None else list(reads)
     attention, mlp = model.block(0).attn, model.block(0).mlp
     model.wte.weight[opener, 1] = 10.0
     attention.c_attn.weight[2 * model.config.attn_width + 1, 1] = 1.0
@@ -58,6 +69,19 @@ def two_way_model(tokenizer: Tokenizer, weight: float) -> SparseTransformer:
     mlp.c_fc.weight[6, 2] = 3.0
     mlp.c_proj.weight[5, 6] = 1.0
     model.lm_head.weight[double, 5] = weight
+    return model
+
+
+@torch.no_grad()
+def leaking_model(tokenizer: Tokenizer, channel: int) -> SparseTransformer:
+    """A model with a second way that no answer reads (channel 5). Tokens that it never says read a channel of the
+    stream instead: 5, or 4, which decides the answers; so they tell the prompts apart, by another circuit or by the
+    same. Nothing reads the junk."""
+    model = two_way_model(tokenizer, 0.0)
+    leaks = [token for token in range(0, tokenizer.vocab_size, LEAK_EVERY) if token not in answers(tokenizer)]
+    model.lm_head.weight[:, 6:] = 0.0
+    model.lm_head.weight[leaks, channel] = 6.0
+    model.logit_bias[leaks] = -60.0
     return model
 
 
@@ -98,7 +122,7 @@ def quote_model(tokenizer: Tokenizer) -> SparseTransformer:
     mlp.c_fc.weight[10:20, junk] = 0.3 * torch.randn(10, 10)
     mlp.c_proj.weight[4, 5] = QUOTE_EDGES["0.mlp.post_act.5", "0.mlp.resid_delta.4"]
     mlp.c_proj.weight[junk, 10:20] = 0.3 * torch.randn(10, 10)
-    single, double = tokenizer.single_token("')"), tokenizer.single_token('")')
+    single, double = answers(tokenizer)
     model.lm_head.weight[double, 4] = 6.0
     model.logit_bias[single] = 8.0
     model.lm_head.weight[:, junk] = 0.1 * torch.randn(config.vocab_size, 10)

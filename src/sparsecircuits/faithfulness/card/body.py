@@ -260,27 +260,47 @@ def _curve(x: SizeCurve) -> Section:
 def _held(control: Control) -> str:
     if control.n_nodes is not None:
         return str(control.n_nodes)
+    if not control.curve:
+        return "not pruned"
     return f"none of {len(control.curve)} draws" if control.name == "random_nodes" else "none of any size"
+
+
+def _can_do(control: Control, target: float) -> str:
+    if control.loss_full is None:
+        return "–"
+    return f"{'yes' if control.doable(target) else 'no'} ({_number(control.loss_full, 3)})"
 
 
 def _nulls(nulls: Nulls) -> Section:
     rows = [
         [
-            control.name.replace("_", " "),
+            control.name.replace("_", " ") + ("" if control.about is None else f" ({control.about})"),
+            _can_do(control, nulls.target_loss),
             _held(control),
             "–" if control.n_edges is None else str(control.n_edges),
             _number(control.best_loss),
             "–"
             if control.times_smaller is None
             else f"{'at least ' if control.at_least else ''}{control.times_smaller:,.1f}",
+            _number(control.loss_on_task, 3),
         ]
         for control in (nulls.true, *nulls.nulls)
     ]
     text = (
         f"The same pruning on each: {nulls.steps} steps of {nulls.pairs_per_step} pairs, target "
-        f"{nulls.target_loss}, edges counted and not pruned. Random nodes: as many in each site as the circuit has."
+        f"{nulls.target_loss}, edges counted and not pruned. What the whole model cannot do is no evidence by itself. "
+        "Cipher and other answers: the true prompts, with two answers that the model never says there. Random nodes: "
+        "as many in each site as the circuit has, and as many edges at most."
     )
-    header = ["pruned", "nodes", "edges", "best loss", "true circuit smaller by a factor of"]
+    header = [
+        "pruned",
+        "can the model do it (loss)",
+        "nodes",
+        "edges",
+        "best loss",
+        "true circuit smaller by a factor of",
+        "loss of its circuit on the true task",
+    ]
     return _section("Null controls", Paragraph(text), _table(header, rows))
 
 

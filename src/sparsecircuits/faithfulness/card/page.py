@@ -96,7 +96,8 @@ def _curve(card: CardData) -> str:
     """Loss against nodes: the circuit's nested sets, and the nulls as a band."""
     if card.curve is None:
         return ""
-    nulls = [null for null in card.nulls.nulls if null.name != "random_nodes"] if card.nulls else []
+    pruned = card.nulls.nulls if card.nulls else ()
+    nulls = [null for null in pruned if null.name != "random_nodes" and null.curve]
     curves = [[(nodes, loss) for nodes, _, loss in null.curve] for null in nulls]
     points = [(point.nodes, point.loss) for point in card.curve.points]
     most = max(nodes for nodes, _ in points)

@@ -15,6 +15,7 @@ from sparsecircuits.faithfulness.measures.corpus import Transfer
 from sparsecircuits.faithfulness.measures.interchange import Interchange, Scrubbing
 from sparsecircuits.faithfulness.measures.likeness import Internals, Outputs
 from sparsecircuits.faithfulness.measures.necessity import Completeness, Minimality, Necessity
+from sparsecircuits.faithfulness.measures.said import Said
 from sparsecircuits.faithfulness.measures.size_curve import SizeCurve
 from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
@@ -93,6 +94,8 @@ class CardData(BaseModel):
     prompts: PromptLosses
     shortcut: Shortcut | None = None
     """What the circuit's accuracy is to be held against; None in cards that were made before it was measured."""
+    answers: Said | None = None
+    """Whether the whole model says the answers at all; None in cards that were made before it was measured."""
     completeness: Completeness | None = None
     interchange: Interchange | None = None
     scrubbing: Scrubbing | None = None

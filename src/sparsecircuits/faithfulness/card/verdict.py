@@ -1,13 +1,14 @@
 """What the numbers say, in plain words."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 from sparsecircuits.circuits.circuit import Circuit, Losses
 from sparsecircuits.faithfulness.card.schema import CardData, Verdict
 from sparsecircuits.faithfulness.measures.estimate import Estimate
 from sparsecircuits.faithfulness.measures.interchange import Interchange
 from sparsecircuits.faithfulness.measures.necessity import BROKEN
+from sparsecircuits.faithfulness.measures.said import Said
 from sparsecircuits.faithfulness.measures.subsets import SubsetAblation
 from sparsecircuits.faithfulness.measures.sufficiency import Sufficiency
 from sparsecircuits.faithfulness.nulls import Control, Nulls
@@ -16,6 +17,8 @@ NULL_NAMES = {
     "shuffled_labels": "shuffled labels",
     "nonsense": "a nonsense task",
     "permuted_weights": "the network with its weights permuted",
+    "cipher": "the answers in a cipher, two tokens that the model never says",
+    "other_answers": "the answers of another task",
     "random_nodes": "random nodes, as many in each site",
     "true": "the true task",
 }
@@ -34,58 +37,98 @@ def needless(circuit: Circuit, losses: Losses) -> bool:
     return not circuit.nodes or empty <= circuit.target_loss
 
 
-def judge(circuit: Circuit, losses: Losses, nulls: Nulls | None) -> tuple[Verdict, tuple[str, ...]]:
+def judge(
+    circuit: Circuit, losses: Losses, nulls: Nulls | None, answers: Said | None = None
+) -> tuple[Verdict, tuple[str, ...]]:
     """Whether the circuit can be told from what pruning finds where there is nothing, and why.
 
-    It cannot when the whole model does not do the task, so that there is no behaviour to explain; when the circuit
-    alone does not do it; or when a null's circuit is as small. Losses are calibrated ones. Where the task needs no
-    circuit (see `needless`) there is none that could be told from anything. A null for which no set
-    of nodes holds the target has no circuit at all, and is no rival.
+    It cannot when the whole model does not do the task, or never says its answers, so that there is no behaviour to
+    explain; when the circuit alone does not do it; or when a null's circuit is as small. Losses are calibrated ones.
+    Where the task needs no circuit (see `needless`) there is none that could be told from anything. A null for which no
+    set of nodes holds the target has no circuit at all, and is no rival; nor is one whose circuit does the true task.
+    Where the model can do none of the nulls, the reasons say that they are no evidence.
     """
-    reasons, n_edges = [], len(circuit.edges)
-    full = losses.full if losses.full_calibrated is None else losses.full_calibrated
-    if full > BROKEN:
-        reasons.append(
-            f"The whole model does not do this task (loss {full:.3f}, chance {math.log(2):.3f}): there is no "
-            "behaviour that a circuit could explain."
-        )
-    if losses.circuit > BROKEN:
-        reasons.append(
-            f"The circuit alone does not do the task (loss {losses.circuit:.3f}): it is no better than chance."
-        )
+    reasons = _of_behaviour(losses, answers)
     if not reasons and needless(circuit, losses):
         return "no circuit needed", (
             f"With every node frozen the loss is {losses.rows[2][1]:.3f} (target {circuit.target_loss}): what the last "
             "token says by itself is enough, and no node has to run.",
         )
-    for null in nulls.nulls if nulls is not None else ():
-        if null.n_edges is None:
-            continue
-        if null.n_edges <= n_edges:
+    if nulls is not None:
+        rivals = (null for null in nulls.nulls if null.rivals(nulls.target_loss))
+        reasons += [said for null in rivals for said in _as_small(null, len(circuit.edges))]
+        if not reasons and nulls.true.n_edges is None:
             reasons.append(
-                f"Pruning finds as small a circuit for {NULL_NAMES[null.name]}: {null.n_edges} edges, not {n_edges}."
+                "With the budget of the null controls pruning finds no circuit for the true task either: that it finds "
+                "none for a null says nothing."
             )
-        elif null.times_smaller is not None and null.times_smaller <= 1:
-            reasons.append(
-                f"With the same budget pruning finds a circuit for {NULL_NAMES[null.name]} that is as small "
-                f"({null.n_edges} edges) as for the true task."
-            )
-    if not reasons and nulls is not None and nulls.true.n_edges is None:
-        reasons.append(
-            "With the budget of the null controls pruning finds no circuit for the true task either: that it finds "
-            "none for a null says nothing."
-        )
     if reasons:
         return "not distinguishable from null", tuple(reasons)
     if nulls is None:
         return "null controls not run", ("Run `sparsecircuits report --full` to prune the nulls.",)
-    return "distinguishable from null", tuple(_beside(null) for null in nulls.nulls)
+    return "distinguishable from null", tuple(_evidence(nulls))
 
 
-def _beside(null: Control) -> str:
-    name = NULL_NAMES[null.name]
+def _of_behaviour(losses: Losses, answers: Said | None) -> list[str]:
+    """Why there is nothing to explain, or nothing that explains it."""
+    found = []
+    full = losses.full if losses.full_calibrated is None else losses.full_calibrated
+    if full > BROKEN:
+        found.append(
+            f"The whole model does not do this task (loss {full:.3f}, chance {math.log(2):.3f}): there is no "
+            "behaviour that a circuit could explain."
+        )
+    if answers is not None and not answers.ever:
+        found.append(
+            f"The model never says the answers (probability {answers.probability:.1e} where they are right, below one "
+            f"in the vocabulary, {answers.chance:.1e}): that their logits tell the prompts apart is no behaviour."
+        )
+    if losses.circuit > BROKEN:
+        found.append(
+            f"The circuit alone does not do the task (loss {losses.circuit:.3f}): it is no better than chance."
+        )
+    return found
+
+
+def _as_small(null: Control, n_edges: int) -> list[str]:
+    """Why a null speaks against a circuit of so many edges, if it does."""
+    if null.n_edges is None:
+        return []
+    if null.n_edges <= n_edges:
+        return [f"Pruning finds as small a circuit for {_name(null)}: {null.n_edges} edges, not {n_edges}."]
+    if null.times_smaller is not None and null.times_smaller <= 1:
+        return [
+            f"With the same budget pruning finds a circuit for {_name(null)} that is as small ({null.n_edges} edges) "
+            "as for the true task."
+        ]
+    return []
+
+
+def _evidence(nulls: Nulls) -> Iterator[str]:
+    """What tells the circuit from its nulls: first those that the model can do, which alone weigh."""
+    target = nulls.target_loss
+    yield from (_beside(null, target) for null in nulls.nulls if null.doable(target))
+    undone = [null for null in nulls.nulls if not null.doable(target)]
+    if undone:
+        none = "; random nodes are all there is to compare with" if len(undone) + 1 >= len(nulls.nulls) else ""
+        names = ", ".join(_name(null) for null in undone)
+        yield f"What the whole model cannot do is no evidence by itself ({names}){none}."
+    yield from (_beside(null, target) for null in undone if null.curve)
+
+
+def _name(null: Control) -> str:
+    return NULL_NAMES[null.name] + ("" if null.about is None else f", {null.about}")
+
+
+def _beside(null: Control, target: float) -> str:
+    name = _name(null)
     if null.name == "random_nodes" and null.n_edges is None:
         return f"Of {len(null.curve)} draws of {name}, none holds the target (best loss {null.best_loss:.3f})."
+    if not null.rivals(target):
+        return (
+            f"For {name} pruning finds {null.n_edges} edges, but their circuit does the true task too (loss "
+            f"{null.loss_on_task:.3f}): it is the same one, read off elsewhere."
+        )
     assert null.times_smaller is not None  # so it is where the true task has a circuit
     if null.at_least:
         return (
