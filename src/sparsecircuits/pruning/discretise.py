@@ -114,10 +114,10 @@ def _glanced(
     order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
     stride, place = 1, 0
     while place < len(order):
-        gone, place = _gone_at_a_glance(kept, order, place, stride, lambda loss, by=offset: loss + by <= target, glance)
+        gone, tried = _gone_at_a_glance(kept, order[place:], stride, target - offset, glance)
         held, loss = _longest_held(kept, gone, evaluate, target)
         if held == len(gone):
-            stride *= 2
+            place, stride = place + tried, 2 * stride
         else:  # what did not hold stays; what came after it is tried again
             place, stride = order.index(gone[held]) + 1, 1
         if held:
@@ -127,26 +127,19 @@ def _glanced(
 
 
 def _gone_at_a_glance(
-    kept: Bool[Tensor, " size"],
-    order: list[int],
-    place: int,
-    most: int,
-    holds: Callable[[float], bool],
-    glance: Scorer,
+    kept: Bool[Tensor, " size"], order: list[int], most: int, target: float, glance: Scorer
 ) -> tuple[list[int], int]:
-    """Up to `most` members from a place in the order on that can go one after the other, by glances; and the place
-    after the last that was tried."""
+    """Up to `most` members, in this order, that can go one after the other by glances; and how many were tried."""
     gone: list[int] = []
-    while place < len(order) and len(gone) < most:
-        if holds(glance(_without(kept, [*gone, order[place]])).loss):
-            gone.append(order[place])
-        place += 1
-    return gone, place
+    for tried, member in enumerate(order):
+        if len(gone) == most:
+            return gone, tried
+        if glance(_without(kept, [*gone, member])).loss <= target:
+            gone.append(member)
+    return gone, len(order)
 
 
-def _longest_held(
-    kept: Bool[Tensor, " size"], gone: list[int], evaluate: Scorer, target: float
-) -> tuple[int, float]:
+def _longest_held(kept: Bool[Tensor, " size"], gone: list[int], evaluate: Scorer, target: float) -> tuple[int, float]:
     """How many of the first of some members can go together (all, or as many as bisection finds), and the loss
     without them."""
     low, high, middle, held = 0, len(gone) + 1, len(gone), math.inf
