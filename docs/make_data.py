@@ -24,7 +24,7 @@ ordinary code asks seldom, bindings such that do little but start and fill names
 brackets, strings, parameter lists and files, with comments cut from the same: corpora to mix in
 (`--data "0.25*stdlib+0.33*tinypython:14000+0.42*drills:18000"`), not in the default one.
 
-| task | answers | tinypython | drills | bindings | stdlib |
+| task | answers | tinypython | drills | bindings | forms | stdlib |
 |---|---|---|---|---|
 """
 
