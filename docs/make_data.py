@@ -25,7 +25,7 @@ brackets, strings, parameter lists and files, with comments cut from the same: c
 (`--data "0.25*stdlib+0.33*tinypython:14000+0.42*drills:18000"`), not in the default one.
 
 | task | answers | tinypython | drills | bindings | forms | stdlib |
-|---|---|---|---|---|
+|---|---|---|---|---|---|---|
 """
 
 
