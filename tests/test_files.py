@@ -139,3 +139,9 @@ def test_text_is_utf_8_with_line_feeds_on_every_system():
 def test_nothing_syncs_a_file_that_it_opened_to_read():
     loose = [path for path in FILES for _, name, _ in _calls(path) if name == "fsync" and path.name != "files.py"]
     assert {path.name for path in loose} <= {"shards.py", "download.py"}  # writes itself; calls files.fsync
+
+
+def test_no_two_test_modules_share_a_name() -> None:
+    """pytest imports both under it and fails to collect the second, which shows only when all are run."""
+    names = [path.name for path in Path(__file__).parent.rglob("test_*.py")]
+    assert len(names) == len(set(names))
