@@ -26,7 +26,7 @@ from records import add_record, read_records
 from sparsecircuits.circuits.losses import measure
 from sparsecircuits.faithfulness.card.verdict import judge
 from sparsecircuits.faithfulness.measures.runs import final_logits
-from sparsecircuits.faithfulness.measures.said import said
+from sparsecircuits.faithfulness.measures.said import Said, said
 from sparsecircuits.faithfulness.null_tasks import Unsaid, loss_of_model, nonsense_task
 from sparsecircuits.faithfulness.nulls import joined_nodes, null_controls, permuted_network, pruned_size
 from sparsecircuits.interop.pretrained import folder_of, is_pretrained
@@ -40,11 +40,16 @@ PROMPTS = 64
 """Pairs on which it is measured whether the model says the answers."""
 
 
+def answers_said(model: sc.SparseTransformer, task: sc.Task, seed: int) -> Said:
+    """How likely the whole model finds the task's right answers."""
+    batch = task.encode(task.draw("held_out", PROMPTS, seed))
+    return said(final_logits(model, batch), batch)
+
+
 def verdict_on(model: sc.SparseTransformer, task: sc.Task, nodes: list[str], seed: int) -> str:
     """What the quick card says of these nodes, calibrated on the task."""
     circuit = circuit_of(model, task, nodes)
-    batch = task.encode(task.draw("held_out", PROMPTS, seed))
-    found, _ = judge(circuit, measure(model, circuit, task, seed=seed), None, said(final_logits(model, batch), batch))
+    found, _ = judge(circuit, measure(model, circuit, task, seed=seed), None, answers_said(model, task, seed))
     return found
 
 
@@ -61,10 +66,8 @@ def verdicts(model: sc.SparseTransformer, circuit: sc.Circuit, task: sc.Task, se
     """The verdicts of one seed, and the sizes of the nulls. prune: whether the true task's nulls are pruned; otherwise
     its verdict is that of the quick card."""
     bound, began = circuit.on(model), time.process_time()
-    batch = task.encode(task.draw("held_out", PROMPTS, seed))
     nulls = null_controls(bound, task, seed=seed) if prune else None
-    answers = said(final_logits(model, batch), batch)
-    true, _ = judge(circuit, measure(model, circuit, task, seed=seed), nulls, answers)
+    true, _ = judge(circuit, measure(model, circuit, task, seed=seed), nulls, answers_said(model, task, seed))
     found: dict[str, Any] = {"seed": seed, "true": true}
     if nulls is not None:
         found["true_edges"] = nulls.true.n_edges

@@ -24,8 +24,6 @@ ordinary code asks seldom, bindings such that do little but start and fill names
 brackets, strings, parameter lists and files, with comments cut from the same: corpora to mix in
 (`--data "0.25*stdlib+0.33*tinypython:14000+0.42*drills:18000"`), not in the default one.
 
-| task | answers | tinypython | drills | bindings | forms | stdlib |
-|---|---|---|---|---|---|---|
 """
 
 
@@ -33,14 +31,15 @@ def document() -> str:
     """The page."""
     tokenizer = Tokenizer.default()
     tasks = [sc.get_task(task.name, tokenizer) for task in sc.list_tasks(beside=True)]
-    corpora = [[file.text for file in generate_files(FILES, STREAM, kind)] for kind in KINDS]
-    corpora.append([file.text for file in read_stdlib().files])
+    corpora = {kind: [file.text for file in generate_files(FILES, STREAM, kind)] for kind in KINDS}
+    corpora["stdlib"] = [file.text for file in read_stdlib().files]
     columns = []
-    for texts in corpora:
+    for texts in corpora.values():
         millions = sum(map(len, tokenizer.encode_batch(texts))) / 1e6
         found = find_places(texts, tasks, tokenizer, CONTEXT)
         columns.append({name: [f"{n / millions:,.0f}" for n in places.counts] for name, places in found.items()})
-    rows = []
+    header = ["task", "answers", *corpora]
+    rows = ["| " + " | ".join(header) + " |", "|---" * len(header) + "|"]
     for task in tasks:
         answers = " · ".join(f"`{repr(text)[1:-1]}`" for text in task.answers)
         rows.append(f"| {task.name} | {answers} | " + " | ".join(" · ".join(c[task.name]) for c in columns) + " |")

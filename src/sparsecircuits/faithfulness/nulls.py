@@ -135,9 +135,7 @@ def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> Pr
     """Sets of random nodes, as many in each site as the circuit has (see `joined_nodes`) and with no more edges,
     cleaned up as a pruned set is where one holds the target; the smallest of those, or that none does. The curve has a
     point a draw. Draws that come down to the circuit itself are left out: in a small model chance hits on it."""
-    circuit = bound.circuit
-    config = dataclasses.replace(config, ablation=circuit.ablation)
-    search = NodeSearch.of(bound.model, task, bound.frozen, circuit.target_loss, config)
+    circuit, search = bound.circuit, _search(bound, task, config)
     evaluate, generator = search.evaluate, torch.Generator().manual_seed(seed)
     everywhere = evaluate.edges_between(torch.ones_like(bound.kept))
     curve, held = [], []
@@ -158,6 +156,12 @@ def random_nodes(bound: Bound, task: Task, config: PruneConfig, seed: int) -> Pr
         return PrunedSize(None, None, best, curve)
     nodes, edges = min(held, key=lambda size: size[::-1])
     return PrunedSize(nodes, edges, best, curve)
+
+
+def _search(bound: Bound, task: Task, config: PruneConfig) -> NodeSearch:
+    """Scores sets of nodes on the true task, with the circuit's target and ablation."""
+    config = dataclasses.replace(config, ablation=bound.circuit.ablation)
+    return NodeSearch.of(bound.model, task, bound.frozen, bound.circuit.target_loss, config)
 
 
 def _cleaned(drawn: Bool[Tensor, " nodes"], removed: Edges, evaluate: Evaluator, goal: float) -> Bool[Tensor, " nodes"]:
@@ -273,7 +277,7 @@ def null_controls(
         control = _control(null.name, size, true, edges)
         more = {"loss_full": full, "about": null.about}
         if null.name in DOABLE and size.kept is not None:
-            more["loss_on_task"] = _loss_on_task(bound, task, size.kept, config)
+            more["loss_on_task"] = _search(bound, task, config).evaluate(size.kept).loss
         controls.append(control.model_copy(update=more))
     assert true is not None  # the first
     if circuit.nodes and (drawn := random_nodes(bound, task, config, seed)).curve:
@@ -287,11 +291,6 @@ def null_controls(
         true=controls[0],
         nulls=tuple(controls[1:]),
     )
-
-
-def _loss_on_task(bound: Bound, task: Task, kept: Bool[Tensor, " nodes"], config: PruneConfig) -> float:
-    config = dataclasses.replace(config, ablation=bound.circuit.ablation)
-    return NodeSearch.of(bound.model, task, bound.frozen, bound.circuit.target_loss, config).evaluate(kept).loss
 
 
 def _control(name: ControlName, size: PrunedSize, true: PrunedSize, edges: int) -> Control:

@@ -15,7 +15,7 @@ export function captionOf({ above, tokens, place, answer, precision }: NodeWords
   return shorten(`${above ? "fires" : "low"} ${where}${whose}`, LONGEST);
 }
 
-const LEAST_PAIRS = 0.9; // of the pairs must be in one order for a node to be said to tell the answers apart
+export const LEAST_PAIRS = 0.9; // of the pairs must be in one order for a node to be said to tell the answers apart
 
 /** Which answer's prompts a node is higher for at the last token, and in what share of the pairs; null for neither. */
 export function higherFor({ ends, answers }: Payload, name: string): { answer: string; share: number } | null {

@@ -5,7 +5,7 @@ import { html, isNumber, percent, plural, visible } from "../dom";
 import { lookWords, looksOf } from "../looks";
 import { shownPrompts, sidesOf } from "../sides";
 import type { CircuitNode, Payload } from "../types";
-import { higherFor, shortWords } from "../words";
+import { LEAST_PAIRS, higherFor, shortWords } from "../words";
 import { worthOf } from "../worth";
 
 type Words = (HTMLElement | string)[];
@@ -29,6 +29,15 @@ const LETTER: Record<string, string> = { q: "q ", k: "k ", v: "v ", post_act: "n
 
 function list(parts: Words[]): Words {
   return parts.flatMap((part, i) => (i ? [i === parts.length - 1 ? " and " : ", ", ...part] : part));
+}
+
+/** "up by v 136, down by v 135"; nothing of a side without names. */
+function bySign(upWord: string, up: Words[], downWord: string, down: Words[]): Words {
+  return [
+    ...(up.length ? [upWord, ...list(up)] : []),
+    ...(up.length && down.length ? [", "] : []),
+    ...(down.length ? [downWord, ...list(down)] : []),
+  ];
 }
 
 /** A node by name, which leads to it. */
@@ -82,12 +91,7 @@ function written(app: App, payload: Payload, sources: CircuitNode[]): Words[] {
         .sort((a, b) => Math.abs(b.weight) - Math.abs(a.weight))
         .slice(0, MOST_NODES)
         .map(({ source }) => [chip(app, source)]);
-    const signs = [
-      ["up by ", by(true)],
-      ["down by ", by(false)],
-    ] as const;
-    const ways = signs.filter(([, names]) => names.length).map(([word, names]): Words => [word, ...list(names)]);
-    return [chip(app, target), " (", ...ways.flatMap((way, i) => (i ? [", ", ...way] : way)), ")"];
+    return [chip(app, target), " (", ...bySign("up by ", by(true), "down by ", by(false)), ")"];
   });
   return [...said, ...more(all)];
 }
@@ -167,13 +171,8 @@ function answerSentence(app: App, payload: Payload): Sentence | null {
       });
       return [...short, ...more(all)];
     };
-    const signs = [
-      ["raised by ", by(true)],
-      ["lowered by ", by(false)],
-    ] as const;
-    const ways = signs.filter(([, names]) => names.length).map(([word, names]): Words => [word, ...list(names)]);
-    const code = html("code", {}, visible(answer.text));
-    return [code, " is ", ...(ways.length ? ways.flatMap((way, n) => (n ? [", ", ...way] : way)) : ["left as it is"])];
+    const ways = bySign("raised by ", by(true), "lowered by ", by(false));
+    return [html("code", {}, visible(answer.text)), " is ", ...(ways.length ? ways : ["left as it is"])];
   });
   return {
     title: "Answers",
@@ -228,10 +227,11 @@ export function reading(app: App): HTMLElement | null {
   const { said, left } = sentences(app, payload);
   if (!said.length) return null;
   const prompts = payload.prompts?.length ?? 0;
+  const least = percent(LEAST_PAIRS);
   const measured = [
     prompts ? `Looks: circuit alone, ${plural(prompts, "recorded prompt")}` : "",
     payload.ends
-      ? `higher at the last token: in at least ${percent(0.9)} of ${payload.ends.n_pairs} ${payload.ends.split} pairs`
+      ? `higher at the last token: in at least ${least} of ${payload.ends.n_pairs} ${payload.ends.split} pairs`
       : "",
   ].filter(Boolean);
   return html(
