@@ -79,11 +79,21 @@ def _started(dense: SparseTransformer, sparse: SparseTransformer, dense_path: st
     return {"dense": dense_path, "dense_id": content_hash(dense), "sparse_id": content_hash(sparse)}
 
 
+def started_seed(out: Path) -> int:
+    """The seed that a bridge's training was started with. Raises UserError for a folder without one."""
+    return BridgeConfig.from_dict(_saved(out)["config"]).seed
+
+
+def _saved(out: Path) -> dict[str, Any]:
+    saved = read_json(out / RUN_NAME, "bridge's training")
+    if not isinstance(saved, dict) or not isinstance(saved.get("config"), dict):
+        raise UserError(f"{out / RUN_NAME} is damaged: start anew with another --out")
+    return saved
+
+
 def _resumed(out: Path, started: dict[str, Any]) -> BridgeConfig:
     """The config that a run was started with. Raises UserError where the models are not those of then."""
-    saved = read_json(out / RUN_NAME, "bridge's training")
-    if not isinstance(saved, dict) or "config" not in saved:
-        raise UserError(f"{out / RUN_NAME} is damaged: start anew with another --out")
+    saved = _saved(out)
     for name in ("dense_id", "sparse_id"):
         if saved.get(name) != started[name]:
             raise UserError(f"{out} was started with another {name.removesuffix('_id')} model: give that one")

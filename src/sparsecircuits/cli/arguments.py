@@ -283,9 +283,13 @@ class Bridge(Common):
 
     function: ClassVar[str] = "bridge"
     dense: Annotated[Path, tyro.conf.Positional]
-    """A model of ours, in any format that convert writes; it stays as it is and is not copied."""
-    sparse: Annotated[Path, tyro.conf.Positional]
+    """A model of ours, in any format that convert writes, or a GPT-2 directory as transformers saves it; it stays as it
+    is and is not copied."""
+    sparse: Annotated[Path | None, tyro.conf.Positional] = None
     """The sparse model to begin with."""
+    preset: Literal["nano", "micro", "small", "paper"] | None = None
+    """Instead of SPARSE: a new one of this preset's width and density, with the dense model's depth, vocabulary and
+    tokenizer, its weights at random. Give --data, and a --sparse-lr for a model that is to learn from nothing."""
     out: Path
     resume: Annotated[bool, Flag] = False
     """Go on from the newest checkpoint of --out, with its saved config."""
