@@ -14,9 +14,9 @@ def new_sparse(dense: SparseTransformer, config: TrainConfig, seed: int = 0) -> 
     many as its budgets say, at random places (each step of the bridge's training chooses anew which ones stay)."""
     theirs = dense.config
     context = min(theirs.n_ctx, config.model.n_ctx)
-    fields = {"n_layer": theirs.n_layer, "vocab_size": theirs.vocab_size, "n_ctx": context}
+    shape = dataclasses.replace(config.model, n_layer=theirs.n_layer, vocab_size=theirs.vocab_size, n_ctx=context)
     torch.manual_seed(seed)
-    model = SparseTransformer(dataclasses.replace(config.model, **fields)).to(dense.device)
+    model = SparseTransformer(shape).to(dense.device)
     start_sparse_(model, dataclasses.replace(config.sparsity, start="uniform"))
     model.tokenizer, model.name = dense.tokenizer, "new"
     return model

@@ -8,6 +8,7 @@ Shapes: B batch, T sequence, S keys (cached and new), V vocabulary, D d_model, H
 """
 
 import math
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,7 +25,11 @@ from .configuration_sparsecircuits import CACHE_NAMES, SparseCircuitsConfig
 # What the installed transformers calls the cache in an output: `cache` from 5.24 on, `past_key_values` before.
 CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast.__dataclass_fields__)
 
-ACTIVATIONS = {"gelu": F.gelu, "relu": F.relu, "gelu_tanh": partial(F.gelu, approximate="tanh")}
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 EPSILON = torch.finfo(torch.float32).eps  # of RMSNorm, in every type
 
