@@ -234,15 +234,15 @@ class Convert(Common):
 
 @dataclass(kw_only=True)
 class Export(Common):
-    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, or as a picture
-    (docs/programs.md)."""
+    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, as a graph of heads and MLPs for
+    the Mechanistic Interpretability Benchmark, or as a picture (docs/programs.md, docs/how/elsewhere.md)."""
 
     function: ClassVar[str] = "export"
     circuit: Annotated[Path, tyro.conf.Positional]
     """A circuit.json, or a run directory with --task."""
-    to: Literal["python", "json", "graphml", "svg", "png"]
+    to: Literal["python", "json", "graphml", "mib", "svg", "png"]
     out: Path
-    """The file to write."""
+    """The file to write; of mib, .json or .pt."""
     task: str | None = None
     """Which of a run directory's circuits."""
     readable: Annotated[bool, Flag] = False
