@@ -15,6 +15,7 @@ Rises = Callable[[Bool[Tensor, " size"]], Float[Tensor, " size"]]
 COARSE = 64  # estimates are not followed in parts finer than this share of the set
 PATIENCE = 6  # parts that cannot go, one after the other, before new estimates are made
 ENOUGH = 0.95  # a round of estimates that leaves a larger share than this is the last
+MANY = 64  # members whose order is taken to first order, where a glance at each would be most of the work
 DOUBTFUL = 1.25  # of the target: a member without which the loss at a glance is larger is not tried in a round
 
 
@@ -88,7 +89,7 @@ def drop_needless(
             order = sorted((node for node in members if losses[node] <= target), key=losses.__getitem__)
             kept = _remove_in_order(kept, order, evaluate, target)
         elif estimates is not None and size <= limit:
-            kept = _glanced(kept, members, evaluate, target, estimates.glance)
+            kept = _glanced(kept, members, evaluate, target, estimates)
         elif estimates is not None:
             rises = estimates.rises(kept)
             order = sorted(members, key=lambda node: rises[node].item())
@@ -100,18 +101,24 @@ def drop_needless(
 
 
 def _glanced(
-    kept: Bool[Tensor, " size"], members: list[int], evaluate: Scorer, target: float, glance: Scorer
+    kept: Bool[Tensor, " size"], members: list[int], evaluate: Scorer, target: float, estimates: Estimates
 ) -> Bool[Tensor, " size"]:
-    """What is left when members go, as long as the target holds, in the order of their losses at a glance.
+    """What is left when members go, as long as the target holds, in the order of their losses at a glance, or to first
+    order where they are many.
 
     Glances say which can go, one after the other; whether the target holds without all of these is evaluated after
     the first, and after twice as many each time that it does. Where it does not, the longest beginning that holds is
     found by bisection. The few prompts of a glance are all easier or harder than the rest alike, so only differences
     from the set last evaluated are taken from it.
     """
+    glance = estimates.glance
     offset = evaluate(kept).loss - glance(kept).loss
-    losses = {node: glance(_without(kept, [node])).loss + offset for node in members}
-    order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
+    if len(members) > MANY:
+        rises = estimates.rises(kept)
+        order = sorted(members, key=lambda node: rises[node].item())
+    else:
+        losses = {node: glance(_without(kept, [node])).loss + offset for node in members}
+        order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
     stride, place = 1, 0
     while place < len(order):
         gone, tried = _gone_at_a_glance(kept, order[place:], stride, target - offset, glance)
@@ -129,14 +136,20 @@ def _glanced(
 def _gone_at_a_glance(
     kept: Bool[Tensor, " size"], order: list[int], most: int, target: float, glance: Scorer
 ) -> tuple[list[int], int]:
-    """Up to `most` members, in this order, that can go one after the other by glances; and how many were tried."""
+    """Up to `most` members, in this order, that can go by glances; and how many were tried. Twice as many go at once
+    each time that it can be, and half as many where it cannot."""
     gone: list[int] = []
-    for tried, member in enumerate(order):
-        if len(gone) == most:
-            return gone, tried
-        if glance(_without(kept, [*gone, member])).loss <= target:
-            gone.append(member)
-    return gone, len(order)
+    tried, together = 0, 1
+    while tried < len(order) and len(gone) < most:
+        some = order[tried : tried + min(together, most - len(gone))]
+        if glance(_without(kept, [*gone, *some])).loss <= target:
+            gone += some
+            tried, together = tried + len(some), 2 * together
+        elif len(some) > 1:
+            together = len(some) // 2
+        else:
+            tried += 1
+    return gone, tried
 
 
 def _longest_held(kept: Bool[Tensor, " size"], gone: list[int], evaluate: Scorer, target: float) -> tuple[int, float]:
