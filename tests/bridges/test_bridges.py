@@ -14,8 +14,9 @@ from sparsecircuits.bridges.carrying import carry_over
 from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.losses import bridge_losses, kl_divergence, nmse
 from sparsecircuits.bridges.measures import measure_bridge
+from sparsecircuits.bridges.record import read_record
 from sparsecircuits.bridges.steering import steer
-from sparsecircuits.bridges.storage import load_bridge, read_record
+from sparsecircuits.bridges.storage import load_bridge
 from sparsecircuits.bridges.training import train_bridge
 from sparsecircuits.data import TokenData, Tokenizer
 from sparsecircuits.data.tinypython import generate_files

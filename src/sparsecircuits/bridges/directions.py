@@ -36,13 +36,14 @@ def read_channel(bridge: Bridge, node: str) -> tuple[str, int]:
     return site, channel
 
 
-def stream_reads(bridge: Bridge, nodes: Iterable[str]) -> list[str]:
-    """Those of some nodes that read the residual stream and can be steered from: no position channels beside it."""
+def stream_reads(sparse: SparseTransformer, nodes: Iterable[str]) -> list[str]:
+    """Those of some nodes of a sparse model that read the residual stream and can be steered from: no position channels
+    beside it."""
     found = []
     for node in nodes:
         site, channel = split_node(node)
         reads = site == FINAL_SITE or split_site(site)[1] in READS
-        if reads and channel < bridge.sparse.config.d_model:
+        if reads and channel < sparse.config.d_model:
             found.append(node)
     return found
 

@@ -6,14 +6,14 @@ from pathlib import Path
 from typing import Any
 
 from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.record import FORMAT, RECORD_NAME, SPARSE_NAME, read_record
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import expanded, read_json, write_text
+from sparsecircuits.files import expanded, write_text
 from sparsecircuits.interop.loading import load_model
 from sparsecircuits.models.storage import content_hash, load_tensors, save_native, save_tensors
 from sparsecircuits.models.transformer import SparseTransformer
 
-FORMAT = "sparsecircuits-bridge-1"
-RECORD_NAME, MAPS_NAME, SPARSE_NAME = "bridge.json", "bridge.safetensors", "sparse"
+MAPS_NAME = "bridge.safetensors"
 _DENSE_ID, _SPARSE_ID = "dense", "sparse"
 
 
@@ -26,14 +26,6 @@ def save_bridge(bridge: Bridge, directory: Path, dense: str, about: dict[str, An
     save_tensors(directory / MAPS_NAME, bridge.maps.state_dict(), ids)
     record = {"format": FORMAT, "dense": dense, "dense_id": ids[_DENSE_ID], "sparse_id": ids[_SPARSE_ID]}
     write_text(directory / RECORD_NAME, json.dumps({**record, "kept": bridge.maps.kept, **about}, indent=1) + "\n")
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """What `bridge.json` says. Raises UserError for a folder that holds no bridge."""
-    record = read_json(directory / RECORD_NAME, "bridge")
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{directory / RECORD_NAME} is no bridge of ours: make one with `sparsecircuits bridge`")
-    return record
 
 
 def load_bridge(path: str | Path, dense: SparseTransformer | str | Path | None = None) -> Bridge:

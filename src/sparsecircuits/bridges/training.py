@@ -16,7 +16,8 @@ from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.fitting import fit_maps_
 from sparsecircuits.bridges.losses import bridge_losses
 from sparsecircuits.bridges.measures import measure_bridge
-from sparsecircuits.bridges.storage import RECORD_NAME, save_bridge
+from sparsecircuits.bridges.record import RECORD_NAME
+from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, validation_batches
 from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.files import read_json, sweep, write_text

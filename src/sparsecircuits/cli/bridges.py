@@ -48,7 +48,7 @@ def edit(command: args.Edit) -> None:
 
 def bridge(command: args.Bridge) -> None:
     """Train a bridge into a folder."""
-    from sparsecircuits.bridges.storage import read_record
+    from sparsecircuits.bridges.record import read_record
     from sparsecircuits.bridges.training import train_bridge
     from sparsecircuits.interop.loading import load_model
 
@@ -101,7 +101,7 @@ def steer(command: args.Steer) -> None:
     if command.circuit is not None:
         circuit = load_circuit(command.circuit, bridge.sparse)
         circuit.check_model(bridge.sparse)
-        nodes += stream_reads(bridge, circuit.node_names)
+        nodes += stream_reads(bridge.sparse, circuit.node_names)
     found = steer(
         bridge,
         get_task(command.task, bridge.sparse.tokenizer),
