@@ -6,6 +6,7 @@ import sys
 
 import pytest
 
+import sparsecircuits as sc
 from madecircuits import circuit_of
 from sparsecircuits.bridges.drawing import draw_steering
 from sparsecircuits.data import Tokenizer
@@ -73,3 +74,32 @@ def test_a_node_that_is_no_read_is_one_line(bridged):
     assert done.returncode == 1
     assert "no read of the residual stream" in done.stderr
     assert "Traceback" not in done.stderr
+
+
+def test_a_new_sparse_model_of_a_preset_begins_a_bridge_and_resumes(bridged, tmp_path):
+    _, folder, _ = bridged
+    dense = folder.parent / "dense"
+    (tmp_path / "data").mkdir()
+    (tmp_path / "data" / "a.py").write_text("".join(f"def f{i}(x):\n    return x + {i}\n\n\n" for i in range(400)))
+    options = ["--out", tmp_path / "new", "--data", tmp_path / "data", "--batch-size", 1, "--fit-tokens", 1024]
+    options += ["--eval-tokens", 256, "--steps", 3, "--sparse-lr", 1e-2, "--seed", 5, "--json"]
+    done = run("bridge", dense, "--preset", "nano", *options)
+    assert done.returncode == 0, done.stderr
+    sparse = sc.load_model(tmp_path / "new" / "sparse")
+    theirs = sc.load_model(dense).config
+    assert (sparse.config.n_layer, sparse.config.d_model) == (theirs.n_layer, 256)
+    share = float(sparse.get_parameter("blocks.0.mlp.c_fc.weight").count_nonzero()) / (256 * 1024)
+    assert 0.01 < share < 0.03
+    # The new model is drawn again from the seed of then, or resuming would refuse it as another one.
+    (tmp_path / "new" / "bridge.json").unlink()
+    again = run("bridge", dense, "--preset", "nano", "--out", tmp_path / "new", "--data", tmp_path / "data", "--resume")
+    assert again.returncode == 0, again.stderr
+
+
+@pytest.mark.parametrize("options", [[], ["SPARSE", "--preset", "nano"]])
+def test_the_sparse_model_is_given_or_new(options, bridged, tmp_path):
+    _, folder, _ = bridged
+    options = [folder / "sparse" if word == "SPARSE" else word for word in options]
+    done = run("bridge", folder.parent / "dense", *options, "--out", tmp_path / "none")
+    assert done.returncode == 1
+    assert "one of the two" in done.stderr

@@ -7,6 +7,8 @@ import pytest
 
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.cli import main
+from sparsecircuits.interop.loading import load_model
+from sparsecircuits.interop.mib import read_mib, to_mib
 from sparsecircuits.interop.pretrained import folder_of
 
 CIRCUIT = str(folder_of("pretrained:nano") / "circuits" / "class_init" / "circuit.json")
@@ -30,6 +32,15 @@ def test_every_format(tmp_path, capsys):
     assert Circuit.load(copy) == Circuit.load(CIRCUIT)
 
 
+@pytest.mark.parametrize("name", ["c.json", "c.pt"])
+def test_heads_and_mlps_for_mib(name, tmp_path):
+    run(CIRCUIT, "--to", "mib", "--out", tmp_path / name)
+    expected = to_mib(Circuit.load(CIRCUIT), load_model("pretrained:nano").config)
+    found = read_mib(tmp_path / name)
+    assert (found.nodes, found.edges) == (expected.nodes, expected.edges)
+    assert found.edges
+
+
 def test_the_readable_program_states_its_agreement(tmp_path, capsys):
     run(CIRCUIT, "--to", "python", "--readable", "--out", tmp_path / "p.py", "--json")
     found = json.loads(capsys.readouterr().out)
@@ -42,6 +53,7 @@ def test_the_readable_program_states_its_agreement(tmp_path, capsys):
     [
         (("pretrained:nano", "--to", "json"), "name one with --task"),
         (("pretrained:nano", "--task", "nothing", "--to", "json"), "holds 0 such circuits"),
+        ((CIRCUIT, "--to", "mib"), ".json or .pt"),
         ((CIRCUIT, "--to", "json", "--readable"), "--readable is for --to python"),
         (("pretrained:nano", "--task", "else_elif", "--to", "python"), "two scores"),
     ],

@@ -98,6 +98,7 @@ OPTIONS = [
     {}, {"sink": True}, {"afrac": None}, {"afrac": None, "sink": True}, {"afrac": 0.6, "sink": True},
     {"positions": "added"}, {"positions": "concat", "d_pos_emb": 4, "sink": True},
     {"positions": "concat_sinusoidal", "d_pos_emb": 4}, {"bigram": "none"}, {"bias": False}, {"activation": "relu"},
+    {"activation": "gelu_tanh"},
     {"n_head": 2, "d_head": 5, "sink": True}, {"tied_unembed": True}, {"n_layer": 1, "afrac": None},
     {"n_layer": 3, "sink": True, "afrac": 0.8},
     {"offsets": 3}, {"offsets": 2, "sink": True}, {"offsets": 20, "sink": True},

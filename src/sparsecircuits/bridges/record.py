@@ -23,3 +23,15 @@ def read_record(directory: Path) -> dict[str, Any]:
     if not all(isinstance(record.get(key), str) for key in ("dense", "dense_id", "sparse_id")):
         raise UserError(f"{directory / RECORD_NAME} does not say which models it joins: make the bridge anew")
     return record
+
+
+def joined_boundaries(record: dict[str, Any], side: str = "sparse") -> tuple[int, ...] | None:
+    """Which boundaries of a model's residual stream a record joins to the other's; None: all. Raises UserError for what
+    is no list of them."""
+    saved = record.get("joined")
+    if saved is None:
+        return None
+    found = saved.get(side) if isinstance(saved, dict) else None
+    if not isinstance(found, list) or not all(type(boundary) is int for boundary in found):
+        raise UserError(f"{RECORD_NAME}: joined is {str(saved)[:80]}, no boundaries of two models")
+    return tuple(found)

@@ -150,7 +150,7 @@ class NodeSteering:
         bridge, prompts, answer = self.bridge, self.prompts, self.answer
         turned = [prompts.probability(bridge.dense, self.change, strength) for strength in strengths]
         own = {site: _only(self.moved[site], [c for place, c in self.chosen if place == site]) for site in self.sites}
-        means = _mean_differences(bridge.dense, self._reference.pairs, self.sites, answer)
+        means = _mean_differences(bridge.dense, self._reference.pairs, list(self.change), answer)
         opposite = SteeredPrompts(bridge, self.pairs, np.arange(answer, len(self.pairs.last), 2), answer)
         return {
             "dense_id": content_hash(bridge.dense),
@@ -165,7 +165,7 @@ class NodeSteering:
             "steered": [whole for whole, _ in turned],
             "steered_between": [between for _, between in turned],
             "sparse": [prompts.probability(bridge.sparse, own, strength)[0] for strength in strengths],
-            "dense_means": self._curve({site: prompts.at_last(means[site]) for site in self.sites}, strengths),
+            "dense_means": self._curve({site: prompts.at_last(mean) for site, mean in means.items()}, strengths),
             "counterfactual": opposite.probability(bridge.dense, {}, 0.0)[0],
             "paper": list(PAPER.get(self.task.name.removesuffix(".plain"), ())),
         }

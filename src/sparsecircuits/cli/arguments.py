@@ -239,15 +239,15 @@ class Convert(Common):
 
 @dataclass(kw_only=True)
 class Export(Common):
-    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, or as a picture
-    (docs/programs.md)."""
+    """Write a circuit for others: as a Python file that runs it, as JSON, as a graph, as a graph of heads and MLPs for
+    the Mechanistic Interpretability Benchmark, or as a picture (docs/programs.md, docs/how/elsewhere.md)."""
 
     function: ClassVar[str] = "export"
     circuit: Annotated[Path, tyro.conf.Positional]
     """A circuit.json, or a run directory with --task."""
-    to: Literal["python", "json", "graphml", "svg", "png"]
+    to: Literal["python", "json", "graphml", "mib", "svg", "png"]
     out: Path
-    """The file to write."""
+    """The file to write; of mib, .json or .pt."""
     task: str | None = None
     """Which of a run directory's circuits."""
     readable: Annotated[bool, Flag] = False
@@ -288,9 +288,13 @@ class Bridge(Common):
 
     function: ClassVar[str] = "bridge"
     dense: Annotated[Path, tyro.conf.Positional]
-    """A model of ours, in any format that convert writes; it stays as it is and is not copied."""
-    sparse: Annotated[Path, tyro.conf.Positional]
+    """A model of ours, in any format that convert writes, or a GPT-2 directory as transformers saves it; it stays as it
+    is and is not copied."""
+    sparse: Annotated[Path | None, tyro.conf.Positional] = None
     """The sparse model to begin with."""
+    preset: Literal["nano", "micro", "small", "paper"] | None = None
+    """Instead of SPARSE: a new one of this preset's width and density, with the dense model's depth, vocabulary and
+    tokenizer, its weights at random. Give --data, and a --sparse-lr for a model that is to learn from nothing."""
     out: Path
     resume: Annotated[bool, Flag] = False
     """Go on from the newest checkpoint of --out, with its saved config."""

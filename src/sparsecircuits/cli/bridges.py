@@ -6,6 +6,8 @@ from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.checks import check_paths
 from sparsecircuits.cli.corpus import text_of
 from sparsecircuits.cli.show import print_json, print_table, print_text, progress
+from sparsecircuits.errors import UserError
+from sparsecircuits.training.config import preset
 
 
 def edit(command: args.Edit) -> None:
@@ -48,12 +50,22 @@ def edit(command: args.Edit) -> None:
 
 def bridge(command: args.Bridge) -> None:
     """Train a bridge into a folder."""
+    from sparsecircuits.bridges.beginning import new_sparse
     from sparsecircuits.bridges.record import read_record
-    from sparsecircuits.bridges.training import train_bridge
+    from sparsecircuits.bridges.training import started_seed, train_bridge
     from sparsecircuits.interop.loading import load_model
 
-    check_paths(models=[command.dense, command.sparse], data=command.data, out=[command.out])
-    dense, sparse = load_model(command.dense), load_model(command.sparse)
+    if (command.sparse is None) == (command.preset is None):
+        raise UserError("give the sparse model to begin with, or --preset for a new one: one of the two")
+    given = [path for path in (command.dense, command.sparse) if path is not None]
+    check_paths(models=given, data=command.data, out=[command.out])
+    dense = load_model(command.dense)
+    if command.preset is not None:
+        seed = started_seed(command.out) if command.resume else command.config.seed
+        sparse = new_sparse(dense, preset(command.preset), seed)
+    else:
+        assert command.sparse is not None
+        sparse = load_model(command.sparse)
     sparse.corpus = command.data or sparse.corpus
     _, tokens = text_of(sparse, command.data)
     with progress("bridge  ") as update:
@@ -71,9 +83,12 @@ def bridge(command: args.Bridge) -> None:
     if command.json:
         print_json({"path": str(command.out), **found})
         return
-    columns = ["boundary", "nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense"]
+    columns = ["place", "nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense"]
     columns += ["kl_to_dense"]
     header = ["boundary", "NMSE encoder", "NMSE decoder", "dense to sparse: loss", "KL", "sparse to dense: loss", "KL"]
+    for row in found["boundaries"]:
+        same = row["boundary"] == row["sparse_boundary"]
+        row["place"] = str(row["boundary"]) if same else f"{row['boundary']}:{row['sparse_boundary']}"
     rows = [[row[column] for column in columns] for row in found["boundaries"]]
     print_table("single switches, nats a token", header, rows, right=tuple(range(7)))
     print_table(
@@ -101,7 +116,7 @@ def steer(command: args.Steer) -> None:
     if command.circuit is not None:
         circuit = load_circuit(command.circuit, bridge.sparse)
         circuit.check_model(bridge.sparse)
-        nodes += stream_reads(bridge.sparse, circuit.node_names)
+        nodes += stream_reads(bridge.sparse, circuit.node_names, bridge.joined.sparse)
     found = steer(
         bridge,
         get_task(command.task, bridge.sparse.tokenizer),

@@ -15,6 +15,7 @@ def export(command: args.Export) -> None:
     from sparsecircuits.inference.export import circuit_graphml, circuit_program, readable_program
     from sparsecircuits.interop.circuit_files import read_circuits
     from sparsecircuits.interop.loading import load_model
+    from sparsecircuits.interop.mib import to_mib
     from sparsecircuits.tasks import task_of_circuit
 
     if command.readable and command.to != "python":
@@ -28,6 +29,8 @@ def export(command: args.Export) -> None:
         circuit.save(command.out)
     elif command.to == "graphml":
         write_text(command.out, circuit_graphml(circuit))
+    elif command.to == "mib":
+        to_mib(circuit, model.config).save(command.out)
     elif command.to in ("svg", "png"):
         if command.out.suffix.lower() != f".{command.to}":
             raise UserError(f"--to {command.to} writes a file that ends in .{command.to}, not {command.out.name}")

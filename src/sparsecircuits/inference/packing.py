@@ -115,7 +115,8 @@ class Decoder:
 
 def _sizes(config: ModelConfig) -> np.ndarray:
     extra = config.d_in - config.d_model
-    flags = (config.norm == "layer", config.activation == "relu", config.residual_activation == "relu")
+    activation = _cpu_decode.ACTIVATIONS.index(config.activation)
+    flags = (config.norm == "layer", activation, config.residual_activation == "relu")
     widths = (config.n_layer, config.d_model, extra, config.heads, config.d_head, config.mlp_width, config.vocab_size)
     reach = config.offsets or 0
     return np.array([*widths, reach, *flags], dtype=np.int64)

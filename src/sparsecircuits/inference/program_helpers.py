@@ -16,6 +16,11 @@ def gelu(x):
     """The activation function of neurons."""
     return x * (1 + math.erf(x / math.sqrt(2))) / 2
 ''',
+    "gelu_tanh": '''
+def gelu_tanh(x):
+    """The activation function of neurons."""
+    return x * (1 + math.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))) / 2
+''',
     "relu": '''
 def relu(x):
     """The activation function of neurons."""

@@ -8,6 +8,7 @@ from torch import Tensor
 
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, read_json
+from sparsecircuits.interop import gpt2
 from sparsecircuits.models.config import ModelConfig
 from sparsecircuits.models.storage import (
     CHECKSUM,
@@ -28,7 +29,7 @@ _FIELDS = tuple(ModelConfig().to_dict())
 
 
 def is_hf(directory: Path) -> bool:
-    """Whether a folder's config.json is of our Hugging Face model type."""
+    """Whether a folder's config.json is a Hugging Face one, of our model type or another."""
     try:
         raw = json.loads((directory / CONFIG_NAME).read_text(encoding="utf-8"))
     except (OSError, ValueError, RecursionError):
@@ -37,12 +38,29 @@ def is_hf(directory: Path) -> bool:
 
 
 def load_hf(directory: Path) -> SparseTransformer:
-    """Load such a folder as our model, without transformers and without running its code. Raises UserError
-    for anything missing, damaged, contradictory, or of another model type."""
+    """Load such a folder as our model: one that `convert` made, or a GPT-2 (`gpt2.config_from_gpt2` says which).
+    Neither transformers nor code in the folder is run. Raises UserError for anything missing, damaged, contradictory,
+    or of another model type."""
     raw = read_json(directory / CONFIG_NAME, "model config")
-    if not isinstance(raw, dict) or raw.get("model_type") != MODEL_TYPE:
-        raise UserError(f"{directory} holds no model of type {MODEL_TYPE!r}")
-    config = model_config(raw, str(directory / CONFIG_NAME))
+    kind = raw.get("model_type") if isinstance(raw, dict) else None
+    where = str(directory / CONFIG_NAME)
+    if kind == MODEL_TYPE:
+        config = model_config(raw, where)
+        state = _read_state(directory, config)
+        if config.tied_unembed and "wte.weight" in state:
+            state.setdefault("lm_head.weight", state["wte.weight"])
+    elif kind == gpt2.MODEL_TYPE:
+        config = gpt2.config_from_gpt2(raw, where)
+        state = gpt2.state_from_gpt2(_read_state(directory, config), config)
+    else:
+        raise UserError(f"{directory} holds a model of type {kind!r}: read are {MODEL_TYPE!r} and {gpt2.MODEL_TYPE!r}")
+    model = build(config, state, str(directory / WEIGHTS_NAME))
+    model.name = directory.resolve().name
+    return model.eval()
+
+
+def _read_state(directory: Path, config: ModelConfig) -> dict[str, Tensor]:
+    """The tensors of all weights files. config: what it is by now, which the files' checksums of it must fit."""
     state: dict[str, Tensor] = {}
     for path in _weight_files(directory):
         tensors, metadata = _read_safetensors(path)
@@ -52,11 +70,7 @@ def load_hf(directory: Path) -> SparseTransformer:
         if twice:
             raise UserError(f"{path}: {twice[0]} is in another file too")
         state |= tensors
-    if config.tied_unembed and "wte.weight" in state:
-        state.setdefault("lm_head.weight", state["wte.weight"])
-    model = build(config, state, str(directory / WEIGHTS_NAME))
-    model.name = directory.resolve().name
-    return model.eval()
+    return state
 
 
 def model_config(raw: dict[str, Any], where: str) -> ModelConfig:

@@ -101,6 +101,8 @@ def config_to_released(config: ModelConfig) -> dict[str, Any]:
         )
     if config.offsets is not None:
         raise UserError("the released format knows no logits by offset (model.offsets): it cannot hold this model")
+    if config.activation == "gelu_tanh":
+        raise UserError("the released format knows no GELU by tanh (model.activation): it cannot hold this model")
     if config.frozen_nodes:
         raise UserError("the released format knows no frozen nodes (model.frozen_nodes): it cannot hold this model")
     return {

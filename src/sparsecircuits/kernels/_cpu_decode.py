@@ -6,6 +6,8 @@ with time contiguous, so that only the channels where a query is not zero are re
 flat array: `bases` says where each matrix's columns begin in `starts`, `vectors` where biases and norms are in `flat`.
 """
 
+import math
+
 import numpy as np
 from numba import prange
 
@@ -26,8 +28,11 @@ from sparsecircuits.kernels._cpu_simd import WIDE
 from sparsecircuits.kernels._jit import kernel
 
 i32, f32 = np.int32, np.float32
-LAYERS, WIDTH, POSITION_CHANNELS, HEADS, HEAD, NEURONS, VOCABULARY, REACH, LAYER_NORM, RELU, RESIDUAL_RELU = range(11)
+LAYERS, WIDTH, POSITION_CHANNELS, HEADS, HEAD, NEURONS, VOCABULARY, REACH = range(8)
+LAYER_NORM, ACTIVATION, RESIDUAL_RELU = range(8, 11)
 """Places in `sizes`."""
+ACTIVATIONS = ("gelu", "relu", "gelu_tanh")
+"""What `sizes[ACTIVATION]` counts through."""
 ATTN_IN, Q, K, V, ATTN_OUT, MLP_IN, NEURON, MLP_OUT, RESID_MID, RESID_OUT, SITES = range(11)
 """Places in `kept`: how many entries AbsTopK keeps, -1 where it does not act; and their number."""
 C_ATTN, C_FC, MLP_PROJ, MATRICES = range(4)
@@ -102,6 +107,20 @@ def _select(x, n, k, guesses, place, start, places, amounts):
         above += (bits[j] & ABS) > threshold
     found = nonzeros(x, n, threshold, start, places, amounts)
     return _first_ties(bits, start, places, amounts, found, threshold, k - above)
+
+
+@kernel
+def _activate(x, n, activation):
+    """The activation function of x[:n], in place; x has room for a multiple of eight entries."""
+    if activation == 0:
+        gelu(x, n)
+    elif activation == 1:
+        for j in range(n):
+            x[j] = max(x[j], f32(0))
+    else:
+        for j in range(n):
+            inner = f32(math.sqrt(2 / math.pi)) * (x[j] + f32(0.044715) * x[j] * x[j] * x[j])
+            x[j] = f32(0.5) * x[j] * (f32(1) + math.tanh(inner))
 
 
 @kernel
@@ -244,11 +263,7 @@ def _step(
         count = _select(read, width + extra, kept[MLP_IN], guesses, guess + MLP_IN, 0, places, amounts)
         made[:neurons] = flat[vectors[vector + B_FC] : vectors[vector + B_FC] + neurons]
         add_columns(places, amounts, count, starts, bases[matrix + C_FC], entries, rows, streamed, made, listed, groups)
-        if sizes[RELU]:
-            for j in range(neurons):
-                made[j] = max(made[j], f32(0))
-        else:
-            gelu(made, neurons)
+        _activate(made, neurons, sizes[ACTIVATION])
         count = _select(made, neurons, kept[NEURON], guesses, guess + NEURON, 0, places, amounts)
         read[:width] = flat[vectors[vector + B_MLP_PROJ] : vectors[vector + B_MLP_PROJ] + width]
         add_columns(

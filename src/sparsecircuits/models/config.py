@@ -20,6 +20,7 @@ ABSTOPK_SITES = {
     "resid_post_attn": "resid_mid",
     "resid_post_mlp": "resid_out",
 }
+Activation = Literal["gelu", "relu", "gelu_tanh"]
 DEFAULT_ABSTOPK = ("attn_in", "attn_q", "attn_k", "attn_v", "attn_out", "mlp_in", "mlp_neuron", "mlp_out")
 
 
@@ -41,7 +42,8 @@ class ModelConfig:
     norm: Literal["rms", "layer"] = "rms"
     norm_bias: bool = True
     """LayerNorm only."""
-    activation: Literal["gelu", "relu"] = "gelu"
+    activation: Activation = "gelu"
+    """Of the neurons; gelu_tanh is GPT-2's own approximation of GELU."""
     residual_activation: Literal["identity", "relu"] = "identity"
     bias: bool = True
     positions: Literal["none", "added", "concat", "concat_sinusoidal"] = "none"

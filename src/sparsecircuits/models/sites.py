@@ -1,15 +1,21 @@
 """Sites: the places where nodes live. One small module each, so that everything else is a forward hook."""
 
-from typing import Literal
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from sparsecircuits.kernels import abstopk, gate_channels, gelu_abstopk
+from sparsecircuits.models.config import Activation
 from sparsecircuits.models.names import FINAL_SITE, NODE_SITES, node_sites, split_node, split_site
 
-__all__ = ["FINAL_SITE", "NODE_SITES", "Site", "node_sites", "split_node", "split_site"]
+__all__ = ["FINAL_SITE", "NODE_SITES", "Site", "activated", "node_sites", "split_node", "split_site"]
+
+
+def activated(x: Tensor, activation: Activation) -> Tensor:
+    """The neurons' activation function, of x of any shape."""
+    if activation == "relu":
+        return F.relu(x)
+    return F.gelu(x, approximate="tanh" if activation == "gelu_tanh" else "none")
 
 
 class Site(nn.Module):
@@ -29,7 +35,7 @@ class Site(nn.Module):
     def __init__(
         self,
         k: int | None = None,
-        activation: Literal["gelu", "relu"] | None = None,
+        activation: Activation | None = None,
         freezes: int | None = None,
     ) -> None:
         super().__init__()
@@ -50,9 +56,7 @@ class Site(nn.Module):
 
     def activated(self, x: Tensor) -> Tensor:
         """The activation function alone, of x of any shape."""
-        if self.activation == "gelu":
-            return F.gelu(x)
-        return F.relu(x) if self.activation == "relu" else x
+        return x if self.activation is None else activated(x, self.activation)
 
     def extra_repr(self) -> str:
         return "" if self.k is None else f"k={self.k}"

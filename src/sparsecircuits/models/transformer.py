@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal, Protocol
+from typing import TYPE_CHECKING, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -33,7 +33,7 @@ from sparsecircuits.kernels import (
 )
 from sparsecircuits.kernels.held_attention import takes as attention_takes
 from sparsecircuits.kernels.held_mlp import takes as mlp_takes
-from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.config import Activation, ModelConfig
 from sparsecircuits.models.hooks import is_watched
 from sparsecircuits.models.sites import FINAL_SITE, Site
 
@@ -81,7 +81,7 @@ class KVCache:
         return k, v
 
 
-def _node_site(config: ModelConfig, site: str, activation: Literal["gelu", "relu"] | None = None) -> Site:
+def _node_site(config: ModelConfig, site: str, activation: Activation | None = None) -> Site:
     return Site(config.abstopk_k(site), activation, config.freezes(site))
 
 

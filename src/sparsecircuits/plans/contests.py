@@ -4,6 +4,7 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from sparsecircuits.models.config import Activation
 from sparsecircuits.models.names import split_site
 from sparsecircuits.plans.plan import Plan, Product
 
@@ -111,13 +112,13 @@ def _with_sinks(
     return constants, np.concatenate((dense, product.carried[:, running]), axis=1), (*inputs, *names)
 
 
-def activated(x: np.ndarray, activation: str, site: str) -> np.ndarray:
+def activated(x: np.ndarray, activation: Activation, site: str) -> np.ndarray:
     """What a site applies before AbsTopK: the activation function, at mlp.post_act."""
     if site != "mlp.post_act":
         return x
-    if activation == "relu":
-        return np.maximum(x, 0)
     import torch
 
-    found: np.ndarray = torch.nn.functional.gelu(torch.from_numpy(np.ascontiguousarray(x))).numpy()
+    from sparsecircuits.models import sites
+
+    found: np.ndarray = sites.activated(torch.from_numpy(np.ascontiguousarray(x)), activation).numpy()
     return found

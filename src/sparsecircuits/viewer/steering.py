@@ -6,7 +6,7 @@ from collections.abc import Hashable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from sparsecircuits.bridges.record import SPARSE_NAME, read_record
+from sparsecircuits.bridges.record import SPARSE_NAME, joined_boundaries, read_record
 from sparsecircuits.circuits.schema import CircuitData
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import expanded
@@ -77,7 +77,8 @@ class GivenBridge:
             return found
         from sparsecircuits.bridges.directions import stream_reads
 
-        return found.extended(nodes=stream_reads(model, [node.name for node in circuit.nodes]))
+        names = [node.name for node in circuit.nodes]
+        return found.extended(nodes=stream_reads(model, names, joined_boundaries(self._record)))
 
     def steer(self, live: "LiveCircuit", request: SteerRequest) -> SteeringCurves:
         """The curves of a request, computed once. Raises UserError for a bridge that is another model's or cannot be
@@ -126,7 +127,8 @@ class GivenBridge:
         from sparsecircuits.bridges.steering import NodeSteering, Reference
 
         bridge, task = self._loaded(), live.task
-        nodes = list(request.nodes) or stream_reads(bridge.sparse, live.circuit.node_names)
+        own = stream_reads(bridge.sparse, live.circuit.node_names, bridge.joined.sparse)
+        nodes = list(request.nodes) or own
         if not nodes:
             raise UserError("the circuit reads the residual stream nowhere: there is nothing to steer from")
         pairs, split = _pairs(live, request)

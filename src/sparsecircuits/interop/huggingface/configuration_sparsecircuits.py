@@ -32,7 +32,7 @@ class SparseCircuitsConfig(PretrainedConfig):
         vocab_size, n_ctx, n_layer, d_model, d_head: sizes; n_ctx is the longest sequence in tokens.
         n_head: heads; None: d_model / d_head. d_mlp: neurons of a layer; None: 4 d_model.
         norm: "rms" or "layer"; norm_bias: whether LayerNorm has one.
-        activation: "gelu" or "relu". residual_activation: "identity" or "relu".
+        activation: "gelu", "relu" or "gelu_tanh". residual_activation: "identity" or "relu".
         bias: whether linear maps have one.
         positions: "none", "added", "concat" or "concat_sinusoidal"; d_pos_emb: their width when concatenated;
             position_norm: their norm then.

@@ -8,6 +8,8 @@ Shapes: B batch, T sequence, S keys (cached and new), V vocabulary, D d_model, H
 """
 
 import math
+from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import torch
@@ -22,6 +24,12 @@ from .configuration_sparsecircuits import CACHE_NAMES, SparseCircuitsConfig
 
 # What the installed transformers calls the cache in an output: `cache` from 5.24 on, `past_key_values` before.
 CACHE_NAME = next(name for name in CACHE_NAMES if name in CausalLMOutputWithPast.__dataclass_fields__)
+
+ACTIVATIONS: dict[str, Callable[[Tensor], Tensor]] = {
+    "gelu": F.gelu,
+    "relu": F.relu,
+    "gelu_tanh": partial(F.gelu, approximate="tanh"),
+}
 
 EPSILON = torch.finfo(torch.float32).eps  # of RMSNorm, in every type
 
@@ -125,7 +133,7 @@ class MLP(nn.Module):
         self.c_fc = nn.Linear(config.d_in, config.d_mlp, bias=config.bias)
         self.c_proj = nn.Linear(config.d_mlp, config.d_model, bias=config.bias)
         self.c_proj.writes_residual = True  # type: ignore[assignment]
-        self.activation = F.gelu if config.activation == "gelu" else F.relu
+        self.activation = ACTIVATIONS[config.activation]
         self.act_in = _node_site(config, "mlp.act_in", config.d_in)
         self.post_act = _node_site(config, "mlp.post_act", config.d_mlp)
         self.resid_delta = _node_site(config, "mlp.resid_delta", config.d_model)
