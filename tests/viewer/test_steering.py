@@ -52,7 +52,8 @@ def test_the_curves_are_those_of_the_command(given: GivenBridge, live: LiveCircu
         # A rotation is known: the dense model does what the sparse one does, and the answer turns.
         assert curves.steered == pytest.approx(curves.sparse, abs=1e-3)
         assert curves.steered[0] < 0.01
-        assert curves.steered[-1] > 0.99
+        assert curves.steered[-1] == pytest.approx(curves.counterfactual, abs=0.02)
+        assert curves.counterfactual > 0.5
         assert max(max(draw) - draw[0] for draw in controls.random_nodes) < 0.05
 
 
@@ -87,7 +88,7 @@ def test_a_prompt_of_ones_own_is_steered_by_its_difference_from_another(given: G
     # The prompt stays the one that is steered, whichever answer is read.
     back = given.steer(live, SteerRequest(nodes=(READ,), toward="left", prompt=texts[0], patch_prompt=texts[1]))
     assert (back.prompt, back.answer) == (typed.prompt, live.task.answers[0])
-    assert back.steered[0] > 0.9 > 0.1 > back.steered[-1]
+    assert back.steered[0] > 0.5 > 0.1 > back.steered[-1]
     for fields, words in (
         ({"prompt": texts[0]}, "give a second one"),
         ({"prompt": texts[0], "patch_prompt": "x = 1\n" * 200}, "shorten it"),
@@ -158,7 +159,7 @@ def test_a_bridge_of_another_model_runs_nothing(
             assert "another sparse model" in steering["problem"]
             assert "nodes" not in steering
         status, text, _ = ask(server, "/api/circuits/1/steer", {})
-        assert (status, "made for another model" in json.loads(text)["error"]) == (422, True)
+        assert (status, "another sparse model" in json.loads(text)["error"]) == (422, True)
     finally:
         server.close()
 
