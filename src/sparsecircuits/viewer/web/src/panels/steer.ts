@@ -283,7 +283,7 @@ function texts(app: App): Parts {
           html("code", {}, visible(tokens.join(""))),
         )
       : null;
-  return [text("steered", curves?.prompt), text("as on", curves?.counterpart)];
+  return [text("steered", curves?.prompt), text("toward", curves?.counterpart)];
 }
 
 export function steerPanel(app: App): HTMLElement[] {
@@ -292,10 +292,10 @@ export function steerPanel(app: App): HTMLElement[] {
   if (problem) return [html("p", { class: "warning", role: "alert" }, problem)];
   if (!live) return [html("p", { class: "words" }, "The models are being loaded.")];
   const words =
-    `What the nodes change here from one prompt of a pair to the other is added to what ${dense} reads, times the ` +
-    `strength (bridge ${bridge}).`;
+    "What the nodes change here from one prompt of a pair to the other, times the strength, is added to what the " +
+    `dense model ${dense} reads.`;
   const parts = [
-    html("p", { class: "words" }, words),
+    html("p", { class: "words", title: `bridge ${bridge}` }, words),
     choices(app),
     promptChoice(app),
     ...curvesPart(app),
