@@ -221,7 +221,7 @@ function numbers({ curves, controls, trouble }: Steered, at: number): HTMLElemen
   );
 }
 
-function saveButton(app: App, { curves, controls }: Steered): HTMLElement {
+function saveButton(app: App, { curves, controls, trouble }: Steered): HTMLElement {
   const act = (): void =>
     save(
       new Blob([JSON.stringify({ ...curves, ...controls }, null, 1)], { type: "application/json" }),
@@ -229,7 +229,13 @@ function saveButton(app: App, { curves, controls }: Steered): HTMLElement {
     );
   return html(
     "button",
-    { type: "button", class: "chip-button", "data-act": "save-steering", disabled: !controls, onclick: act },
+    {
+      type: "button",
+      class: "chip-button",
+      "data-act": "save-steering",
+      disabled: !controls && !trouble,
+      onclick: act,
+    },
     "Save JSON",
   );
 }
