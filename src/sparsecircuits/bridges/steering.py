@@ -1,7 +1,7 @@
 """`steer`: change what a sparse node would change, in the dense model, and see whether its answer turns."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal, Self, TypedDict
 
 import numpy as np
@@ -73,17 +73,31 @@ class Steering(Steered, Controls):
 
 @dataclass(frozen=True)
 class Reference:
-    """Training pairs of a task, and how large both models' residual streams are on them: what a change is measured by,
-    whichever nodes it comes from."""
+    """What holds whichever nodes a task's prompts are steered from: training pairs, and how large both models' residual
+    streams are on them."""
 
+    bridge: Bridge
     pairs: PairBatch
     norms: Norms
+    dense_id: str
+    sparse_id: str
+    _differences: dict[str, Float[Tensor, " D"]] = field(default_factory=dict, repr=False)
 
     @classmethod
     def of(cls, bridge: Bridge, task: Task, seed: int = 0) -> Self:
         """Of the first `REFERENCE_PAIRS`, or as many as the task has."""
         pairs = task.encode(task.draw("train", REFERENCE_PAIRS, seed))
-        return cls(pairs, residual_norms(bridge, _ids(bridge, pairs.tokens), torch.from_numpy(pairs.real)))
+        norms = residual_norms(bridge, _ids(bridge, pairs.tokens), torch.from_numpy(pairs.real))
+        return cls(bridge, pairs, norms, content_hash(bridge.dense), content_hash(bridge.sparse))
+
+    @torch.no_grad()
+    def mean_differences(self, sites: Sequence[str], answer: int) -> dict[str, Float[Tensor, " D"]]:
+        """By site, the mean of the dense model's reads at the last tokens of prompts with this answer, less that of the
+        others. A site is measured once."""
+        missing = [site for site in sites if site not in self._differences]
+        if missing:
+            self._differences.update(_mean_differences(self.bridge.dense, self.pairs, missing))
+        return {site: self._differences[site] * (1 if answer else -1) for site in sites}
 
 
 @torch.no_grad()
@@ -150,11 +164,11 @@ class NodeSteering:
         bridge, prompts, answer = self.bridge, self.prompts, self.answer
         turned = [prompts.probability(bridge.dense, self.change, strength) for strength in strengths]
         own = {site: _only(self.moved[site], [c for place, c in self.chosen if place == site]) for site in self.sites}
-        means = _mean_differences(bridge.dense, self._reference.pairs, list(self.change), answer)
+        means = self._reference.mean_differences(list(self.change), answer)
         opposite = SteeredPrompts(bridge, self.pairs, np.arange(answer, len(self.pairs.last), 2), answer)
         return {
-            "dense_id": content_hash(bridge.dense),
-            "sparse_id": content_hash(bridge.sparse),
+            "dense_id": self._reference.dense_id,
+            "sparse_id": self._reference.sparse_id,
             "task": self.task.name,
             "toward": self.toward,
             "answer": self.task.answers[answer],
@@ -268,13 +282,13 @@ def _turned(change: Float[Tensor, "n T D"], rng: np.random.Generator) -> Float[T
 
 
 def _mean_differences(
-    dense: SparseTransformer, reference: PairBatch, sites: Sequence[str], answer: int
+    dense: SparseTransformer, reference: PairBatch, sites: Sequence[str]
 ) -> dict[str, Float[Tensor, " D"]]:
-    """By site, the mean of the dense model's reads at the last tokens of prompts with this answer, less that of the
-    others."""
+    """By site, the mean of the dense model's reads at the last tokens of prompts with the second answer, less that of
+    prompts with the first."""
     ids, last = (torch.from_numpy(x).to(dense.device) for x in (reference.tokens, reference.last))
     with record(dense, sites) as seen:
         dense(ids)
-    sign = torch.from_numpy(np.where(reference.correct == answer, 1.0, -1.0)).to(dense.device)
+    sign = torch.from_numpy(np.where(reference.correct == 1, 1.0, -1.0)).to(dense.device)
     width, half = dense.config.d_model, len(reference.last) / 2
     return {site: (sign[:, None] * rows_at(seen[site], last)[:, 0, :width]).sum(dim=0).float() / half for site in sites}

@@ -106,11 +106,11 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
 
     @app.post("/api/circuits/{identifier}/steer")
     def steer(identifier: Id, request: SteerRequest) -> Response:
-        return _json(library.bridge.steer(library.live(identifier), request))
+        return _json(library.bridge_of(identifier).steer(library.live(identifier), request))
 
     @app.post("/api/circuits/{identifier}/steer/controls")
     def controls(identifier: Id, request: SteerRequest) -> Response:
-        return _json(library.bridge.controls(library.live(identifier), request))
+        return _json(library.bridge_of(identifier).controls(library.live(identifier), request))
 
     @app.post("/api/circuits/{identifier}/groups")
     def save_groups(identifier: Id, groups: Groups) -> Response:

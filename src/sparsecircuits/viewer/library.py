@@ -127,11 +127,12 @@ class Library:
             payload = self._of_file(identifier)
         return self._with_files_beside(identifier, payload)
 
-    @property
-    def bridge(self) -> GivenBridge:
-        """The bridge that was given with the circuits. Raises UserError where there is none."""
+    def bridge_of(self, identifier: str) -> GivenBridge:
+        """The bridge that was given with the circuits. Raises UserError where there is none, or where it is of another
+        model than this circuit."""
         if self._bridge is None:
             raise UserError("no bridge was given: start the viewer with --bridge")
+        self._bridge.require(self._circuit(identifier))
         return self._bridge
 
     def require_bridged(self) -> None:

@@ -67,6 +67,12 @@ class GivenBridge:
             f"and nothing is steered: prune {self.sparse_path}, or make the bridge with --sparse-lr 0"
         )
 
+    def require(self, circuit: CircuitData) -> None:
+        """Raise UserError for a circuit of another model."""
+        problem = self.problem_with(circuit)
+        if problem is not None:
+            raise UserError(problem)
+
     def steerable(self, circuit: CircuitData, model: "SparseTransformer | None", problem: str | None) -> Steerable:
         """What the page may steer from a circuit. model: its own, where it is loaded; problem: why it is not."""
         found = Steerable(bridge=self.path.name, dense=Path(self._record["dense"]).name)
@@ -99,9 +105,7 @@ class GivenBridge:
             return asked.controls
 
     def _asked_for(self, live: "LiveCircuit", request: SteerRequest) -> Asked:
-        problem = self.problem_with(live.circuit)
-        if problem is not None:
-            raise UserError(problem)
+        self.require(live.circuit)
         key = (live.circuit.checksum(), live.task.name, request)
         if key not in self._asked:
             if len(self._asked) >= KEPT:

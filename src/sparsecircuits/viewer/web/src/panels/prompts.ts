@@ -230,7 +230,8 @@ function lossLine(app: App): HTMLElement {
   );
 }
 
-export function ownForm(app: App): HTMLElement {
+/** Where prompts are typed; second: what the other one is for. */
+export function ownForm(app: App, second = "Patch takes values from (optional)"): HTMLElement {
   const { prompt, patch } = app.state;
   const area = (name: string, label: string, value: string | null): HTMLElement =>
     html(
@@ -261,7 +262,7 @@ export function ownForm(app: App): HTMLElement {
       },
     },
     area("prompt", "Your prompt", prompt),
-    area("patch", "Patch takes values from (optional)", patch),
+    area("patch", second, patch),
     html(
       "div",
       { class: "row" },

@@ -95,7 +95,7 @@ function nothingChosen(app: App): HTMLElement {
 
 // ------------------------------------------------------------------ the curves
 
-const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, FOOT] = [340, 172, 38, 12, 8, 20];
+const [WIDTH, HEIGHT, LEFT, RIGHT, TOP, FOOT] = [340, 150, 38, 12, 8, 20];
 const LEAST = 0.05; // of the axis of probability
 
 /** The curves over the slider's positions: strengths stand as far apart as the slider's steps. */
@@ -169,7 +169,7 @@ function row(key: string, words: string, value: string | number, title = ""): HT
         { class: "swatch", width: 26, height: 10, "aria-hidden": "true" },
         svg("path", { class: `steer-line ${key}`, d: "M1 5H25" }),
       )
-    : null;
+    : html("span", { class: "swatch" });
   const shown = typeof value === "number" ? plain(value) : value;
   return html(
     "tr",
@@ -221,7 +221,7 @@ function numbers({ curves, controls, trouble }: Steered, at: number): HTMLElemen
   );
 }
 
-function saveButton(app: App, { curves, controls }: Steered): HTMLElement {
+function saveButton(app: App, { curves, controls, trouble }: Steered): HTMLElement {
   const act = (): void =>
     save(
       new Blob([JSON.stringify({ ...curves, ...controls }, null, 1)], { type: "application/json" }),
@@ -229,7 +229,13 @@ function saveButton(app: App, { curves, controls }: Steered): HTMLElement {
     );
   return html(
     "button",
-    { type: "button", class: "chip-button", "data-act": "save-steering", disabled: !controls, onclick: act },
+    {
+      type: "button",
+      class: "chip-button",
+      "data-act": "save-steering",
+      disabled: !controls && !trouble,
+      onclick: act,
+    },
     "Save JSON",
   );
 }
@@ -263,10 +269,17 @@ function curvesPart(app: App): Parts {
 
 // ------------------------------------------------------------------ the prompt
 
-function promptPart(app: App): Parts {
-  const { state, steering } = app;
-  if (state.steer.over === "task") return [];
-  const curves = steering.shown?.curves;
+/** Which prompt it is: one of a pair, or one of one's own. */
+function promptChoice(app: App): HTMLElement | null {
+  const { steer, prompt } = app.state;
+  if (steer.over === "task") return null;
+  const steps = html("div", { class: "steer-steps" }, promptSteps(app, "steer-pair"));
+  return html("div", {}, steps, prompt === null ? null : ownForm(app, "The prompt that the change is taken from"));
+}
+
+/** The prompt that is steered, and the one that the change is taken from. */
+function texts(app: App): Parts {
+  const curves = app.steering.shown?.curves;
   const text = (words: string, tokens: string[] | undefined): HTMLElement | null =>
     tokens
       ? html(
@@ -276,12 +289,7 @@ function promptPart(app: App): Parts {
           html("code", {}, visible(tokens.join(""))),
         )
       : null;
-  return [
-    html("div", { class: "card-head steer-prompts" }, html("h3", {}, "Prompt"), promptSteps(app, "steer-pair")),
-    state.prompt === null ? null : ownForm(app),
-    text("steered", curves?.prompt),
-    text("as on", curves?.counterpart),
-  ];
+  return [text("steered", curves?.prompt), text("toward", curves?.counterpart)];
 }
 
 export function steerPanel(app: App): HTMLElement[] {
@@ -290,8 +298,14 @@ export function steerPanel(app: App): HTMLElement[] {
   if (problem) return [html("p", { class: "warning", role: "alert" }, problem)];
   if (!live) return [html("p", { class: "words" }, "The models are being loaded.")];
   const words =
-    `What these nodes would change here between the two prompts of a pair is added, times the strength, to what the ` +
-    `dense model ${dense} reads (bridge ${bridge}).`;
-  const parts = [html("p", { class: "words" }, words), choices(app), ...curvesPart(app), ...promptPart(app)];
+    "What the nodes change here from one prompt of a pair to the other, times the strength, is added to what the " +
+    `dense model ${dense} reads.`;
+  const parts = [
+    html("p", { class: "words", title: `bridge ${bridge}` }, words),
+    choices(app),
+    promptChoice(app),
+    ...curvesPart(app),
+    ...texts(app),
+  ];
   return parts.filter((part) => part !== null);
 }
