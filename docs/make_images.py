@@ -5,9 +5,11 @@
 Writes docs/images/NAME-WIDTH.png, 1280x720 and 1920x1080: quotes (15 nodes of pretrained:versed), hops (41 of
 pretrained:apt), brackets (207 of pretrained:able), small, medium and large (14, 30 and about 100 nodes of
 pretrained:nano, the last one two circuits together), dark, card, node (its panel), touch (an intervention), compare
-(two circuits) and error (a circuit of another model).
+(two circuits), error (a circuit of another model) and steer (a bridge from pretrained:nano to itself without AbsTopK in
+a rotated basis, whose maps are that rotation).
 """
 
+import dataclasses
 import itertools
 import json
 import shutil
@@ -22,8 +24,13 @@ from urllib.parse import quote
 from playwright.sync_api import sync_playwright
 
 import sparsecircuits as sc
+from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.interop.pretrained import folder_of
+from sparsecircuits.models.storage import save_native
+from sparsecircuits.models.transformer import SparseTransformer
+from sparsecircuits.planted.models import rotated
 from sparsecircuits.runs import circuit_path, circuits_folder
 from sparsecircuits.viewer.library import Library
 from sparsecircuits.viewer.server import serve
@@ -56,13 +63,32 @@ def prepare(folder: Path) -> dict[str, Path]:
         "large": both.save(circuit_path(circuits_folder(nano), "both")),
         "left": shipped("indent_for"),
         "right": shipped("single_double_quote"),
+        "turned": shipped("while_return_true"),
         "foreign": foreign.save(circuit_path(circuits_folder(nano), "foreign")),
     }
+
+
+def bridge_of(run: Path, folder: Path) -> Path:
+    """A bridge from a model to its rotation without AbsTopK."""
+    sparse = sc.load_model(run)
+    relaxed = SparseTransformer(dataclasses.replace(sparse.config, afrac=None)).eval()
+    relaxed.load_state_dict(sparse.state_dict())
+    dense, rotation = rotated(relaxed)
+    save_native(dense, folder / "rotated-dense")
+    bridge = Bridge.between(dense, sparse)
+    state = {
+        name: {"encoders": rotation.T, "decoders": rotation}[name.split(".")[0]] if "weight" in name else 0 * tensor
+        for name, tensor in bridge.maps.state_dict().items()
+    }
+    bridge.maps.load_state_dict(state)
+    save_bridge(bridge, folder / "bridge", str(folder / "rotated-dense"), {})
+    return folder / "bridge"
 
 
 SHOTS = {
     **{name: name for name in ("quotes", "hops", "brackets", "small", "medium", "large")},
     **dict.fromkeys(("dark", "card", "node", "touch"), "small"), "compare": "left", "error": "foreign",
+    "steer": "turned",
 }  # fmt: skip
 """The circuit that each picture is of."""
 SIZES = ((1280, 720), (1920, 1080))
@@ -81,6 +107,10 @@ def act(page: Any, name: str, important: str, ids: dict[str, str]) -> None:
     if name == "card":
         page.keyboard.press("c")
         page.wait_for_selector("#drawer .bars")
+    if name == "steer":
+        page.keyboard.press("b")
+        page.wait_for_selector('[data-act="save-steering"]:not([disabled])', timeout=120_000)
+        page.locator("#strength").fill("8")
     if name == "compare":
         page.select_option("#compare", ids["right"])
         page.wait_for_selector("#other-picture .vertex", timeout=60_000)
@@ -125,8 +155,12 @@ def main(wanted: list[str]) -> None:
         server = serve(list(paths.values()))
         records = Library(list(paths.values())).list()
         ids = {name: record.id for name, record in zip(paths, records, strict=True)}
-        shoot(server.url, ids, important, wanted)
+        shoot(server.url, ids, important, [name for name in wanted if name != "steer"])
         server.close()
+        if "steer" in wanted:
+            server = serve([paths["turned"]], bridge=bridge_of(Path(folder) / "nano", Path(folder)))
+            shoot(server.url, ids, important, ["steer"])
+            server.close()
 
 
 if __name__ == "__main__":

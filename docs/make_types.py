@@ -12,12 +12,13 @@ from typing import Any
 from pydantic.json_schema import models_json_schema
 
 from sparsecircuits.viewer import schema
-from sparsecircuits.viewer.requests import RunRequest
+from sparsecircuits.viewer.requests import RunRequest, SteerRequest
 
 TARGET = Path(__file__).parents[1] / "src/sparsecircuits/viewer/web/src/types.ts"
 MODELS = (
     schema.CircuitList, schema.Payload, schema.NodeDetails, schema.Curve, schema.Words, schema.RunResult,
-    schema.RunLoss, schema.Continued, schema.Saved, schema.Refusal, RunRequest,
+    schema.RunLoss, schema.Continued, schema.SteeringCurves, schema.SteeringControls, schema.Saved,
+    schema.Refusal, RunRequest, SteerRequest,
 )  # fmt: skip
 """All that is sent; the models of their parts follow from them."""
 WHOLE = ("Groups", "Group")

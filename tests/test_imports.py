@@ -32,7 +32,7 @@ STREAM = {
     "bridges": (
         "kernels", "data", "models", "sparsity", "training", "plots", "tasks", "nodes", "circuits", "interop",
     ),
-    "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop"),
+    "viewer": ("kernels", "data", "models", "tasks", "nodes", "circuits", "faithfulness", "interop", "bridges"),
     "claims": (
         "data", "models", "sparsity", "training", "tasks", "nodes", "circuits", "pruning", "faithfulness", "interop",
     ),

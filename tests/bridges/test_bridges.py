@@ -14,8 +14,9 @@ from sparsecircuits.bridges.carrying import carry_over
 from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.losses import bridge_losses, kl_divergence, nmse
 from sparsecircuits.bridges.measures import measure_bridge
+from sparsecircuits.bridges.record import read_record
 from sparsecircuits.bridges.steering import steer
-from sparsecircuits.bridges.storage import load_bridge, read_record
+from sparsecircuits.bridges.storage import load_bridge
 from sparsecircuits.bridges.training import train_bridge
 from sparsecircuits.data import TokenData, Tokenizer
 from sparsecircuits.data.tinypython import generate_files
@@ -229,7 +230,7 @@ def test_a_resumed_run_equals_an_uninterrupted_one(pair, text, tmp_path, boundar
 
 def test_models_that_no_bridge_can_join(pair):
     deeper = random_model(ModelConfig(vocab_size=60, n_ctx=12, n_layer=3, d_model=8, d_head=4))
-    with pytest.raises(UserError, match="one n_layer"):
+    with pytest.raises(UserError, match="2 layers, the sparse one 3"):
         Bridge.between(pair[0], deeper)
     with pytest.raises(UserError, match="cannot keep 21"):
         Bridge.between(*pair, kept=21)

@@ -2,19 +2,25 @@
 
 import shutil
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 import waiting
 from circuit_ids import with_ids
 from waiting import eventually
 
 import sparsecircuits as sc
 from slowpage import late
+from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.circuits.descriptions import describe
 from sparsecircuits.interop.circuit_files import circuit_files
+from sparsecircuits.models.storage import save_native
+from sparsecircuits.planted.models import rotated
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.runs import groups_path
 from sparsecircuits.viewer.app import build_app
@@ -98,18 +104,61 @@ def forget_names(run: Path) -> None:
         groups_path(path).unlink(missing_ok=True)
 
 
-@pytest.fixture
-def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callable[..., Any]]:
-    forget_names(run_dir)
-    opened = Visit(browser, viewer)
+@contextmanager
+def visits(browser: Any, server: ViewerServer) -> Iterator[Visit]:
+    """Visits that are over at the end, and in which nothing went wrong."""
+    opened = Visit(browser, server)
     yield opened
     for context in opened.contexts:
         context.close()
-    eventually(lambda: len(viewer._server.server_state.tasks), 0)  # what a closed page asked for is done too
-    forget_names(run_dir)
+    eventually(lambda: len(server._server.server_state.tasks), 0)  # what a closed page asked for is done too
     # The browser logs every answer that refuses something; the page says it in words.
     assert not [text for text in opened.troubles if "status of 422" not in text]
-    assert all(url.startswith((viewer.url, "blob:", "data:")) for url in opened.requests)
+    assert all(url.startswith((server.url, "blob:", "data:")) for url in opened.requests)
+
+
+@pytest.fixture
+def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callable[..., Any]]:
+    forget_names(run_dir)
+    try:
+        with visits(browser, viewer) as opened:
+            yield opened
+    finally:
+        forget_names(run_dir)
+
+
+@pytest.fixture(scope="session")
+def bridge_dir(tmp_path_factory: pytest.TempPathFactory, run_dir: Path) -> Path:
+    """A bridge by hand from the hand-made model to its rotation: the maps are the rotation itself."""
+    folder = tmp_path_factory.mktemp("bridged")
+    sparse = sc.load_model(run_dir)
+    dense, rotation = rotated(sparse)
+    save_native(dense, folder / "turned")
+    bridge = Bridge.between(dense, sparse)
+    with torch.no_grad():
+        for boundary in range(bridge.boundaries):
+            decoder, encoder = bridge.maps.decoder(boundary), bridge.maps.encoders[boundary]
+            assert isinstance(encoder, torch.nn.Linear)
+            for linear, weight in ((decoder, rotation), (encoder, rotation.T)):
+                linear.weight.copy_(weight)
+                linear.bias.zero_()
+    save_bridge(bridge, folder / "bridge", str(folder / "turned"), {})
+    return folder / "bridge"
+
+
+@pytest.fixture(scope="session")
+def bridged(run_dir: Path, bridge_dir: Path) -> Iterator[ViewerServer]:
+    """A server with a bridge, which the third circuit is not of."""
+    server = serve(circuit_files(run_dir), bridge=bridge_dir)
+    yield server
+    server.close()
+
+
+@pytest.fixture
+def visit_bridged(browser: Any, bridged: ViewerServer, run_dir: Path) -> Iterator[Callable[..., Any]]:
+    forget_names(run_dir)
+    with visits(browser, bridged) as opened:
+        yield opened
 
 
 @pytest.fixture

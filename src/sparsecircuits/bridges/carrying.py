@@ -10,7 +10,7 @@ from jaxtyping import Float
 from torch import Tensor
 
 from sparsecircuits.bridges.bridge import Bridge
-from sparsecircuits.bridges.directions import direction, read_channel, residual_norms, stream_reads
+from sparsecircuits.bridges.directions import dense_site, direction, read_channel, residual_norms, stream_reads
 from sparsecircuits.bridges.steering import REFERENCE_PAIRS
 from sparsecircuits.circuits.circuit import Circuit
 from sparsecircuits.errors import UserError
@@ -51,7 +51,10 @@ def carry_over(
     Raises UserError for a circuit of another model than the bridge's sparse one, or without such reads.
     """
     circuit.check_model(bridge.sparse)
-    rng, reads = np.random.default_rng(checked_seed(seed)), stream_reads(bridge, circuit.node_names)
+    rng, reads = (
+        np.random.default_rng(checked_seed(seed)),
+        stream_reads(bridge.sparse, circuit.node_names, bridge.joined.sparse),
+    )
     if not reads:
         raise UserError(f"the circuit of {circuit.task} reads the residual stream nowhere: there is nothing to map")
     reference = task.encode(task.draw("train", REFERENCE_PAIRS, seed))
@@ -60,7 +63,7 @@ def carry_over(
     norms = residual_norms(bridge, ids, real)
     own: dict[str, list[Tensor]] = {}
     for site, channel in (read_channel(bridge, node) for node in reads):
-        own.setdefault(site, []).append(direction(bridge, site, channel, norms))
+        own.setdefault(dense_site(bridge, site), []).append(direction(bridge, site, channel, norms))
     circuit_bases = {site: _orthonormal(torch.stack(found, dim=1)) for site, found in own.items()}
     width = bridge.dense.config.d_model
     with record(bridge.dense, own) as seen:

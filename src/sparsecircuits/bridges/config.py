@@ -32,8 +32,12 @@ class BridgeConfig:
     """Coefficient of the divergence of passes that go over from sparse to dense."""
     pretraining: float = 1.0
     """Coefficient of the sparse model's own loss."""
+    places: tuple[str, ...] = ()
+    """Which boundaries of the two residual streams are joined, as DENSE:SPARSE from 0:0 to the last ones, as in
+    0:0 4:2 8:4: for models of different depth. Boundary 2i is before layer i's attention, 2i + 1 before its MLP. By
+    default all, of models of one depth."""
     boundaries: int | None = None
-    """Boundaries drawn at random each step; none: all of them, at a cost that grows with the square of the depth."""
+    """Places drawn at random each step; none: all of them, at a cost that grows with the square of the depth."""
     encoder_afrac: float | None = None
     """Share of channels that the encoders' AbsTopK keeps; none: all, the encoders are affine."""
     fit_tokens: int = 65_536
@@ -48,6 +52,7 @@ class BridgeConfig:
     seed: int = 0
 
     def __post_init__(self) -> None:
+        object.__setattr__(self, "places", tuple(self.places))
         require_finite(self, "")
         checked_seed(self.seed)
         for name in ("steps", "batch_size", "eval_tokens", "log_every", "checkpoint_every", "keep_checkpoints"):

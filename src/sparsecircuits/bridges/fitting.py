@@ -7,7 +7,7 @@ import torch
 from jaxtyping import Float
 from torch import Tensor, nn
 
-from sparsecircuits.bridges.bridge import Bridge, residual_streams
+from sparsecircuits.bridges.bridge import Bridge
 
 RIDGE = 1e-6
 """Share of the inputs' mean variance that is added to each direction's: what the text never varies is left alone."""
@@ -33,10 +33,10 @@ def fit_maps_(bridge: Bridge, batches: Iterable[np.ndarray]) -> None:
     """Set all encoders and decoders to the ridge regressions between the two models' residual streams, AbsTopK left out
     of account. batches: token ids [B, T] each."""
     d_dense, d_sparse = bridge.dense.config.d_model, bridge.sparse.config.d_model
-    moments = [_Moments(d_dense, d_sparse) for _ in range(bridge.boundaries)]
+    moments = [_Moments(d_dense, d_sparse) for _ in range(bridge.places)]
     for batch in batches:
         ids = torch.from_numpy(batch).to(bridge.sparse.device)
-        pairs = zip(residual_streams(bridge.dense, ids), residual_streams(bridge.sparse, ids), strict=True)
+        pairs = zip(bridge.streams("dense", ids), bridge.streams("sparse", ids), strict=True)
         for place, (dense, sparse) in enumerate(pairs):
             moments[place].add(dense.flatten(0, 1), sparse.flatten(0, 1))
     for place, found in enumerate(moments):

@@ -9,13 +9,13 @@ import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsecircuits.bridges.bridge import Bridge, residual_streams
+from sparsecircuits.bridges.bridge import Bridge
 from sparsecircuits.models.transformer import SparseTransformer
 
 
 @dataclass(frozen=True)
 class BridgeLosses:
-    """Sums over boundaries, each a scalar with its graph: `nmse` both ways, `kl_to_sparse` of passes that go over from
+    """Sums over places, each a scalar with its graph: `nmse` both ways, `kl_to_sparse` of passes that go over from
     dense to sparse and `kl_to_dense` of those the other way, in nats a token; and `pretraining`, the sparse model's
     cross-entropy in nats a token."""
 
@@ -45,31 +45,34 @@ def kl_divergence(log_p: Float[Tensor, "B T V"], logits: Float[Tensor, "B T V"])
 def bridge_losses(
     bridge: Bridge, input_ids: Int[Tensor, "B T"], targets: Int[Tensor, "B T"], chosen: Sequence[int]
 ) -> BridgeLosses:
-    """The losses of a batch at some boundaries, scaled up to what all of them would add.
+    """The losses of a batch at some places, scaled up to what all of them would add.
 
-    The tails that begin at the chosen boundaries run together: each sublayer sees what came to it from the model's own
-    trunk and from all earlier boundaries as one batch. The encoder's target is detached, so that the sparse model is
+    The tails that begin at the chosen places run together: each sublayer sees what came to it from the model's own
+    trunk and from all earlier places as one batch. The encoder's target is detached, so that the sparse model is
     drawn to the dense one by what the decoder makes of it and by the tails alone.
     """
-    share, maps = bridge.boundaries / len(chosen), bridge.maps
-    dense = residual_streams(bridge.dense, input_ids)
+    share, maps = bridge.places / len(chosen), bridge.maps
+    dense = bridge.streams("dense", input_ids)
     with torch.no_grad():
         log_p = bridge.dense.read_out(dense[-1], input_ids).float().log_softmax(dim=-1)
 
-    encoded = {boundary: maps.encode(boundary, dense[boundary]) for boundary in chosen}
-    trunk, tails = _with_tails(bridge.sparse, input_ids, encoded, trunk=True)
-    decoded = {boundary: maps.decode(boundary, trunk[boundary]) for boundary in chosen}
-    _, dense_tails = _with_tails(bridge.dense, input_ids, decoded, trunk=False)
+    encoded = {place: maps.encode(place, dense[place]) for place in chosen}
+    entering = {bridge.boundary("sparse", place): x for place, x in encoded.items()}
+    own, tails = _with_tails(bridge.sparse, input_ids, entering, trunk=True)
+    trunk = [own[bridge.boundary("sparse", place)] for place in range(bridge.places)]
+    decoded = {place: maps.decode(place, trunk[place]) for place in chosen}
+    entering = {bridge.boundary("dense", place): x for place, x in decoded.items()}
+    _, dense_tails = _with_tails(bridge.dense, input_ids, entering, trunk=False)
 
     errors = [nmse(encoded[i], trunk[i].detach()) + nmse(decoded[i], dense[i]) for i in chosen]
     to_sparse = [kl_divergence(log_p, bridge.sparse.read_out(x, input_ids)) for x in tails]
     to_dense = [kl_divergence(log_p, bridge.dense.read_out(x, input_ids)) for x in dense_tails]
-    own = bridge.sparse.read_out(trunk[-1], input_ids).float()
+    read_out = bridge.sparse.read_out(trunk[-1], input_ids).float()
     return BridgeLosses(
         share * torch.stack(errors).sum(),
         share * torch.stack(to_sparse).sum(),
         share * torch.stack(to_dense).sum(),
-        F.cross_entropy(own.flatten(0, 1), targets.flatten()),
+        F.cross_entropy(read_out.flatten(0, 1), targets.flatten()),
     )
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from sparsecircuits.bridges.bridge import Bridge, residual_streams
+from sparsecircuits.bridges.bridge import Bridge
 from sparsecircuits.bridges.losses import kl_divergence
 from sparsecircuits.data import validation_batches
 from sparsecircuits.models.storage import content_hash
@@ -17,10 +17,12 @@ ROWS = 8  # sequences a batch
 
 
 class BoundaryRow(TypedDict):
-    """A boundary: the maps' normalised errors (`losses.nmse`, over all tokens), and the single switches there: the
-    hybrid's loss and its divergence from the dense model, KL(dense ‖ hybrid), both in nats a token."""
+    """A place: the boundary of the dense model and that of the sparse one, the maps' normalised errors (`losses.nmse`,
+    over all tokens), and the single switches there: the hybrid's loss and its divergence from the dense model,
+    KL(dense ‖ hybrid), both in nats a token."""
 
     boundary: int
+    sparse_boundary: int
     nmse_encoder: float
     nmse_decoder: float
     loss_to_sparse: float
@@ -55,21 +57,22 @@ class BridgeMeasures(TypedDict):
 def measure_bridge(
     bridge: Bridge, tokens: np.ndarray, *, max_tokens: int = 32_768, samples: int = 8, seed: int = 0
 ) -> BridgeMeasures:
-    """Measure all boundaries, all single switches both ways, and some random patterns on validation tokens."""
+    """Measure all places, all single switches both ways, and some random patterns on validation tokens."""
     batches = [
         (torch.from_numpy(x).to(bridge.sparse.device), torch.from_numpy(y).to(bridge.sparse.device))
         for x, y in validation_batches(tokens, bridge.n_ctx, ROWS, max_tokens)
     ]
-    rng, sublayers = random.Random(checked_seed(seed)), bridge.boundaries - 1
+    rng, sublayers = random.Random(checked_seed(seed)), bridge.places - 1
     sampled = ["".join(rng.choice("ds") for _ in range(sublayers)) for _ in range(samples)]
-    singles = [(bridge.single_switch(i, "sparse"), bridge.single_switch(i, "dense")) for i in range(bridge.boundaries)]
+    singles = [(bridge.single_switch(i, "sparse"), bridge.single_switch(i, "dense")) for i in range(bridge.places)]
     whole = ["d" * (sublayers + 2), "s" * (sublayers + 2)]
     rows = hybrid_rows(bridge, batches, [*whole, *(p for pair in singles for p in pair), *sampled])
     errors = _errors(bridge, [x for x, _ in batches])
     by_pattern = {row["pattern"]: row for row in rows}
     boundaries: list[BoundaryRow] = [
         {
-            "boundary": place,
+            "boundary": bridge.boundary("dense", place),
+            "sparse_boundary": bridge.boundary("sparse", place),
             "nmse_encoder": encoder,
             "nmse_decoder": decoder,
             "loss_to_sparse": by_pattern[to_sparse]["loss"],
@@ -111,13 +114,13 @@ def hybrid_rows(
 
 @torch.no_grad()
 def _errors(bridge: Bridge, batches: list[torch.Tensor]) -> list[tuple[float, float]]:
-    """(encoder's, decoder's) normalised error at each boundary, over all tokens together."""
-    sums = torch.zeros(bridge.boundaries, 2, dtype=torch.float64)  # of squared errors
-    first = [[torch.zeros(()) for _ in range(2)] for _ in range(bridge.boundaries)]  # sums of the targets
-    second = torch.zeros(bridge.boundaries, 2, dtype=torch.float64)
+    """(encoder's, decoder's) normalised error at each place, over all tokens together."""
+    sums = torch.zeros(bridge.places, 2, dtype=torch.float64)  # of squared errors
+    first = [[torch.zeros(()) for _ in range(2)] for _ in range(bridge.places)]  # sums of the targets
+    second = torch.zeros(bridge.places, 2, dtype=torch.float64)
     count = 0
     for ids in batches:
-        pairs = zip(residual_streams(bridge.dense, ids), residual_streams(bridge.sparse, ids), strict=True)
+        pairs = zip(bridge.streams("dense", ids), bridge.streams("sparse", ids), strict=True)
         for place, (dense, sparse) in enumerate(pairs):
             found = bridge.maps.encode(place, dense), bridge.maps.decode(place, sparse)
             for way, (guess, target) in enumerate(zip(found, (sparse, dense), strict=True)):

@@ -1,7 +1,8 @@
 """`steer`: change what a sparse node would change, in the dense model, and see whether its answer turns."""
 
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from typing import Literal, TypedDict
+from dataclasses import dataclass, field
+from typing import Literal, Self, TypedDict
 
 import numpy as np
 import torch
@@ -10,7 +11,7 @@ from torch import Tensor
 
 from sparsecircuits.bridges.bridge import Bridge
 from sparsecircuits.bridges.config import STRENGTHS
-from sparsecircuits.bridges.directions import dense_change, read_channel, residual_norms
+from sparsecircuits.bridges.directions import Norms, dense_change, read_channel, residual_norms
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.hooks import intervene, record
 from sparsecircuits.models.storage import content_hash
@@ -31,9 +32,8 @@ PAPER: dict[str, tuple[tuple[float, float], ...]] = {
 """(strength, probability) as read off Figure 9 of Gao et al. 2025, by task."""
 
 
-class Steering(TypedDict):
-    """Mean probability of the counterfactual answer over the whole vocabulary, at each strength. Each list of a control
-    is one draw's curve."""
+class Steered(TypedDict):
+    """Mean probability of the counterfactual answer over the whole vocabulary, at each strength."""
 
     dense_id: str
     sparse_id: str
@@ -53,13 +53,51 @@ class Steering(TypedDict):
     dense_means: list[float]
     """The dense model, with the difference of its own mean reads of the two conditions at the prompts' last tokens
     added there, at the same sites: a steering vector."""
+    counterfactual: float
+    """The dense model on the prompts whose answer it is."""
+    paper: list[tuple[float, float]]
+
+
+class Controls(TypedDict):
+    """The same probability where nothing should come of it. Each list is one draw's curve."""
+
     random_nodes: list[list[float]]
     """Steered from as many other nodes of the same sites."""
     random_directions: list[list[float]]
     """With random directions of the same norm, token by token."""
-    counterfactual: float
-    """The dense model on the prompts whose answer it is."""
-    paper: list[tuple[float, float]]
+
+
+class Steering(Steered, Controls):
+    """What is steered, and its controls."""
+
+
+@dataclass(frozen=True)
+class Reference:
+    """What holds whichever nodes a task's prompts are steered from: training pairs, and how large both models' residual
+    streams are on them."""
+
+    bridge: Bridge
+    pairs: PairBatch
+    norms: Norms
+    dense_id: str
+    sparse_id: str
+    _differences: dict[str, Float[Tensor, " D"]] = field(default_factory=dict, repr=False)
+
+    @classmethod
+    def of(cls, bridge: Bridge, task: Task, seed: int = 0) -> Self:
+        """Of the first `REFERENCE_PAIRS`, or as many as the task has."""
+        pairs = task.encode(task.draw("train", REFERENCE_PAIRS, seed))
+        norms = residual_norms(bridge, _ids(bridge, pairs.tokens), torch.from_numpy(pairs.real))
+        return cls(bridge, pairs, norms, content_hash(bridge.dense), content_hash(bridge.sparse))
+
+    @torch.no_grad()
+    def mean_differences(self, sites: Sequence[str], answer: int) -> dict[str, Float[Tensor, " D"]]:
+        """By site, the mean of the dense model's reads at the last tokens of prompts with this answer, less that of the
+        others. A site is measured once."""
+        missing = [site for site in sites if site not in self._differences]
+        if missing:
+            self._differences.update(_mean_differences(self.bridge.dense, self.pairs, missing))
+        return {site: self._differences[site] * (1 if answer else -1) for site in sites}
 
 
 @torch.no_grad()
@@ -84,51 +122,86 @@ def steer(
 
     Raises UserError for a node that is no read of the residual stream, or too few other nodes for the controls.
     """
-    rng = np.random.default_rng(checked_seed(seed))
-    chosen = list(dict.fromkeys(read_channel(bridge, node) for node in nodes))
-    if not chosen:
-        raise UserError("name at least one node to steer from")
-    sites = list(dict.fromkeys(site for site, _ in chosen))
-    batch, reference = task.batch(split, n_pairs, seed), task.encode(task.draw("train", REFERENCE_PAIRS, seed))
-    answer = 1 if toward == "right" else 0
-    steered = Steered(bridge, batch, np.arange(1 - answer, len(batch.last), 2), answer)
-    norms = residual_norms(bridge, _ids(bridge, reference.tokens), torch.from_numpy(reference.real))
-    moved = steered.moved(sites)
-    change = dense_change(bridge, chosen, moved, norms)
-    means = _mean_differences(bridge.dense, reference, sites, answer)
-    others = [_others(bridge, chosen, rng) for _ in range(controls)]
-
-    def curve(added: Mapping[str, Tensor]) -> list[float]:
-        return [steered.probability(bridge.dense, added, strength)[0] for strength in strengths]
-
-    turned = [steered.probability(bridge.dense, change, strength) for strength in strengths]
-    own = {site: _only(moved[site], [c for place, c in chosen if place == site]) for site in sites}
-    return {
-        "dense_id": content_hash(bridge.dense),
-        "sparse_id": content_hash(bridge.sparse),
-        "task": task.name,
-        "toward": toward,
-        "answer": task.answers[answer],
-        "nodes": [f"{site}.{channel}" for site, channel in chosen],
-        "split": split,
-        "prompts": len(steered.batch.last),
-        "strengths": [float(strength) for strength in strengths],
-        "steered": [whole for whole, _ in turned],
-        "steered_between": [between for _, between in turned],
-        "sparse": [steered.probability(bridge.sparse, own, strength)[0] for strength in strengths],
-        "dense_means": curve({site: steered.at_last(means[site]) for site in sites}),
-        "random_nodes": [curve(dense_change(bridge, group, moved, norms)) for group in others],
-        "random_directions": [
-            curve({site: _turned(added, rng) for site, added in change.items()}) for _ in range(controls)
-        ],
-        "counterfactual": Steered(bridge, batch, np.arange(answer, len(batch.last), 2), answer).probability(
-            bridge.dense, {}, 0.0
-        )[0],
-        "paper": list(PAPER.get(task.name.removesuffix(".plain"), ())),
-    }
+    reference = Reference.of(bridge, task, seed)
+    steered = NodeSteering(bridge, task, nodes, task.batch(split, n_pairs, seed), reference, toward=toward, split=split)
+    without = steered.controls(strengths, controls, seed)
+    return {**steered.curves(strengths), **without}
 
 
-class Steered:
+class NodeSteering:
+    """Some prompts that the dense model is steered on, from some nodes of the sparse one (see `steer`).
+
+    pairs: the prompts and their counterparts, whatever they are; split: what is said of them. Raises UserError for a
+    node that is no read of the residual stream.
+    """
+
+    @torch.no_grad()
+    def __init__(
+        self,
+        bridge: Bridge,
+        task: Task,
+        nodes: Sequence[str],
+        pairs: PairBatch,
+        reference: Reference,
+        *,
+        toward: Toward,
+        split: str,
+    ) -> None:
+        self.bridge, self.task, self.split, self.toward = bridge, task, split, toward
+        self.chosen = list(dict.fromkeys(read_channel(bridge, node) for node in nodes))
+        if not self.chosen:
+            raise UserError("name at least one node to steer from")
+        self.sites = list(dict.fromkeys(site for site, _ in self.chosen))
+        self.answer = 1 if toward == "right" else 0
+        self.pairs, self._reference = pairs, reference
+        self.prompts = SteeredPrompts(bridge, pairs, np.arange(1 - self.answer, len(pairs.last), 2), self.answer)
+        self.moved = self.prompts.moved(self.sites)
+        self.change = dense_change(bridge, self.chosen, self.moved, reference.norms)
+
+    @torch.no_grad()
+    def curves(self, strengths: Sequence[float]) -> Steered:
+        """Both models with the change, and the dense one with the difference of its own means."""
+        bridge, prompts, answer = self.bridge, self.prompts, self.answer
+        turned = [prompts.probability(bridge.dense, self.change, strength) for strength in strengths]
+        own = {site: _only(self.moved[site], [c for place, c in self.chosen if place == site]) for site in self.sites}
+        means = self._reference.mean_differences(list(self.change), answer)
+        opposite = SteeredPrompts(bridge, self.pairs, np.arange(answer, len(self.pairs.last), 2), answer)
+        return {
+            "dense_id": self._reference.dense_id,
+            "sparse_id": self._reference.sparse_id,
+            "task": self.task.name,
+            "toward": self.toward,
+            "answer": self.task.answers[answer],
+            "nodes": [f"{site}.{channel}" for site, channel in self.chosen],
+            "split": self.split,
+            "prompts": len(prompts.batch.last),
+            "strengths": [float(strength) for strength in strengths],
+            "steered": [whole for whole, _ in turned],
+            "steered_between": [between for _, between in turned],
+            "sparse": [prompts.probability(bridge.sparse, own, strength)[0] for strength in strengths],
+            "dense_means": self._curve({site: prompts.at_last(mean) for site, mean in means.items()}, strengths),
+            "counterfactual": opposite.probability(bridge.dense, {}, 0.0)[0],
+            "paper": list(PAPER.get(self.task.name.removesuffix(".plain"), ())),
+        }
+
+    @torch.no_grad()
+    def controls(self, strengths: Sequence[float], draws: int, seed: int = 0) -> Controls:
+        """Other nodes and other directions, drawn at random. Raises UserError where there are too few other nodes."""
+        rng, norms = np.random.default_rng(checked_seed(seed)), self._reference.norms
+        others = [_others(self.bridge, self.chosen, rng) for _ in range(draws)]
+        directions = [{site: _turned(added, rng) for site, added in self.change.items()} for _ in range(draws)]
+        return {
+            "random_nodes": [
+                self._curve(dense_change(self.bridge, group, self.moved, norms), strengths) for group in others
+            ],
+            "random_directions": [self._curve(turned, strengths) for turned in directions],
+        }
+
+    def _curve(self, added: Mapping[str, Tensor], strengths: Sequence[float]) -> list[float]:
+        return [self.prompts.probability(self.bridge.dense, added, strength)[0] for strength in strengths]
+
+
+class SteeredPrompts:
     """Prompts of one side of some pairs, each with its counterpart, and the answer that they are steered to."""
 
     def __init__(self, bridge: Bridge, pairs: PairBatch, rows: np.ndarray, answer: int) -> None:
@@ -209,13 +282,13 @@ def _turned(change: Float[Tensor, "n T D"], rng: np.random.Generator) -> Float[T
 
 
 def _mean_differences(
-    dense: SparseTransformer, reference: PairBatch, sites: Sequence[str], answer: int
+    dense: SparseTransformer, reference: PairBatch, sites: Sequence[str]
 ) -> dict[str, Float[Tensor, " D"]]:
-    """By site, the mean of the dense model's reads at the last tokens of prompts with this answer, less that of the
-    others."""
+    """By site, the mean of the dense model's reads at the last tokens of prompts with the second answer, less that of
+    prompts with the first."""
     ids, last = (torch.from_numpy(x).to(dense.device) for x in (reference.tokens, reference.last))
     with record(dense, sites) as seen:
         dense(ids)
-    sign = torch.from_numpy(np.where(reference.correct == answer, 1.0, -1.0)).to(dense.device)
+    sign = torch.from_numpy(np.where(reference.correct == 1, 1.0, -1.0)).to(dense.device)
     width, half = dense.config.d_model, len(reference.last) / 2
     return {site: (sign[:, None] * rows_at(seen[site], last)[:, 0, :width]).sum(dim=0).float() / half for site in sites}

@@ -1,19 +1,20 @@
 """A saved bridge: `bridge.json` and `bridge.safetensors` beside the sparse model in `sparse/`, tied by content hashes
 to both models."""
 
+import dataclasses
 import json
 from pathlib import Path
 from typing import Any
 
-from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.bridge import Bridge, Joined
+from sparsecircuits.bridges.record import FORMAT, RECORD_NAME, SPARSE_NAME, joined_boundaries, read_record
 from sparsecircuits.errors import UserError
-from sparsecircuits.files import expanded, read_json, write_text
+from sparsecircuits.files import expanded, write_text
 from sparsecircuits.interop.loading import load_model
 from sparsecircuits.models.storage import content_hash, load_tensors, save_native, save_tensors
 from sparsecircuits.models.transformer import SparseTransformer
 
-FORMAT = "sparsecircuits-bridge-1"
-RECORD_NAME, MAPS_NAME, SPARSE_NAME = "bridge.json", "bridge.safetensors", "sparse"
+MAPS_NAME = "bridge.safetensors"
 _DENSE_ID, _SPARSE_ID = "dense", "sparse"
 
 
@@ -24,16 +25,14 @@ def save_bridge(bridge: Bridge, directory: Path, dense: str, about: dict[str, An
     save_native(sparse, directory / SPARSE_NAME, {"train": {"data": sparse.corpus}} if sparse.corpus else None)
     ids = {_DENSE_ID: content_hash(bridge.dense), _SPARSE_ID: content_hash(sparse)}
     save_tensors(directory / MAPS_NAME, bridge.maps.state_dict(), ids)
-    record = {"format": FORMAT, "dense": dense, "dense_id": ids[_DENSE_ID], "sparse_id": ids[_SPARSE_ID]}
-    write_text(directory / RECORD_NAME, json.dumps({**record, "kept": bridge.maps.kept, **about}, indent=1) + "\n")
-
-
-def read_record(directory: Path) -> dict[str, Any]:
-    """What `bridge.json` says. Raises UserError for a folder that holds no bridge."""
-    record = read_json(directory / RECORD_NAME, "bridge")
-    if not isinstance(record, dict) or record.get("format") != FORMAT:
-        raise UserError(f"{directory / RECORD_NAME} is no bridge of ours: make one with `sparsecircuits bridge`")
-    return record
+    record: dict[str, Any] = {
+        "format": FORMAT,
+        "dense": dense,
+        "dense_id": ids[_DENSE_ID],
+        "sparse_id": ids[_SPARSE_ID],
+    }
+    record |= {"kept": bridge.maps.kept, "joined": dataclasses.asdict(bridge.joined)}
+    write_text(directory / RECORD_NAME, json.dumps({**record, **about}, indent=1) + "\n")
 
 
 def load_bridge(path: str | Path, dense: SparseTransformer | str | Path | None = None) -> Bridge:
@@ -57,7 +56,7 @@ def load_bridge(path: str | Path, dense: SparseTransformer | str | Path | None =
     kept = record.get("kept")
     if kept is not None and (isinstance(kept, bool) or not isinstance(kept, int)):
         raise UserError(f"{directory / RECORD_NAME}: kept is {kept!r}, no number of channels")
-    bridge = Bridge.between(dense, sparse, kept)
+    bridge = Bridge.between(dense, sparse, kept, _joined(record))
     expected = {name: tensor.shape for name, tensor in bridge.maps.state_dict().items()}
     if {name: tensor.shape for name, tensor in state.items()} != expected:
         raise UserError(f"{directory / MAPS_NAME} does not fit the two models' widths and depth")
@@ -65,3 +64,12 @@ def load_bridge(path: str | Path, dense: SparseTransformer | str | Path | None =
         raise UserError(f"{directory / MAPS_NAME} holds values that are not finite numbers")
     bridge.maps.load_state_dict(state)
     return bridge
+
+
+def _joined(record: dict[str, Any]) -> Joined | None:
+    dense, sparse = (joined_boundaries(record, side) for side in ("dense", "sparse"))
+    if dense is None or sparse is None:
+        return None
+    if len(dense) != len(sparse):
+        raise UserError(f"{RECORD_NAME}: joined names {len(dense)} and {len(sparse)} boundaries")
+    return Joined(dense, sparse)

@@ -11,12 +11,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.bridge import Bridge, Joined
 from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.fitting import fit_maps_
 from sparsecircuits.bridges.losses import bridge_losses
 from sparsecircuits.bridges.measures import measure_bridge
-from sparsecircuits.bridges.storage import RECORD_NAME, save_bridge
+from sparsecircuits.bridges.record import RECORD_NAME
+from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.data import TokenData, Tokenizer, open_sampler, validation_batches
 from sparsecircuits.errors import Interrupted, UserError
 from sparsecircuits.files import read_json, sweep, write_text
@@ -109,9 +110,11 @@ class _BridgeRun:
         torch.manual_seed(config.seed)
         share = config.encoder_afrac
         kept = None if share is None else max(1, math.floor(share * sparse.config.d_model))
-        self.bridge, self.out, self.config, self.tokens = Bridge.between(dense, sparse, kept), out, config, tokens
-        if config.boundaries is not None and config.boundaries > self.bridge.boundaries:
-            raise UserError(f"boundaries is {config.boundaries}: the models have {self.bridge.boundaries}")
+        joined = Joined.parse(config.places) if config.places else None
+        self.bridge = Bridge.between(dense, sparse, kept, joined)
+        self.out, self.config, self.tokens = out, config, tokens
+        if config.boundaries is not None and config.boundaries > self.bridge.places:
+            raise UserError(f"boundaries is {config.boundaries}: the models are joined at {self.bridge.places}")
         learned = [p for p in sparse.parameters() if p.requires_grad] if config.sparse_lr else []
         if not config.sparse_lr:
             sparse.requires_grad_(False)
@@ -157,7 +160,7 @@ class _BridgeRun:
         return self.bridge
 
     def _take_step(self) -> dict[str, float]:
-        """One step; its losses, sums over boundaries."""
+        """One step; its losses, sums over places."""
         config, device = self.config, self.bridge.sparse.device
         inputs, targets = (torch.from_numpy(x).to(device) for x in self.sampler.next())
         losses = bridge_losses(self.bridge, inputs, targets, self._chosen())
@@ -185,8 +188,8 @@ class _BridgeRun:
         }
 
     def _chosen(self) -> list[int]:
-        """The boundaries of this step, by a seed of its own: a resumed run draws the same."""
-        everything = range(self.bridge.boundaries)
+        """The places of this step, by a seed of its own: a resumed run draws the same."""
+        everything = range(self.bridge.places)
         if self.config.boundaries is None:
             return list(everything)
         return sorted(

@@ -194,6 +194,11 @@ class View(Common):
     of those."""
     model: Path | None = None
     """The circuits' model, where it is not the run directory around them."""
+    bridge: Path | None = None
+    """A folder that `bridge` wrote, from the circuits' model to a dense one: the page then steers that one from the
+    circuits. By default the path itself, if it is such a folder."""
+    dense: Path | None = None
+    """Where the bridge's dense model is by now; by default where it was."""
     port: int | None = None
     """Loopback port: by default 8765, or the next that is free; 0 picks any."""
     allow_host: tuple[str, ...] = ()

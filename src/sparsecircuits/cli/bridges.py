@@ -51,7 +51,7 @@ def edit(command: args.Edit) -> None:
 def bridge(command: args.Bridge) -> None:
     """Train a bridge into a folder."""
     from sparsecircuits.bridges.beginning import new_sparse
-    from sparsecircuits.bridges.storage import read_record
+    from sparsecircuits.bridges.record import read_record
     from sparsecircuits.bridges.training import started_seed, train_bridge
     from sparsecircuits.interop.loading import load_model
 
@@ -83,9 +83,12 @@ def bridge(command: args.Bridge) -> None:
     if command.json:
         print_json({"path": str(command.out), **found})
         return
-    columns = ["boundary", "nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense"]
+    columns = ["place", "nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense"]
     columns += ["kl_to_dense"]
     header = ["boundary", "NMSE encoder", "NMSE decoder", "dense to sparse: loss", "KL", "sparse to dense: loss", "KL"]
+    for row in found["boundaries"]:
+        same = row["boundary"] == row["sparse_boundary"]
+        row["place"] = str(row["boundary"]) if same else f"{row['boundary']}:{row['sparse_boundary']}"
     rows = [[row[column] for column in columns] for row in found["boundaries"]]
     print_table("single switches, nats a token", header, rows, right=tuple(range(7)))
     print_table(
@@ -113,7 +116,7 @@ def steer(command: args.Steer) -> None:
     if command.circuit is not None:
         circuit = load_circuit(command.circuit, bridge.sparse)
         circuit.check_model(bridge.sparse)
-        nodes += stream_reads(bridge, circuit.node_names)
+        nodes += stream_reads(bridge.sparse, circuit.node_names, bridge.joined.sparse)
     found = steer(
         bridge,
         get_task(command.task, bridge.sparse.tokenizer),

@@ -346,12 +346,16 @@ def report(command: args.Report) -> None:
 
 def view(command: args.View) -> None:
     """Serve circuits to a browser on this machine."""
+    from sparsecircuits.bridges.record import holds_bridge
     from sparsecircuits.interop.circuit_files import circuit_files
     from sparsecircuits.viewer.server import serve
 
-    check_paths(models=[command.model])
+    check_paths(models=[command.model, command.dense])
+    bridge = command.bridge or (command.path if holds_bridge(command.path) else None)
+    if command.dense is not None and bridge is None:
+        raise UserError("--dense is the dense model of a bridge: give its folder with --bridge")
     found = circuit_files(command.path)
-    server = serve(found, command.port, command.model, command.allow_host)
+    server = serve(found, command.port, command.model, command.allow_host, bridge=bridge, dense=command.dense)
     if command.json:
         print_json({"url": server.url, "circuits": [str(path) for path in found]})
     else:

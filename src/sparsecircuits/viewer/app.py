@@ -16,7 +16,7 @@ from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.guard import Guard
 from sparsecircuits.viewer.library import Changed, Library
 from sparsecircuits.viewer.picture import page_name, render_html, render_shell
-from sparsecircuits.viewer.requests import RunRequest
+from sparsecircuits.viewer.requests import RunRequest, SteerRequest
 from sparsecircuits.viewer.schema import CircuitList, Refusal, Saved, Words
 from sparsecircuits.viewer.sent import Sent
 
@@ -103,6 +103,14 @@ def _add_circuits(app: FastAPI, library: Library) -> None:
     @app.post("/api/circuits/{identifier}/continued")
     def continued(identifier: Id, request: RunRequest) -> Response:
         return _json(library.live(identifier).continued(request))
+
+    @app.post("/api/circuits/{identifier}/steer")
+    def steer(identifier: Id, request: SteerRequest) -> Response:
+        return _json(library.bridge_of(identifier).steer(library.live(identifier), request))
+
+    @app.post("/api/circuits/{identifier}/steer/controls")
+    def controls(identifier: Id, request: SteerRequest) -> Response:
+        return _json(library.bridge_of(identifier).controls(library.live(identifier), request))
 
     @app.post("/api/circuits/{identifier}/groups")
     def save_groups(identifier: Id, groups: Groups) -> Response:

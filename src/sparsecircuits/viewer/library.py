@@ -15,6 +15,7 @@ from sparsecircuits.viewer.groups import Groups
 from sparsecircuits.viewer.identity import circuit_id, content_of_file, copy_id
 from sparsecircuits.viewer.peek import file_payload
 from sparsecircuits.viewer.schema import CircuitRecord, Payload
+from sparsecircuits.viewer.steering import GivenBridge
 
 if TYPE_CHECKING:
     from sparsecircuits.faithfulness.card.schema import CardData
@@ -47,8 +48,9 @@ class Library:
     """Circuits by their ids (see `identity`). The ids are made here: what a request names is looked up, never opened;
     and a file is read anew when it has changed, so that an id never means another content."""
 
-    def __init__(self, paths: list[Path], model: Path | None = None) -> None:
+    def __init__(self, paths: list[Path], model: Path | None = None, bridge: GivenBridge | None = None) -> None:
         self._model_path = Path(model) if model else None
+        self._bridge = bridge
         self._models: dict[Path, tuple[SparseTransformer, threading.RLock]] = {}
         self._lock = threading.RLock()
         self._paths = list(paths)
@@ -107,13 +109,13 @@ class Library:
         """What the page draws: with the model's activations; or what the file holds, with the reason in
         "problem" why not more. quick: what the file holds, without waiting for the model ("live" is None)."""
         if quick:
-            payload = self._of_file(identifier).extended(live=None, id=identifier)
+            payload = self._with_bridge(identifier, self._of_file(identifier).extended(live=None, id=identifier))
             return with_groups(payload, self.entry(identifier).path, self._circuit(identifier))
         try:
             payload = self.live(identifier).payload().extended(live=True)
         except UserError as error:
             payload = self._of_file(identifier).extended(live=False, problem=str(error))
-        return self._with_files_beside(identifier, payload)
+        return self._with_files_beside(identifier, self._with_bridge(identifier, payload))
 
     def offline(self, identifier: str) -> Payload:
         """The payload of the one-file page: with all that can be shown without the model."""
@@ -124,6 +126,30 @@ class Library:
         except UserError:
             payload = self._of_file(identifier)
         return self._with_files_beside(identifier, payload)
+
+    def bridge_of(self, identifier: str) -> GivenBridge:
+        """The bridge that was given with the circuits. Raises UserError where there is none, or where it is of another
+        model than this circuit."""
+        if self._bridge is None:
+            raise UserError("no bridge was given: start the viewer with --bridge")
+        self._bridge.require(self._circuit(identifier))
+        return self._bridge
+
+    def require_bridged(self) -> None:
+        """Raise UserError where the bridge is of none of the circuits' models."""
+        circuits = [entry.circuit for entry in self._refresh().values() if entry.circuit is not None]
+        problems = [] if self._bridge is None else [self._bridge.problem_with(circuit) for circuit in circuits]
+        if problems and None not in problems:
+            raise UserError(f"{problems[0]}")
+
+    def _with_bridge(self, identifier: str, payload: Payload) -> Payload:
+        """With what can be steered from the circuit, where a bridge was given. An offline page has none: nothing could
+        be steered there."""
+        if self._bridge is None:
+            return payload
+        live = self.entry(identifier).live if payload.live else None
+        model = None if live is None else live.model
+        return payload.extended(steering=self._bridge.steerable(self._circuit(identifier), model, payload.problem))
 
     def _of_file(self, identifier: str) -> Payload:
         return file_payload(self._circuit(identifier))
@@ -151,7 +177,8 @@ class Library:
         from sparsecircuits.tasks import task_of_circuit
         from sparsecircuits.viewer.live import LiveCircuit
 
-        where = self._model_path or run_of(entry.path)
+        bridged = None if self._bridge is None else self._bridge.sparse_path
+        where = self._model_path or run_of(entry.path) or bridged
         if where is None:
             raise UserError("no model beside this circuit: the picture shows what its file holds")
         if where not in self._models:

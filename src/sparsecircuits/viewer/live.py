@@ -5,6 +5,7 @@ import math
 import threading
 import time
 from collections.abc import Callable, Hashable, Sequence
+from dataclasses import replace
 from functools import cached_property, partial
 
 import numpy as np
@@ -202,12 +203,12 @@ class LiveCircuit:
         before, after = go_on(), go_on(request.interventions, nodes=nodes)
         return Continued(
             prompts=[
-                Continuation(before=self._texts(old), after=self._texts(new))
+                Continuation(before=self.texts(old), after=self.texts(new))
                 for old, new in zip(before, after, strict=True)
             ]
         )
 
-    def _texts(self, ids: Sequence[int]) -> list[str]:
+    def texts(self, ids: Sequence[int]) -> list[str]:
         """Tokens as text; a model's vocabulary may be larger than its tokenizer's."""
         known = self.tokenizer.vocab_size
         return [self.tokenizer.token(i) if i < known else f"#{i}" for i in ids]
@@ -252,11 +253,24 @@ class LiveCircuit:
             score = loss_at_size(self.bound, self._on_size_batch, self.order, size)
         return self.order[:size], score.calibration
 
+    def shown_pair(self, number: int) -> PairBatch:
+        """One of the pairs that the page shows. Raises UserError where there are fewer."""
+        if 2 * number >= len(self.shown.last):
+            raise UserError(f"there are {len(self.shown.last) // 2} pairs")
+        return self.shown.rows(2 * number, 2 * number + 2)
+
+    def typed_pair(self, left: str, right: str) -> PairBatch:
+        """Two prompts of one's own as a pair. Raises UserError for an empty one, or one that does not fit."""
+        rows = [self._encoded(text) for text in (left, right)]
+        tokens = np.zeros((2, max(row.tokens.shape[1] for row in rows)), dtype=np.int64)
+        for place, row in enumerate(rows):
+            tokens[place, : row.tokens.shape[1]] = row.tokens[0]
+        last = np.concatenate([row.last for row in rows])
+        return replace(rows[0], tokens=tokens, last=last, correct=np.array([0, 1]))
+
     def _prompts(self, request: RunRequest) -> tuple[PairBatch, PairBatch | None]:
         if request.prompt is None:
-            if 2 * request.pair >= len(self.shown.last):
-                raise UserError(f"there are {len(self.shown.last) // 2} pairs")
-            return self.shown.rows(2 * request.pair, 2 * request.pair + 2), None
+            return self.shown_pair(request.pair), None
         batch = self._encoded(request.prompt)
         if request.patch_prompt:
             return batch, self._encoded(request.patch_prompt)
@@ -301,7 +315,7 @@ class LiveCircuit:
 
     def _top(self, outcome: Outcome, row: int) -> list[TopToken]:
         chances, ids = outcome.logits[row].softmax(dim=-1).topk(TOP_TOKENS)
-        return [TopToken(token=t, p=p) for t, p in zip(self._texts(ids.tolist()), chances.tolist(), strict=True)]
+        return [TopToken(token=t, p=p) for t, p in zip(self.texts(ids.tolist()), chances.tolist(), strict=True)]
 
     def _recorded_names(self, request: RunRequest) -> list[str]:
         kept = self.circuit.node_names if len(self.circuit.nodes) <= MOST_RECORDED else []

@@ -298,6 +298,52 @@ class Curve(Sent):
     n_prompts: int
 
 
+# ------------------------------------------------------------------ steering
+
+
+class Steerable(Sent):
+    """The bridge that was given with the circuits: a dense model that can be steered from nodes of this one."""
+
+    bridge: FileText
+    dense: FileText
+    nodes: list[str] | Absent = None
+    """Those of the circuit that it can be steered from, once the model is loaded."""
+    problem: FileText | Absent = None
+    """Why nothing can be steered here."""
+
+
+class SteeringCurves(Sent):
+    """Mean probability of an answer against strength: `bridges.steering.Steered`, and on which prompts."""
+
+    dense_id: str
+    sparse_id: str
+    task: str
+    toward: Literal["left", "right"]
+    answer: str
+    nodes: list[str]
+    split: str
+    prompts: int
+    strengths: list[float]
+    steered: list[float]
+    steered_between: list[float]
+    sparse: list[float]
+    dense_means: list[float]
+    counterfactual: float
+    paper: list[tuple[float, float]]
+    over: Literal["prompt", "task"]
+    prompt: list[str] | Absent = None
+    """Tokens of the prompt that is steered, if it is a single one."""
+    counterpart: list[str] | Absent = None
+    """Tokens of the prompt that it is steered to."""
+
+
+class SteeringControls(Sent):
+    """The same probability from random nodes and in random directions, a curve a draw (`bridges.steering.Controls`)."""
+
+    random_nodes: list[list[float]]
+    random_directions: list[list[float]]
+
+
 # ------------------------------------------------------------------ whole answers
 
 
@@ -347,6 +393,8 @@ class Payload(Sent):
     """Where they were searched for."""
     details: dict[str, NodeDetails] | Absent = None
     curve: Curve | Absent = None
+    steering: Steerable | Absent = None
+    """Where a bridge was given."""
 
 
 class CircuitRecord(Sent):

@@ -13,6 +13,7 @@ import uvicorn
 from sparsecircuits.errors import UserError
 from sparsecircuits.viewer.app import build_app
 from sparsecircuits.viewer.library import Library
+from sparsecircuits.viewer.steering import GivenBridge
 
 HOST = "127.0.0.1"
 USUAL_PORTS = range(8765, 8775)
@@ -89,8 +90,21 @@ def usual_socket() -> socket.socket:
 
 
 def serve(
-    paths: list[Path], port: int | None = 0, model: Path | None = None, hosts: Iterable[str] = ()
+    paths: list[Path],
+    port: int | None = 0,
+    model: Path | None = None,
+    hosts: Iterable[str] = (),
+    *,
+    bridge: Path | None = None,
+    dense: Path | None = None,
 ) -> ViewerServer:
     """Serve the circuits in these files. port: None takes a usual one, 0 any that is free. model: their model's
-    directory, where it is not the run around them. hosts: see `Guard`. Raises UserError for a port in use."""
-    return ViewerServer(Library(paths, model), port, hosts)
+    directory, where it is not the run around them. hosts: see `Guard`. bridge: a folder that `bridge` wrote, whose
+    dense model the page steers from the circuits; dense: where that is by now.
+
+    Raises UserError for a port in use, and for a bridge of none of the circuits' models."""
+    given = GivenBridge(bridge, dense) if bridge is not None else None
+    library = Library(paths, model, given)
+    if given is not None:
+        library.require_bridged()
+    return ViewerServer(library, port, hosts)

@@ -15,6 +15,9 @@ import type {
   RunRequest,
   RunResult,
   Saved,
+  SteerRequest,
+  SteeringControls,
+  SteeringCurves,
   Words,
 } from "./types";
 
@@ -57,6 +60,8 @@ export interface Source {
   run(id: string, request: RunRequest): Promise<RunResult>;
   loss(id: string, request: RunRequest): Promise<RunLoss>;
   continued(id: string, request: RunRequest): Promise<Continued>;
+  steer(id: string, request: SteerRequest): Promise<SteeringCurves>;
+  steerControls(id: string, request: SteerRequest): Promise<SteeringControls>;
   saveGroups(id: string, groups: Groups): Promise<void>;
 }
 
@@ -79,6 +84,8 @@ export const server: Source = {
   run: (id, request) => ask(`${at(id)}/run`, request),
   loss: (id, request) => ask(`${at(id)}/loss`, request),
   continued: (id, request) => ask(`${at(id)}/continued`, request),
+  steer: (id, request) => ask(`${at(id)}/steer`, request),
+  steerControls: (id, request) => ask(`${at(id)}/steer/controls`, request),
   saveGroups: async (id, groups) => {
     await ask<Saved>(`${at(id)}/groups`, groups);
   },
@@ -129,6 +136,8 @@ export function embedded(payload: Payload, kept: Kept | null): Source {
     run: async (_id, request) => known(request, kept?.answers.result),
     loss: async (_id, request) => known(request, kept?.answers.loss),
     continued: async (_id, request) => known(request, kept?.answers.continued),
+    steer: async () => needsModel(),
+    steerControls: async () => needsModel(),
     saveGroups: async () => {
       /* kept in this page alone */
     },

@@ -4,6 +4,7 @@ import { byId, isNumber, parseNode } from "./dom";
 import type { Graph, Link } from "./layout/graph";
 import { type Which, nodeOf, sameModel, sideFor } from "./sides";
 import { Runs } from "./runs";
+import { Steering } from "./steering";
 import { type Marks, type Place, Stage } from "./stage";
 import { together, withOneMore } from "./selection";
 import { type State, Store, fromHash, opening, toHash } from "./state";
@@ -53,6 +54,7 @@ export class App {
   curve: Curve | null = null;
   curveTrouble: string | null = null;
   readonly runs = new Runs(this);
+  readonly steering = new Steering(this);
   hovered: string | null = null;
   /** Groups that are drawn because the circuit is large. */
   rest: Group[] = [];
@@ -141,6 +143,7 @@ export class App {
       return;
     }
     if (this.runs.needed) this.runs.ask(true);
+    this.steering.ask();
     if (this.state.size !== null) void this.loadCurve();
     if (this.payload?.live && !this.payload.words) void this.loadWords(id);
   }
@@ -162,6 +165,7 @@ export class App {
   /** Nothing of the circuit before is kept. */
   private forget(): void {
     this.runs.forget();
+    this.steering.forget();
     this.payload = null;
     this.trouble = this.instead = this.notice = this.changed = null;
     this.curve = this.curveTrouble = null;
@@ -250,6 +254,7 @@ export class App {
     this.curveTrouble = this.notice = null;
     if (this.payload.live === null) await this.take(await this.source.payload(id, false), id);
     if (this.runs.needed || this.runs.watched().length) this.runs.ask(true);
+    this.steering.ask();
     if (this.state.compare !== null && !this.other) await this.openOther();
     this.tell();
   }
@@ -572,6 +577,7 @@ export class App {
     )
       this.runs.ask(false);
     if (differs("size") && state.size !== null) void this.loadCurve();
+    if (differs("drawer", "steer", "selected", "pair", "prompt", "patch")) this.steering.ask();
     this.mark();
     this.tell();
   }

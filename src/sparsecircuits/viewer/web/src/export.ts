@@ -117,23 +117,27 @@ function jsonText(app: App): string {
       ...payload,
       view: { groups, names, interventions: touch, scope, size, hidden, selected, pair, prompt },
       result: app.runs.answers.result,
+      steered: app.steering.shown,
     },
     null,
     1,
   );
 }
 
-function save(blob: Blob, name: string): void {
+export function save(blob: Blob, name: string): void {
   const url = URL.createObjectURL(blob);
   html("a", { href: url, download: name }).click();
   setTimeout(() => URL.revokeObjectURL(url), 10000);
 }
 
+/** A name for a file about the circuit, without its ending. */
+export const fileName = (app: App): string => app.payload?.title.replace(/[^\w.-]+/g, "_").slice(0, 80) || "circuit";
+
 export type Format = "svg" | "png" | "json" | "html";
 
 export async function exportAs(app: App, format: Format): Promise<void> {
   if (!app.payload) return;
-  const name = app.payload.title.replace(/[^\w.-]+/g, "_").slice(0, 80) || "circuit";
+  const name = fileName(app);
   if (format === "svg") save(new Blob([svgText(app).text], { type: "image/svg+xml" }), `${name}.svg`);
   if (format === "png") save(await pngBlob(app), `${name}.png`);
   if (format === "json") save(new Blob([jsonText(app)], { type: "application/json" }), `${name}.json`);
@@ -159,11 +163,11 @@ async function servedPage(app: App): Promise<string> {
   return answer.text();
 }
 
-/** A comparison needs its other circuit, which a page of one circuit has not. */
+/** A comparison needs its other circuit, and steering a bridge, which a page of one circuit has not. */
 function keptOf({ state, runs }: App): Kept {
   const { groups, names } = state;
   return {
-    hash: toHash({ ...state, compare: null }),
+    hash: toHash({ ...state, compare: null, drawer: state.drawer === "steer" ? null : state.drawer }),
     groups,
     names,
     request: runs.needed ? runs.request() : null,

@@ -316,6 +316,9 @@ function keysOf(app: App): Record<string, () => void> {
     ".": () => stepToken(app, -1),
     "/": () => toggle(app, "find"),
     c: () => toggle(app, "card"),
+    b: () => {
+      if (app.payload?.steering) toggle(app, "steer");
+    },
     h: () => toggle(app, "history"),
     "?": () => toggle(app, "help"),
     m: () => app.store.set({ wide: !app.state.wide }),

@@ -2,7 +2,14 @@
 import { isNumber } from "./dom";
 import type { Group, Intervention } from "./types";
 
-export type Drawer = "card" | "history" | "help" | "about" | "find" | null;
+export type Drawer = "card" | "history" | "help" | "about" | "find" | "steer" | null;
+/** What the dense model of a bridge is steered from, where to and on what; and the slider's position. */
+export interface Steer {
+  nodes: "circuit" | "selected";
+  toward: "left" | "right";
+  over: "prompt" | "task";
+  at: number;
+}
 export interface State {
   circuit: string;
   compare: string | null;
@@ -25,6 +32,7 @@ export interface State {
   wide: boolean;
   /** What lines are: weights (0), or what flows on the upper (1) or the lower (2) prompt on show. */
   flow: number;
+  steer: Steer;
   theme: "light" | "dark" | null;
   zoom: [number, number, number] | null;
   groups: Group[];
@@ -54,6 +62,7 @@ export const START: State = {
   drawer: null,
   wide: false,
   flow: 0,
+  steer: { nodes: "circuit", toward: "right", over: "prompt", at: 0 },
   theme: null,
   zoom: null,
   groups: [],
@@ -74,6 +83,7 @@ const OF_CIRCUIT = [
   "pair",
   "prompt",
   "patch",
+  "steer",
   "groups",
   "names",
 ] as const;
@@ -181,6 +191,9 @@ export function toHash(state: State): string {
   put("whole", state.whole ? 1 : 0);
   put("wide", state.wide ? 1 : 0);
   put("flow", state.flow);
+  const { nodes, toward, over, at } = state.steer;
+  const steer = [nodes, toward, over, at].join(",");
+  put("steer", steer === Object.values(START.steer).join(",") ? null : steer);
   put("theme", state.theme);
   if (state.zoom) found.set("zoom", state.zoom.map((n, i) => n.toFixed(i === 2 ? 4 : 1)).join(","));
   return found.toString();
@@ -207,6 +220,17 @@ function touches(value: unknown): Intervention[] {
   });
 }
 
+function steerOf(text: string | null): Steer {
+  const [nodes, toward, over, at] = (text ?? "").split(",");
+  const place = Math.trunc(Number(at));
+  return {
+    nodes: nodes === "selected" ? nodes : "circuit",
+    toward: toward === "left" ? toward : "right",
+    over: over === "task" ? over : "prompt",
+    at: place > 0 ? place : 0,
+  };
+}
+
 /** The state that a URL fragment spells; anything malformed in it is left out. */
 export function fromHash(hash: string): Partial<State> {
   const found = new URLSearchParams(hash.replace(/^#/, ""));
@@ -228,10 +252,11 @@ export function fromHash(hash: string): Partial<State> {
     hidden: texts(parsed(found.get("hidden"))),
     folded: texts(parsed(found.get("folded"))),
     touch: touches(parsed(found.get("touch"))),
-    drawer: oneOf("show", ["card", "history", "help", "about", "find"] as const),
+    drawer: oneOf("show", ["card", "history", "help", "about", "find", "steer"] as const),
     whole: found.get("whole") === "1",
     wide: found.get("wide") === "1",
     flow: Math.min(2, whole("flow")),
+    steer: steerOf(found.get("steer")),
     theme: oneOf("theme", ["light", "dark"] as const),
     zoom: zoom.length === 3 && zoom.every(Number.isFinite) && zoom[2] > 0 ? (zoom as [number, number, number]) : null,
   };

@@ -249,6 +249,7 @@ export interface Payload {
   backups?: Backups;
   details?: Record<string, NodeDetails>;
   curve?: Curve;
+  steering?: Steerable;
 }
 
 /** A shown prompt, and the logits of the two answers after it. */
@@ -321,6 +322,52 @@ export interface RunResult {
 /** The name of a file that was written. */
 export interface Saved {
   saved: string;
+}
+
+/** What to steer a dense model from, where to, and on which prompts. */
+export interface SteerRequest {
+  nodes?: string[];
+  toward?: "left" | "right";
+  over?: "prompt" | "task";
+  pair?: number;
+  prompt?: string | null;
+  patch_prompt?: string | null;
+}
+
+/** The bridge that was given with the circuits: a dense model that can be steered from nodes of this one. */
+export interface Steerable {
+  bridge: string;
+  dense: string;
+  nodes?: string[];
+  problem?: string;
+}
+
+/** The same probability from random nodes and in random directions, a curve a draw (`bridges.steering.Controls`). */
+export interface SteeringControls {
+  random_nodes: number[][];
+  random_directions: number[][];
+}
+
+/** Mean probability of an answer against strength: `bridges.steering.Steered`, and on which prompts. */
+export interface SteeringCurves {
+  dense_id: string;
+  sparse_id: string;
+  task: string;
+  toward: "left" | "right";
+  answer: string;
+  nodes: string[];
+  split: string;
+  prompts: number;
+  strengths: number[];
+  steered: number[];
+  steered_between: number[];
+  sparse: number[];
+  dense_means: number[];
+  counterfactual: number;
+  paper: [number, number][];
+  over: "prompt" | "task";
+  prompt?: string[];
+  counterpart?: string[];
 }
 
 /** The numbers above the picture: losses in nats (see `circuits.schema.Losses`), sizes, and what they are of. */

@@ -7,6 +7,7 @@ import type { Drawer } from "../state";
 import { cardPanel } from "./card";
 import { findPanel } from "./find";
 import { aboutText } from "./header";
+import { steerPanel } from "./steer";
 
 const TITLES: Record<NonNullable<Drawer>, string> = {
   card: "Faithfulness card",
@@ -14,11 +15,14 @@ const TITLES: Record<NonNullable<Drawer>, string> = {
   help: "Keys",
   about: "What am I looking at?",
   find: "Find, filter, group",
+  steer: "Steer a dense model",
 };
 
 export function showDrawer(app: App): void {
   const drawer = byId("drawer");
-  const { drawer: which } = app.state;
+  const bridged = app.payload?.steering !== undefined;
+  const which = app.state.drawer === "steer" && !bridged ? null : app.state.drawer;
+  byId("steer").hidden = !bridged;
   drawer.hidden = which === null;
   for (const button of document.querySelectorAll<HTMLElement>("[data-drawer]"))
     button.setAttribute("aria-expanded", String(button.dataset.drawer === which));
@@ -30,9 +34,15 @@ export function showDrawer(app: App): void {
   const opened = drawer.dataset.which !== which;
   drawer.dataset.which = which;
   drawer.setAttribute("aria-label", TITLES[which]);
-  const content = { card: cardPanel, history: historyPanel, help: helpPanel, about: aboutText, find: findPanel }[which](
-    app,
-  );
+  const panels = {
+    card: cardPanel,
+    history: historyPanel,
+    help: helpPanel,
+    about: aboutText,
+    find: findPanel,
+    steer: steerPanel,
+  };
+  const content = panels[which](app);
   if (opened) drawer.replaceChildren();
   refill(drawer, [
     html(
@@ -129,6 +139,7 @@ const KEYS: [string, string, true?][] = [
 
 function helpPanel(app: App): HTMLElement[] {
   const keys = KEYS.filter(([, , needsModel]) => !needsModel || app.payload?.live);
+  if (app.payload?.steering) keys.push(["b", "steer the dense model of the bridge"]);
   return [
     html(
       "ul",

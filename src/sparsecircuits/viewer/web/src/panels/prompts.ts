@@ -230,7 +230,8 @@ function lossLine(app: App): HTMLElement {
   );
 }
 
-function ownForm(app: App): HTMLElement {
+/** Where prompts are typed; second: what the other one is for. */
+export function ownForm(app: App, second = "Patch takes values from (optional)"): HTMLElement {
   const { prompt, patch } = app.state;
   const area = (name: string, label: string, value: string | null): HTMLElement =>
     html(
@@ -261,7 +262,7 @@ function ownForm(app: App): HTMLElement {
       },
     },
     area("prompt", "Your prompt", prompt),
-    area("patch", "Patch takes values from (optional)", patch),
+    area("patch", second, patch),
     html(
       "div",
       { class: "row" },
@@ -271,7 +272,9 @@ function ownForm(app: App): HTMLElement {
   );
 }
 
-function heading(app: App, pairs: number): HTMLElement {
+/** Steps from pair to pair, and the way to a prompt of one's own. */
+export function promptSteps(app: App, id: string): HTMLElement {
+  const pairs = pairsOf(app);
   const step = (by: number): HTMLElement =>
     html(
       "button",
@@ -302,16 +305,9 @@ function heading(app: App, pairs: number): HTMLElement {
     : null;
   return html(
     "div",
-    { class: "card-head" },
-    html("h2", {}, own ? "Your prompt" : "Prompts"),
-    html(
-      "div",
-      { class: "steps" },
-      own || !pairs
-        ? null
-        : [step(-1), html("span", { id: "pair" }, `pair ${app.state.pair + 1} of ${pairs}`), step(1)],
-      toggle,
-    ),
+    { class: "steps" },
+    own || !pairs ? null : [step(-1), html("span", { id }, `pair ${app.state.pair + 1} of ${pairs}`), step(1)],
+    toggle,
   );
 }
 
@@ -323,7 +319,8 @@ export function toggleOwn(app: App): void {
   }
   const shown = app.payload.prompts?.slice(2 * app.state.pair, 2 * app.state.pair + 2) ?? [];
   app.store.do("own prompt", { prompt: shown[0]?.text ?? "x = 1", patch: shown[1]?.text ?? null });
-  byId("prompts").querySelector("textarea")?.focus();
+  const field = byId("drawer").querySelector("textarea") ?? byId("prompts").querySelector("textarea");
+  field?.focus();
 }
 
 export function stepPair(app: App, by: number): void {
@@ -361,16 +358,23 @@ function sidePart(app: App, side: Side): HTMLElement {
   return part;
 }
 
+/** How many pairs the page has. */
+export const pairsOf = (app: App): number => Math.ceil((app.payload?.prompts ?? []).length / 2);
+
 export function showPrompts(app: App): void {
   const card = byId("prompts");
-  const pairs = Math.ceil((app.payload?.prompts ?? []).length / 2);
   const body = html(
     "div",
     { class: "prompt-list" },
     sidesOf(app).map((side) => sidePart(app, side)),
   );
   if (!app.payload) body.append(html("p", { class: "empty-note" }, loaded(app)));
-  refill(card, [heading(app, pairs), ...(app.state.prompt === null ? [] : [ownForm(app)]), body]);
+  const title = html("h2", {}, app.state.prompt === null ? "Prompts" : "Your prompt");
+  refill(card, [
+    html("div", { class: "card-head" }, title, promptSteps(app, "pair")),
+    ...(app.state.prompt === null ? [] : [ownForm(app)]),
+    body,
+  ]);
 }
 
 function tintLine(tint: Tint): HTMLElement {
