@@ -1,5 +1,6 @@
 """Circuits by prompt: who is picked, what runs then, and what it costs."""
 
+import dataclasses
 from dataclasses import dataclass
 
 import numpy as np
@@ -10,7 +11,7 @@ import sparsecircuits as sc
 from madecircuits import circuit_of
 from randommodels import random_model
 from sparsecircuits.bridges.circuit_set import CircuitSet
-from sparsecircuits.bridges.picking import FALL_BACK, NearestMean
+from sparsecircuits.bridges.picking import FALL_BACK, SparseClassifier
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.config import ModelConfig
@@ -46,13 +47,15 @@ def batches(model):
 def test_prompts_of_other_templates_are_told_apart_and_others_fall_back(model, batches):
     known, more = batches["train"][:2], batches["validation"][:2]
     model = random_model(ModelConfig(vocab_size=model.config.vocab_size, n_ctx=128, n_layer=1, d_model=128, d_mlp=8))
-    rule = NearestMean.learn(model, known, more, [batches["train"][2]], channels=96)
+    rule = SparseClassifier.learn(model, known, more, [batches["train"][2]])
     for place, batch in enumerate(batches["held_out"]):
         expected = FALL_BACK if place == 2 else place
         assert (rule(model, batch) == expected).float().mean() > 0.85, NAMES[place]
-    assert rule.weights == 96 * 2 + 3 * 2
-    near = NearestMean(rule.boundary, rule.channels, rule.directions, rule.means, torch.zeros(2).to(rule.means))
-    assert (near(model, batches["train"][0]) == FALL_BACK).all()
+    # Three groups, two of them circuits; most features weigh nothing.
+    assert rule.weights == int(rule.weight.count_nonzero()) + 3 + 2
+    assert rule.weight.count_nonzero() < 0.2 * rule.weight.numel()
+    strict = dataclasses.replace(rule, least=torch.full((2,), torch.inf).to(rule.least))
+    assert (strict(model, batches["train"][0]) == FALL_BACK).all()
 
 
 def test_each_prompt_is_answered_by_what_was_picked_for_it(model, batches):

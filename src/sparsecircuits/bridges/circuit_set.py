@@ -10,7 +10,7 @@ import torch
 from jaxtyping import Float, Int
 from torch import Tensor
 
-from sparsecircuits.bridges.picking import FALL_BACK, NearestMean, Rule
+from sparsecircuits.bridges.picking import FALL_BACK, Rule, SparseClassifier
 from sparsecircuits.circuits.circuit import Bound, Circuit
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.sites import FINAL_SITE, split_node
@@ -53,7 +53,7 @@ class CircuitSet:
         rule: Rule | None = None,
     ) -> None:
         """rule: says which circuit a prompt needs; by default one that is learned from the training prompts of the
-        circuits' tasks, which must be shipped ones then, beside those of all other shipped tasks (`NearestMean`).
+        circuits' tasks, which must be shipped ones then, beside those of all other shipped tasks (`SparseClassifier`).
         Raises UserError for a circuit of another model, or two of one task."""
         loaded = [c if isinstance(c, Circuit) else Circuit.load(c) for c in circuits]
         if not loaded:
@@ -71,7 +71,7 @@ class CircuitSet:
     def _learned(self) -> Rule:
         tasks = [get_task(name, self.model.tokenizer) for name in self.tasks]
         known, more = ([task.encode(task.draw(split, PAIRS)) for task in tasks] for split in (LEARNED_FROM, ALSO_SEEN))
-        return NearestMean.learn(self.model, known, more, self._others())
+        return SparseClassifier.learn(self.model, known, more, self._others())
 
     def _others(self) -> list[PairBatch]:
         """Training prompts of the tasks that no circuit is for, as far as the tokenizer can express them."""

@@ -1,10 +1,12 @@
 """Which circuit a prompt needs, by a rule that costs next to nothing: a few channels of the residual stream."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 import torch
+import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -12,10 +14,14 @@ from sparsecircuits.models.transformer import SparseTransformer, rows_at
 from sparsecircuits.tasks import PairBatch
 
 FALL_BACK = -1
-SHRINKAGE = 0.1
-"""Share of the covariance that is replaced by its diagonal: few prompts do not tell how channels go together."""
-SLACK = 1.1
-"""How much further off than the furthest known prompt of a circuit one may be and still be its."""
+PENALTY = 1.5e-3
+"""On the sum of the classifier's absolute weights: larger, and fewer of them are not zero."""
+SURE = 0.3
+"""Probability that the likeliest circuit needs to run."""
+SLACK = 0.5
+"""How far below the least score of its known prompts one may score and still be a circuit's, in standard deviations of
+their scores."""
+STEPS = 300
 
 
 class Rule(Protocol):
@@ -34,24 +40,24 @@ class Rule(Protocol):
 
 
 @dataclass(frozen=True)
-class NearestMean:
-    """The circuit whose known prompts are nearest on average; FALL_BACK where those of another task are nearer, or
-    where the circuit's are further off than any known one was.
+class SparseClassifier:
+    """The likeliest circuit, or FALL_BACK where a task without one is likelier, where nothing is likely, and where a
+    prompt scores less than any known one of the circuit did.
 
-    Linear discriminants (Fisher, Rao): distances are measured in the few directions in which groups of prompts differ
-    for their spread within, over the channels that tell them apart best.
+    Multinomial logistic regression on the residual stream at the prompt's last token and its mean over the prompt.
+    Almost all of its weights are zero (an L1 penalty), so that it costs a prompt hardly anything.
     """
 
     boundary: int
-    channels: Int[Tensor, " m"]
-    directions: Float[Tensor, "m d"]
-    means: Float[Tensor, "groups d"]
-    reach: Float[Tensor, " circuits"]
+    weight: Float[Tensor, "features groups"]
+    bias: Float[Tensor, " groups"]
+    least: Float[Tensor, " circuits"]
+    """The smallest score with which a prompt is a circuit's."""
 
     @property
     def weights(self) -> int:
-        """Numbers that a prompt is multiplied and compared with."""
-        return self.directions.numel() + self.means.numel()
+        """Numbers that a prompt is multiplied, shifted and compared with."""
+        return int(self.weight.count_nonzero()) + self.bias.numel() + self.least.numel()
 
     @classmethod
     @torch.no_grad()
@@ -63,38 +69,29 @@ class NearestMean:
         others: Sequence[PairBatch] = (),
         *,
         boundary: int = 0,
-        channels: int = 128,
-    ) -> "NearestMean":
-        """Learn from each circuit's prompts. more: other prompts of the same circuits, which only say how far off one
-        may be: of other templates, as what will come is. others: prompts that no circuit is for, a group each."""
-        each = [features(model, batch, boundary) for batch in (*known, *others)]
-        best = _separating(each, channels)
-        each = [x[:, best] for x in each]
-        means = torch.stack([x.mean(dim=0) for x in each])
-        around = torch.cat([x - mean for x, mean in zip(each, means, strict=True)])
-        covariance = around.T @ around / len(around)
-        diagonal = torch.diag(covariance.diagonal())
-        floor = 1e-3 * covariance.diagonal().mean() * torch.eye(len(covariance)).to(covariance)
-        values, vectors = torch.linalg.eigh((1 - SHRINKAGE) * covariance + SHRINKAGE * diagonal + floor)
-        whitening = vectors @ torch.diag(values.rsqrt()) @ vectors.T
-        between = torch.linalg.svd((means - means.mean(dim=0)) @ whitening, full_matrices=False).Vh
-        directions = whitening @ between[: max(1, len(means) - 1)].T
-        rule = cls(boundary, best, directions, means @ directions, torch.full((len(known),), torch.inf).to(means))
-        reach = []
-        for place, batches in enumerate(zip(known, more, strict=True)):
-            seen = torch.cat([rule._distances(features(model, batch, boundary))[:, place] for batch in batches])
-            reach.append(SLACK * seen.max())
-        return cls(boundary, best, directions, rule.means, torch.stack(reach))
+        penalty: float = PENALTY,
+    ) -> "SparseClassifier":
+        """Learn from each circuit's prompts. more: other prompts of the same circuits, which only say how little one
+        may score: of other templates, as what will come is. others: prompts that no circuit is for, a group each."""
+        groups = [features(model, batch, boundary) for batch in (*known, *others)]
+        labels = torch.cat([torch.full((len(x),), place) for place, x in enumerate(groups)]).to(model.device)
+        # Each group counts alike, however many prompts it has.
+        shares = torch.cat([torch.full((len(x),), 1 / len(x)) for x in groups]).to(groups[0]) / len(groups)
+        weight, bias = _sparse_regression(torch.cat(groups), labels, shares, penalty)
+        least = []
+        for place, batch in enumerate(more):
+            scores = torch.cat([groups[place], features(model, batch, boundary)]) @ weight[:, place] + bias[place]
+            least.append(scores.min() - SLACK * scores.std())
+        return cls(boundary, weight, bias, torch.stack(least))
 
     def __call__(self, model: SparseTransformer, batch: PairBatch) -> Int[Tensor, " n"]:
-        """The nearest circuit, if it is nearest of all groups and within reach, or FALL_BACK."""
-        nearest, place = self._distances(features(model, batch, self.boundary)).min(dim=1)
-        circuits = len(self.reach)
-        fits = (place < circuits) & (nearest <= self.reach[place.clamp(max=circuits - 1)])
-        return torch.where(fits, place, FALL_BACK).cpu()
-
-    def _distances(self, x: Float[Tensor, "n all"]) -> Float[Tensor, "n groups"]:
-        return torch.cdist(x[:, self.channels] @ self.directions, self.means)
+        """The likeliest circuit, if it is likely enough and scores enough, or FALL_BACK."""
+        scores = features(model, batch, self.boundary) @ self.weight + self.bias
+        likely, place = scores.softmax(dim=1).max(dim=1)
+        circuits = len(self.least)
+        own = place.clamp(max=circuits - 1)
+        enough = scores.gather(1, own[:, None])[:, 0] >= self.least[own]
+        return torch.where((place < circuits) & (likely >= SURE) & enough, place, FALL_BACK).cpu()
 
 
 @torch.no_grad()
@@ -108,9 +105,30 @@ def features(model: SparseTransformer, batch: PairBatch, boundary: int) -> Float
     return torch.cat((rows_at(x, last)[:, 0], mean), dim=1).double()
 
 
-def _separating(each: Sequence[Float[Tensor, "n all"]], most: int) -> Int[Tensor, " m"]:
-    """The features whose means differ most between groups, for their spread within."""
-    means = torch.stack([x.mean(dim=0) for x in each])
-    within = torch.stack([x.var(dim=0, correction=0) for x in each]).mean(dim=0)
-    score = means.var(dim=0, correction=0) / (within + 1e-3 * within.mean() + 1e-12)
-    return score.topk(min(most, score.numel())).indices.sort().values
+def _sparse_regression(
+    x: Float[Tensor, "n features"], labels: Int[Tensor, " n"], shares: Float[Tensor, " n"], penalty: float
+) -> tuple[Float[Tensor, "features groups"], Float[Tensor, " groups"]]:
+    """(weight, bias) of the multinomial logistic regression with an L1 penalty on what features weigh once they are
+    scaled alike, by accelerated proximal gradient steps (FISTA: Beck and Teboulle 2009). shares: how much each row
+    counts, 1 in all."""
+    mean, spread = x.mean(dim=0), x.std(dim=0)
+    spread = spread + 1e-3 * spread.mean() + 1e-9
+    x = (x - mean) / spread
+    targets = F.one_hot(labels).to(x)
+    step = 1 / (0.5 * torch.linalg.matrix_norm(x * shares.sqrt()[:, None], ord=2) ** 2 + 0.5)
+    weight = x.new_zeros(x.shape[1], targets.shape[1])
+    bias = x.new_zeros(targets.shape[1])
+    ahead, ahead_bias, pace = weight, bias, 1.0
+    for _ in range(STEPS):
+        error = ((x @ ahead + ahead_bias).softmax(dim=1) - targets) * shares[:, None]
+        moved = ahead - step * (x.T @ error)
+        new = moved.sign() * (moved.abs() - step * penalty).clamp(min=0)
+        new_bias = ahead_bias - step * error.sum(dim=0)
+        faster = (1 + math.sqrt(1 + 4 * pace * pace)) / 2
+        ahead, ahead_bias = (
+            new + (pace - 1) / faster * (new - weight),
+            new_bias + (pace - 1) / faster * (new_bias - bias),
+        )
+        weight, bias, pace = new, new_bias, faster
+    weight = weight / spread[:, None]
+    return weight, bias - mean @ weight
