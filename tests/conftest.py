@@ -79,7 +79,7 @@ def handmade_run(tmp_path_factory, corpus) -> Path:
 
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the quickest
     path = next((found for name in names if (found := shutil.which(name))), None)
     try:
         from playwright import sync_api as api

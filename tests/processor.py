@@ -53,7 +53,7 @@ class Recorder:
         try:
             return (yield)
         finally:
-            taken = processor_seconds() - before
+            taken = max(0.0, processor_seconds() - before)  # less: a process ended that nobody waited for
             own = taken - self.inside.pop()
             self.inside[-1] += taken
             with self.path.open("a") as file:

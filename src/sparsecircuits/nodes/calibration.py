@@ -69,8 +69,8 @@ class _Loss:
     """The loss of standardised margins by the logarithm of their scale, and an offset. sign: 1 where the first answer
     is right, else -1. ceiling: the log of the scale beyond which it is held back."""
 
-    standard: np.ndarray
-    sign: np.ndarray
+    standard: Float[np.ndarray, " n"]
+    sign: Float[np.ndarray, " n"]
     ceiling: float
 
     def __call__(self, log_scale: float, offset: float) -> float:
@@ -79,7 +79,7 @@ class _Loss:
         # The slight pull keeps the standardised scale near 1 where the loss says nothing about it.
         return loss + PULL * log_scale**2 + over**2
 
-    def _right(self, log_scale: float, offset: float) -> np.ndarray:
+    def _right(self, log_scale: float, offset: float) -> Float[np.ndarray, " n"]:
         return self.sign * (math.exp(log_scale) * self.standard + offset)
 
     def slopes(self, log_scale: float, offset: float) -> tuple[float, float, float, float, float]:
