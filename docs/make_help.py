@@ -4,11 +4,15 @@ python docs/make_help.py            write it
 python docs/make_help.py --check    fail if it is out of date
 """
 
+import contextlib
+import io
 import os
-import subprocess
 import sys
 from pathlib import Path
 
+os.environ |= {"COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
+
+from sparsecircuits.cli import main
 from sparsecircuits.cli.arguments import COMMANDS
 
 TARGET = Path(__file__).with_name("help.md")
@@ -16,10 +20,11 @@ TARGET = Path(__file__).with_name("help.md")
 
 def page(*arguments: str) -> str:
     """What the program prints for these arguments, 100 columns wide."""
-    environment = {**os.environ, "COLUMNS": "100", "NO_COLOR": "1", "TERM": "dumb"}
-    command = [sys.executable, "-m", "sparsecircuits", *arguments]
-    printed = subprocess.run(command, env=environment, capture_output=True, text=True, check=True).stdout
-    return "\n".join(line.rstrip() for line in printed.splitlines())
+    printed = io.TextIOWrapper(io.BytesIO(), encoding="utf-8")
+    with contextlib.redirect_stdout(printed), contextlib.suppress(SystemExit):
+        main([*arguments])
+    printed.seek(0)
+    return "\n".join(line.rstrip() for line in printed.read().splitlines())
 
 
 def document() -> str:

@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from processor import Recorder
 from slowpage import slow_down
 from sparsecircuits.cache import kernels_cache
 from sparsecircuits.data import Tokenizer
@@ -34,6 +35,15 @@ def pytest_addoption(parser: pytest.Parser) -> None:
     page = parser.getgroup("page", "the viewer's page as on a busy machine (see tests/slowpage.py)")
     page.addoption("--late-answers", type=float, default=0, metavar="SECONDS", help="the server answers so much later")
     page.addoption("--slow-page", type=float, default=1, metavar="TIMES", help="the page's scripts take so much longer")
+    help_ = "add to FILE the processor seconds of each import, fixture and test (see tests/processor.py)"
+    parser.getgroup("processor", "processor time").addoption(
+        "--processor-seconds", type=Path, metavar="FILE", help=help_
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    if path := config.getoption("--processor-seconds"):
+        config.pluginmanager.register(Recorder(path), "processor-seconds")
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -69,7 +79,7 @@ def handmade_run(tmp_path_factory, corpus) -> Path:
 
 @pytest.fixture(scope="session")
 def browser(request: pytest.FixtureRequest) -> Iterator[Any]:
-    names = ("chromium", "chromium-browser", "google-chrome")
+    names = ("chromium-headless-shell", "chromium", "chromium-browser", "google-chrome")  # the first is the quickest
     path = next((found for name in names if (found := shutil.which(name))), None)
     try:
         from playwright import sync_api as api

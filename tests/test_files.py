@@ -14,6 +14,7 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
+import forked
 from sparsecircuits.files import atomic_path, sweep, write_text
 from sparsecircuits.interop import download
 from sparsecircuits.training.checkpoints import save_checkpoint
@@ -48,7 +49,7 @@ print(json.dumps(told))
 
 
 def test_a_full_disk_is_one_line_whoever_writes_and_leaves_nothing(tmp_path):
-    done = subprocess.run([sys.executable, "-c", LIMITED, tmp_path], capture_output=True, text=True, check=True)
+    done = forked.run(tmp_path, code=LIMITED, check=True)
     told = json.loads(done.stdout)
     assert set(told) == {"text", "torch", "safetensors"}
     assert all(message.startswith(f"cannot write {tmp_path}") for message in told.values())

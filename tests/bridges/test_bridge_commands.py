@@ -1,23 +1,17 @@
 """The commands `bridge` and `steer`, as a user runs them."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
 import sparsecircuits as sc
+from forked import run
 from madecircuits import circuit_of
 from sparsecircuits.bridges.drawing import draw_steering
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.errors import UserError
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.planted.models import QUOTE_NODES, quote_model, rotated
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "sparsecircuits", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
 
 
 @pytest.fixture(scope="module")

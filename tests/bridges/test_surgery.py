@@ -1,8 +1,6 @@
 """Surgery: what is folded and what is gated computes what hooks would."""
 
 import json
-import subprocess
-import sys
 from functools import partial
 
 import numpy as np
@@ -11,6 +9,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import forked
 import sparsecircuits as sc
 from madecircuits import circuit_of
 from randommodels import configs, random_model
@@ -141,18 +140,7 @@ def test_the_command_edits_by_the_name_of_a_task(model, tmp_path, corpus):
     save_native(model, tmp_path / "run", {"train": {"data": str(corpus)}})
     circuit_of(model, QUOTE_NODES).save(tmp_path / "run" / "circuits" / "quotes" / "circuit.json")
     arguments = ["edit", tmp_path / "run", "--remove", "quotes", "--out", tmp_path / "out"]
-    command = [
-        sys.executable,
-        "-m",
-        "sparsecircuits",
-        *map(str, arguments),
-        "--pairs",
-        "2",
-        "--tokens",
-        "256",
-        "--json",
-    ]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    done = forked.run(*arguments, "--pairs", 2, "--tokens", 256, "--json")
     assert done.returncode == 0, done.stderr
     found = json.loads(done.stdout)
     assert found["remove"] == ["single_double_quote.plain"]

@@ -3,12 +3,11 @@
 import dataclasses
 import hashlib
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
 
+import forked
 import sparsecircuits as sc
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.circuits.losses import measure
@@ -43,8 +42,7 @@ from sparsecircuits.circuits.losses import measure
 model = sc.load_model(sys.argv[1]); circuit = sc.Circuit.load(sys.argv[2])
 print(measure(model, circuit, sc.get_task(circuit.task, model.tokenizer)).model_dump_json())
 """
-    arguments = [sys.executable, "-c", code, str(handmade_run), str(path)]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    done = forked.run(handmade_run, path, code=code, check=True)
     again = json.loads(done.stdout)
     for name, value in circuit.losses.model_dump().items():
         assert again[name] == pytest.approx(value, abs=1e-4) if isinstance(value, float) else again[name] == value

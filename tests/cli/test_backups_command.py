@@ -1,21 +1,15 @@
 """The command `backups`, as a user runs it."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 
+from forked import run
 from sparsecircuits.data import Tokenizer
 from sparsecircuits.models.storage import save_native
 from sparsecircuits.planted.models import QUOTE_NODES, SECOND_NODES, two_way_model
 
-OPTIONS = ("--steps", 60, "--eval-pairs", 32, "--seeds", 1)
-
-
-def run(*arguments):
-    command = [sys.executable, "-m", "sparsecircuits", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+OPTIONS = ("--steps", 40, "--pairs", 8, "--eval-pairs", 24, "--restarts", 0, "--lr", 0.04, "--seeds", 1)
 
 
 @pytest.fixture(scope="module")

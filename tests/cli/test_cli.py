@@ -1,4 +1,5 @@
-"""The program as a user runs it: real processes, their output and exit codes."""
+"""The program as a user runs it: real processes, their output and exit codes. Only those whose start is what is tested
+are started by an interpreter of their own; the others are forked."""
 
 import json
 import os
@@ -14,36 +15,40 @@ from pathlib import Path
 
 import pytest
 
+import forked
 from sparsecircuits.cli.arguments import COMMANDS
 
 
-def run(*arguments, check=True, **more):
-    command = [sys.executable, "-m", "sparsecircuits", *map(str, arguments)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False, **more)
-    if check:
-        assert done.returncode == 0, done.stderr
-    return done
+def run(*arguments):
+    return forked.run(*arguments, check=True)
 
 
-def fails(*arguments, code=1, **more):
-    done = run(*arguments, check=False, **more)
+def started(*arguments, **more):
+    command = [sys.executable, "-m", "sparsecircuits", *arguments]
+    return subprocess.run(command, capture_output=True, text=True, check=True, **more)
+
+
+def fails(*arguments, code=1):
+    done = forked.run(*arguments)
     assert done.returncode == code
     assert "Traceback" not in done.stderr
     return done.stderr.strip()
 
 
+def quick(steps, pairs):
+    return "--steps", steps, "--pairs", 8, "--eval-pairs", pairs, "--restarts", 0, "--lr", 0.04
+
+
 @pytest.fixture(scope="module")
 def pruned(handmade_run):
     """The hand-made run with a circuit found from the command line."""
-    done = run(
-        "prune", handmade_run, "single_double_quote.plain", "if_equals", "--steps", 60, "--eval-pairs", 48, "--json"
-    )
+    done = run("prune", handmade_run, "single_double_quote.plain", "if_equals", *quick(40, 48), "--json")
     return handmade_run, json.loads(done.stdout)
 
 
 def test_help_is_quick_and_names_every_command():
     start = time.perf_counter()
-    text = run("--help").stdout
+    text = started("--help").stdout
     assert time.perf_counter() - start < 5  # about 0.2 s on a quiet machine
     assert all(re.search(rf"^  {name} ", text, re.M) for name in COMMANDS)
     assert run("train", "--help").stdout.count("--model.") > 10
@@ -51,7 +56,10 @@ def test_help_is_quick_and_names_every_command():
 
 def test_the_script_is_the_same_program():
     script = Path(sys.executable).with_name("sparsecircuits")
-    assert subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout == run("--help").stdout
+    assert (
+        subprocess.run([script, "--help"], capture_output=True, text=True, check=True).stdout
+        == started("--help").stdout
+    )
 
 
 def test_help_page_in_docs_is_up_to_date():
@@ -114,7 +122,7 @@ def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):
     own.write_text(text.replace('"single_double_quote.plain"', '"own"', 1))
     listed = json.loads(run("tasks", "--task-file", own, "--n", 2, "--json").stdout)["tasks"]
     assert (listed[0]["name"], len(listed[0]["pairs"])) == ("own", 2)
-    options = ("--steps", 40, "--eval-pairs", 16, "--out", tmp_path / "out", "--json")
+    options = (*quick(40, 16), "--out", tmp_path / "out", "--json")
     found = json.loads(run("prune", handmade_run, "--task-file", own, *options).stdout)["circuits"][0]
     assert (found["task"], found["n_nodes"], found["n_edges"]) == ("own", 7, 4)
     own.unlink()  # the pairs lie beside the circuit
@@ -123,8 +131,8 @@ def test_a_task_of_ones_own_from_file_to_report(handmade_run, tmp_path):
 
 
 def test_prune_all_makes_a_table_and_a_plot(handmade_run, tmp_path):
-    options = ("--steps", 30, "--eval-pairs", 16, "--workers", 2, "--out", tmp_path, "--json")
-    printed = json.loads(run("prune", handmade_run, "--all", *options).stdout)
+    options = (*quick(30, 16), "--out", tmp_path, "--json")
+    printed = json.loads(run("prune", handmade_run, "--all", "--workers", 2, *options).stdout)
     assert len(printed["circuits"]) == 20
     assert sum("skipped" in record for record in printed["circuits"]) >= 15
     assert (tmp_path / "table.md").read_text().count("whole model's loss") >= 15
@@ -163,16 +171,15 @@ def test_eval_and_generate(pruned):
 
 
 def test_view_serves_on_loopback_alone(pruned):
-    command = [sys.executable, "-m", "sparsecircuits", "view", str(pruned[0]), "--no-open", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, text=True)
+    process = forked.start("view", pruned[0], "--no-open", "--json", stdout=subprocess.PIPE)
     try:
-        started = json.loads(process.stdout.readline())
-        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", started["url"])
-        assert "<script src=" in urllib.request.urlopen(started["url"]).read().decode()
-        listed = json.loads(urllib.request.urlopen(started["url"] + "api/circuits").read())
+        url = json.loads(process.stdout.readline())["url"]
+        assert re.fullmatch(r"http://127\.0\.0\.1:\d+/", url)
+        assert "<script src=" in urllib.request.urlopen(url).read().decode()
+        listed = json.loads(urllib.request.urlopen(url + "api/circuits").read())
         assert [record["task"] for record in listed["circuits"]] == ["single_double_quote.plain"]
         for path, host, status in (("../../etc/passwd", None, 404), ("", "evil.example", 403)):
-            request = urllib.request.Request(started["url"] + path, headers={"Host": host} if host else {})
+            request = urllib.request.Request(url + path, headers={"Host": host} if host else {})
             with pytest.raises(urllib.error.HTTPError) as error:
                 urllib.request.urlopen(request)
             assert error.value.code == status
@@ -239,7 +246,7 @@ def test_failures_are_one_line(tmp_path, pruned, corpus):
 
 
 def test_debug_shows_the_traceback(tmp_path):
-    done = run("eval", tmp_path / "nowhere", "--debug", check=False)
+    done = forked.run("eval", tmp_path / "nowhere", "--debug")
     assert done.returncode == 1
     assert "Traceback" in done.stderr
 
@@ -253,5 +260,4 @@ def test_a_closed_or_full_stdout_is_no_traceback():
 
 
 def test_works_from_a_read_only_home(pruned, tmp_path):
-    environment = {**os.environ, "HOME": "/nonexistent"}
-    assert run("tasks", "--json", env=environment).returncode == 0
+    started("tasks", "--json", env={**os.environ, "HOME": "/nonexistent"})

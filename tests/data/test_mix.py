@@ -13,6 +13,7 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+import forked
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer, hub, open_sampler, prepare_tokens
 from sparsecircuits.data.hub import HubSource
@@ -285,13 +286,13 @@ def train_command(out, spec):
         "--steps 60 --checkpoint-every 5 --batch-size 4 --model.d-model 32 --model.d-head 8 --model.n-layer 1 --json "
         "--model.n-ctx 32 --sparsity.density 0.25 --eval-tokens 2048 --dtype float32 --shuffle-tokens 4000"
     )
-    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), "--data", spec, *options.split()]
+    return ["train", "--out", str(out), "--data", spec, *options.split()]
 
 
 def test_a_killed_run_on_a_mix_with_a_stream_ends_bit_equal(dataset, tmp_path):
     killed = tmp_path / "killed"
     command = train_command(killed, f"0.7*hf:{dataset}+0.3*tinypython:20")
-    process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    process = forked.start(*command)
     while process.poll() is None and max(checkpoint_steps(killed), default=0) < 25:
         time.sleep(0.02)
     process.send_signal(signal.SIGKILL)
@@ -305,7 +306,7 @@ def test_a_killed_run_on_a_mix_with_a_stream_ends_bit_equal(dataset, tmp_path):
 
 def test_a_hub_out_of_reach_is_one_clear_line(tmp_path):
     environment = {**os.environ, "HF_ENDPOINT": "http://127.0.0.1:9", "HF_HOME": str(tmp_path)}
-    command = train_command(tmp_path / "run", "hf:some/dataset")
+    command = [sys.executable, "-m", "sparsecircuits", *train_command(tmp_path / "run", "hf:some/dataset")]
     done = subprocess.run(command, capture_output=True, text=True, env=environment, timeout=120, check=False)
     assert done.returncode == 1
     errors = [line for line in done.stderr.splitlines() if line.startswith("error: ")]

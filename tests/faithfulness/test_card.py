@@ -4,8 +4,6 @@ import itertools
 import json
 import math
 import re
-import subprocess
-import sys
 from html.parser import HTMLParser
 from pathlib import Path
 
@@ -13,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 
+import forked
 import sparsecircuits as sc
 from sparsecircuits.circuits.descriptions import f1
 from sparsecircuits.data import Tokenizer
@@ -245,15 +244,8 @@ budget = PruneConfig(steps=20, pairs=8, eval_pairs=8, lr=2e-2)
 card = sc.faithfulness(model, circuit, task, full=True, corpus=sys.argv[3], budget=budget)
 print(card.model_dump_json())
 """
-    arguments = [
-        sys.executable,
-        "-c",
-        code,
-        str(tmp_path / "run"),
-        str(tmp_path / "circuit.json"),
-        card.transfer.folder,
-    ]
-    done = subprocess.run(arguments, capture_output=True, text=True, check=True)
+    arguments = (tmp_path / "run", tmp_path / "circuit.json", card.transfer.folder)
+    done = forked.run(*arguments, code=code, check=True)
     here, there = list(_numbers(card.model_dump(mode="json"))), list(_numbers(json.loads(done.stdout)))
     assert [name for name, _ in here] == [name for name, _ in there]
     assert len(here) > 500

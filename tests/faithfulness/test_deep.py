@@ -26,7 +26,7 @@ from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.mixtures import SHARES
 
 TINY_BUDGET = PruneConfig(steps=4, pairs=4, eval_pairs=8)
-SMALL_PRUNING = PruneConfig(steps=60, eval_pairs=32)
+SMALL_PRUNING = PruneConfig(steps=40, pairs=8, eval_pairs=24, restarts=0, lr=4e-2)
 [CANCELS] = [fault for fault in FAULTS if fault.words == "nodes outside that cancel each other"]
 
 

@@ -1,14 +1,13 @@
 """Curves of runs: what is read, what is drawn, in a PNG and in a real browser."""
 
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import forked
 import sparsecircuits as sc
 from axe import serious_faults
 from sparsecircuits.plots import plot_runs
@@ -106,8 +105,7 @@ def test_faults_are_told(tmp_path):
 
 def test_the_command(tmp_path):
     write_run(tmp_path / "run")
-    command = [sys.executable, "-m", "sparsecircuits", "plot", "run", "--out", "p.html", "--x", "minutes", "--json"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, check=True)
+    done = forked.run("plot", "run", "--out", "p.html", "--x", "minutes", "--json", cwd=tmp_path, check=True)
     assert json.loads(done.stdout)["panels"] == ["loss", "density", "nonzeros", "lr", "alive", "speed"]
     page = (tmp_path / "p.html").read_text()
     assert "http-equiv" in page

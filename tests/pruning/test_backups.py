@@ -1,5 +1,7 @@
 """Backup circuits of hand-made models: two disjoint ways, a shared core, one way alone; and forbidden nodes."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import torch
@@ -13,7 +15,7 @@ from sparsecircuits.pruning.backups import BackupRecord, backups, jaccard
 from sparsecircuits.pruning.config import PruneConfig
 from sparsecircuits.pruning.discretise import choosable, smallest_prefix, top_nodes
 
-QUICK = PruneConfig(steps=60, eval_pairs=32)
+QUICK = PruneConfig(steps=40, pairs=8, eval_pairs=24, restarts=0, lr=4e-2)
 
 
 @pytest.fixture(scope="module")
@@ -106,7 +108,7 @@ def test_the_search_can_end_early(two_ways, task, tokens, disjoint):
 
 @pytest.mark.parametrize("method", ["learned", "integrated-gradients", "eap-ig"])
 def test_forbidden_nodes_stay_outside(two_ways, task, tokens, method):
-    config = PruneConfig(steps=60, eval_pairs=32, method=method)
+    config = dataclasses.replace(QUICK, method=method)
     for forbidden, left in ((QUOTE_NODES, SECOND_NODES), (SECOND_NODES, QUOTE_NODES)):
         found = sc.prune(two_ways, task, tokens=tokens, config=config, forbidden=forbidden)
         assert found.node_names == left

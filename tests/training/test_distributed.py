@@ -1,4 +1,4 @@
-"""Training in several real processes (torchrun, gloo): the same model as in one."""
+"""Training in several real processes (gloo): the same model as in one. The command line's are torchrun's."""
 
 import copy
 import dataclasses
@@ -13,6 +13,7 @@ import pytest
 import torch
 from train_together import CONFIG, config_of
 
+import forked
 import sparsecircuits as sc
 from sparsecircuits.data import Tokenizer, prepare_tokens
 from sparsecircuits.models.storage import load_tensors
@@ -23,7 +24,7 @@ HERE = Path(__file__).parent
 
 
 def torchrun(processes, *command):
-    """Run a script, or `-m MODULE`, in processes of one thread each; returns stdout."""
+    """Run `-m MODULE` in processes of one thread each; returns stdout."""
     environment = {**os.environ, "OMP_NUM_THREADS": "1", "NUMBA_NUM_THREADS": "1"}
     launch = [sys.executable, "-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
     done = subprocess.run([*launch, *map(str, command)], env=environment, capture_output=True, text=True)
@@ -51,7 +52,7 @@ def runs(tokens, corpus, tmp_path_factory):
     """Folder of runs of CONFIG: `alone` in one process, the others in the number that their name ends in; in
     `compact`, of weights that are kept as their nonzeros alone; in `revived`, where dead units begin anew.
 
-    Processes take seconds to start, so those of one number train all that is theirs.
+    Processes take a while to find one another, so those of one number train all that is theirs.
     """
     folder = tmp_path_factory.mktemp("together")
     compact, revived = folder / "compact", folder / "revived"
@@ -83,7 +84,8 @@ def runs(tokens, corpus, tmp_path_factory):
 def train_together(processes, folder, corpus, runs, *more):
     """`train_together.py` with runs by name, and what else it can be told; returns stdout."""
     named = (f"{name}={json.dumps(fields)}" for name, fields in runs.items())
-    return torchrun(processes, HERE / "train_together.py", folder, corpus, *named, *more)
+    code = f"import sys; sys.path.insert(0, {str(HERE)!r}); import train_together; train_together.main()"
+    return forked.run_together(processes, folder, corpus, *named, *more, code=code)
 
 
 def test_the_dead_are_those_that_no_process_saw_fire(runs):

@@ -11,6 +11,7 @@ import time
 import pytest
 import torch
 
+import forked
 import sparsecircuits as sc
 from sparsecircuits.cli.arguments import parse
 from sparsecircuits.errors import Interrupted
@@ -25,23 +26,23 @@ FLAGS = (
 
 
 def command(out, corpus, *more):
-    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), *more, "--data", str(corpus), *FLAGS]
+    return ["train", "--out", str(out), *more, "--data", str(corpus), *FLAGS]
 
 
 def resume(out):
-    return [sys.executable, "-m", "sparsecircuits", "train", "--out", str(out), "--resume", "--json"]
+    return ["train", "--out", str(out), "--resume", "--json"]
 
 
 def gone_on_with(out):
     """As `resume` does, without a process of its own."""
-    sc.train(parse(resume(out)[3:]).config, out, resume=True)
+    sc.train(parse(resume(out)).config, out, resume=True)
 
 
 @pytest.fixture(scope="module")
 def whole(corpus, tmp_path_factory):
-    """A run that nothing disturbed."""
+    """A run that nothing disturbed, of a process that was started and not forked as the others are."""
     out = tmp_path_factory.mktemp("resume") / "whole"
-    subprocess.run(command(out, corpus), check=True, capture_output=True)
+    subprocess.run([sys.executable, "-m", "sparsecircuits", *command(out, corpus)], check=True, capture_output=True)
     return out
 
 
@@ -73,25 +74,25 @@ def test_killed_again_and_again_ends_bit_equal(corpus, whole, tmp_path):
     killed, moment = tmp_path / "killed", random.Random(5)
     for step in (5, 20, 40):
         line = resume(killed) if (killed / "config.json").exists() else command(killed, corpus)
-        process = subprocess.Popen(line, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = forked.start(*line)
         while process.poll() is None and max(checkpoint_steps(killed), default=0) < step:
             time.sleep(0.005)
         time.sleep(moment.uniform(0, 0.05))
         process.send_signal(signal.SIGKILL)
         process.wait()
         assert not (killed / "model.safetensors").exists(), "it finished before it could be killed"
-    done = subprocess.run(resume(killed), check=True, capture_output=True, text=True)
+    done = forked.run(*resume(killed), check=True)
     assert json.loads(done.stdout)["steps"] == 60
     assert_same_run(killed, whole)
 
 
 def test_a_folder_in_use_is_refused_to_a_second_run_and_to_a_resume(corpus, whole, tmp_path):
     out = tmp_path / "run"
-    first = subprocess.Popen(command(out, corpus), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+    first = forked.start(*command(out, corpus))
     while first.poll() is None and max(checkpoint_steps(out), default=0) < 5:
         time.sleep(0.005)
     first.send_signal(signal.SIGSTOP)
-    config = parse(command(out, corpus)[3:]).config
+    config = parse(command(out, corpus)).config
     for again in (False, True):
         with pytest.raises(sc.UserError) as error:
             sc.train(config, out, resume=again, tokens=lambda: pytest.fail("it prepared the corpus"))
@@ -104,8 +105,7 @@ def test_a_folder_in_use_is_refused_to_a_second_run_and_to_a_resume(corpus, whol
 
 def test_ctrl_c_saves_and_says_how_to_go_on(corpus, whole, tmp_path):
     out = tmp_path / "a run"
-    line = [sys.executable, "-c", KILL_WHILE_SAVING.replace("SIGKILL", "SIGINT"), *command(out, corpus)[3:]]
-    done = subprocess.run(line, capture_output=True, text=True)
+    done = forked.run(*command(out, corpus), code=KILL_WHILE_SAVING.replace("SIGKILL", "SIGINT"))
     assert done.returncode == 128 + signal.SIGINT
     how = f"go on with `sparsecircuits train --out '{out}' --resume`"
     assert (
@@ -120,7 +120,7 @@ def test_ctrl_c_saves_and_says_how_to_go_on(corpus, whole, tmp_path):
 @pytest.mark.parametrize("every", [1, 7])
 def test_sigterm_saves_where_weights_are_not_held(corpus, tmp_path, every):
     """Between two dense gradients weights are held; a checkpoint there would change the end of the run."""
-    config = parse([*command(tmp_path, corpus)[3:], "--sparsity.regrow-every", str(every)]).config
+    config = parse([*command(tmp_path, corpus), "--sparsity.regrow-every", str(every)]).config
     config = dataclasses.replace(config, steps=30, checkpoint_every=1000)
     expected = sc.train(config, tmp_path / "whole").state_dict()
 
@@ -139,8 +139,7 @@ def test_sigterm_saves_where_weights_are_not_held(corpus, tmp_path, every):
 
 def test_killed_while_saving_ends_bit_equal(corpus, whole, tmp_path):
     killed = tmp_path / "killed"
-    line = [sys.executable, "-c", KILL_WHILE_SAVING, *command(killed, corpus)[3:]]
-    assert subprocess.run(line, capture_output=True).returncode == -signal.SIGKILL
+    assert forked.run(*command(killed, corpus), code=KILL_WHILE_SAVING).returncode == -signal.SIGKILL
     assert checkpoint_steps(killed) == [10, 15, 20]
     assert list((killed / "checkpoints").glob(".*.part"))
     for name in ("model.safetensors", "metrics.jsonl"):  # as a kill at another moment leaves them
@@ -160,8 +159,8 @@ def test_resume_takes_what_agrees_and_names_what_does_not(corpus, whole):
     again = ["train", "--out", str(whole), "--resume"]
     saved = parse(again).config
     assert (saved.steps, saved.accumulate, saved.model.d_model, saved.seed) == (60, 2, 32, 0)
-    assert parse([*command(whole, corpus)[3:], "--resume"]).config == saved, "the same command line with --resume"
-    assert parse([*command(whole, corpus)[3:], "--preset", "nano", "--resume"]).config == saved
+    assert parse([*command(whole, corpus), "--resume"]).config == saved, "the same command line with --resume"
+    assert parse([*command(whole, corpus), "--preset", "nano", "--resume"]).config == saved
     start = "--resume goes on with the saved config: "
     for options, wanted in {
         ("--optimizer.lr", "0.5"): "--optimizer.lr 0.5 contradicts its 0.08; leave it out",

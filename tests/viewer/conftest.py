@@ -52,7 +52,7 @@ def run_dir(tmp_path_factory: pytest.TempPathFactory, handmade_run: Path) -> Pat
     shutil.copytree(handmade_run, folder, ignore=shutil.ignore_patterns("circuits"))
     model = sc.load_model(folder)
     task = sc.get_task("single_double_quote.plain", model.tokenizer)
-    circuit = sc.prune(model, task, config=PruneConfig(steps=60, eval_pairs=48))
+    circuit = sc.prune(model, task, config=PruneConfig(steps=40, pairs=8, eval_pairs=48, restarts=0, lr=4e-2))
     path = circuit.save(folder / "circuits" / "first" / "circuit.json")
     described = {"descriptions": tuple(describe(circuit.on(model), task, pairs=16))}  # as the full card has them
     sc.faithfulness(model, circuit, task).model_copy(update=described).save(path.with_name("report.json"))

@@ -3,8 +3,8 @@
 import math
 from dataclasses import dataclass
 
+import numpy as np
 import torch
-import torch.nn.functional as F
 from jaxtyping import Float, Int
 from torch import Tensor
 
@@ -14,6 +14,9 @@ from sparsecircuits.nodes.task_loss import all_candidate_logits, correct_of, tas
 from sparsecircuits.tasks import PairBatch, Task
 
 LARGEST_SCALE = 3.0  # of a calibration, about: beyond it a circuit is a faint trace of what the model does
+PULL = 1e-4  # of the standardised scale towards 1
+MOST_STEPS, FLAT, LARGEST_STEP = 100, 1e-9, 5.0  # Newton's: slopes below FLAT end them, e^5 is far for a scale
+SMALLEST_DAMPING, LARGEST_DAMPING = 1e-4, 1e6
 CALIBRATION_SPLIT, CALIBRATION_PAIRS, CALIBRATION_SEED = "train", 128, 0
 
 
@@ -38,40 +41,82 @@ def unbiased(model: SparseTransformer, batch: PairBatch, target: float) -> Calib
 
 
 def calibrate(logits: Float[Tensor, "n 2"], correct: Int[Tensor, " n"]) -> Calibration:
-    """Scale and per-candidate shift that minimise the loss: 16 LBFGS steps (Gao et al. 2025, appendix).
+    """Scale and per-candidate shift that minimise the loss: what 16 LBFGS steps (Gao et al. 2025, appendix) come near
+    to. For two numbers Newton's steps are few and cost a twentieth.
 
     The margin between the answers is standardised first, so that the steps suffice at any scale. The scale
     is kept positive: calibration cannot turn an answer around. Beyond `LARGEST_SCALE` it is held back: a scale of
     100 would make a faithful-looking circuit of any trace that happens to separate the prompts at hand.
     """
-    margin = (logits[:, 0] - logits[:, 1]).detach().double()
-    spread = margin.std()
-    if not torch.isfinite(margin).all():
+    margins = (logits[:, 0] - logits[:, 1]).detach().double()
+    spread = margins.std().item()
+    if not torch.isfinite(margins).all():
         return Calibration()
+    mean = margins.mean().item()
     if not spread > 0:  # it says the same of all prompts, so half of each pair is right: both answers alike is best
-        middle = margin.mean().item() / 2
-        return Calibration(1.0, (-middle, middle))
-    standard, sign = (margin - margin.mean()) / spread, 1.0 - 2.0 * correct
-    ceiling = spread.log() + math.log(LARGEST_SCALE)
-    log_scale = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
-    offset = torch.zeros((), dtype=torch.float64, device=logits.device, requires_grad=True)
-    optimiser = torch.optim.LBFGS([log_scale, offset], max_iter=16, line_search_fn="strong_wolfe")
-
-    def closure() -> Tensor:
-        optimiser.zero_grad()
-        loss = F.softplus(-sign * (log_scale.exp() * standard + offset)).mean()
-        # The slight pull keeps the standardised scale near 1 where the loss says nothing about it.
-        loss = loss + 1e-4 * log_scale.square() + (log_scale - ceiling).clamp(min=0).square()
-        loss.backward()
-        return loss
-
-    with torch.enable_grad():
-        optimiser.step(closure)
-    scale = (log_scale.exp() / spread).item()
-    shift = (offset - log_scale.exp() * margin.mean() / spread).item()
+        return Calibration(1.0, (-mean / 2, mean / 2))
+    standard = (margins.cpu().numpy() - mean) / spread
+    log_scale, offset = _smallest(_Loss(standard, 1.0 - 2.0 * correct.cpu().numpy(), math.log(spread * LARGEST_SCALE)))
+    scale = math.exp(log_scale) / spread
+    shift = offset - scale * mean
     if not (math.isfinite(scale) and math.isfinite(shift)):
         return Calibration()
     return Calibration(scale, (shift / 2, -shift / 2))
+
+
+@dataclass(frozen=True)
+class _Loss:
+    """The loss of standardised margins by the logarithm of their scale, and an offset. sign: 1 where the first answer
+    is right, else -1. ceiling: the log of the scale beyond which it is held back."""
+
+    standard: Float[np.ndarray, " n"]
+    sign: Float[np.ndarray, " n"]
+    ceiling: float
+
+    def __call__(self, log_scale: float, offset: float) -> float:
+        over = max(log_scale - self.ceiling, 0.0)
+        loss = float(np.logaddexp(0.0, -self._right(log_scale, offset)).mean())
+        # The slight pull keeps the standardised scale near 1 where the loss says nothing about it.
+        return loss + PULL * log_scale**2 + over**2
+
+    def _right(self, log_scale: float, offset: float) -> Float[np.ndarray, " n"]:
+        return self.sign * (math.exp(log_scale) * self.standard + offset)
+
+    def slopes(self, log_scale: float, offset: float) -> tuple[float, float, float, float, float]:
+        """By log_scale, by offset, and the second derivatives: of each alone, and of both."""
+        scaled, over = math.exp(log_scale) * self.standard, max(log_scale - self.ceiling, 0.0)
+        wrong = np.exp(-np.logaddexp(0.0, self._right(log_scale, offset)))
+        pushed, weight = wrong * self.sign, wrong * (1.0 - wrong)
+        by_scale = -float((pushed * scaled).mean())
+        return (
+            by_scale + 2 * PULL * log_scale + 2 * over,
+            -float(pushed.mean()),
+            float((weight * scaled * scaled).mean()) + by_scale + 2 * PULL + 2 * (over > 0),
+            float(weight.mean()),
+            float((weight * scaled).mean()),
+        )
+
+
+def _smallest(loss: _Loss) -> tuple[float, float]:
+    """Where the loss is smallest, by Newton's steps from (0, 0); damped where one would not lower it."""
+    place, least, damping = (0.0, 0.0), loss(0.0, 0.0), 0.0
+    for _ in range(MOST_STEPS):
+        one, two, one_one, two_two, one_two = loss.slopes(*place)
+        if abs(one) + abs(two) < FLAT:
+            break
+        while damping <= LARGEST_DAMPING:
+            first, second = one_one + damping, two_two + damping
+            curved = first * second - one_two**2
+            if first > 0 and curved > 0:
+                step = (one_two * two - second * one) / curved, (one_two * one - first * two) / curved
+                there = place[0] + step[0], place[1] + step[1]
+                if abs(step[0]) < LARGEST_STEP and loss(*there) <= least:
+                    break
+            damping = max(2 * damping, SMALLEST_DAMPING)
+        else:
+            break
+        place, least, damping = there, loss(*there), damping / 8 if damping > SMALLEST_DAMPING else 0.0
+    return place
 
 
 def training_pairs(task: Task, n: int = CALIBRATION_PAIRS) -> PairBatch:
