@@ -136,7 +136,7 @@ def bridge_dir(tmp_path_factory: pytest.TempPathFactory, run_dir: Path) -> Path:
     save_native(dense, folder / "turned")
     bridge = Bridge.between(dense, sparse)
     with torch.no_grad():
-        for boundary in range(bridge.boundaries):
+        for boundary in range(bridge.places):
             decoder, encoder = bridge.maps.decoder(boundary), bridge.maps.encoders[boundary]
             assert isinstance(encoder, torch.nn.Linear)
             for linear, weight in ((decoder, rotation), (encoder, rotation.T)):
