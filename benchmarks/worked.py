@@ -2,6 +2,7 @@
 
 python benchmarks/worked.py hops       # a row for each change of the prompts (docs/worked.md)
 python benchmarks/worked.py quotes
+python benchmarks/worked.py brackets
 
 hops, the circuit of `pretrained:apt` for set_or_string_fixedvarname, marks `=` behind `current`, then the token behind
 that `=`, and looks up the marked token. So a value anywhere else should be missed, and a comment, whose `=` is not
@@ -10,6 +11,8 @@ marked, should not count. Then, how much of their attention its heads give to th
 quotes, the circuit of `pretrained:versed` for single_double_quote, looks back with one head for a token with a quote,
 the later the better, and takes ` from` for one. So another quote inside the string should fool it, ` from` should
 confuse it, and words that are no quotes should do less.
+
+brackets: whether the whole model of `pretrained:deft` counts what is open, or what was opened.
 """
 
 import re
@@ -66,8 +69,21 @@ QUOTES = {
     "the other quote and five words behind them": {r"\Z": " OTHERno price total wrong page"},
     "a closed string of the other quote before them": {r"^": "log(OTHERpage readyOTHER)\n"},
 }
+BRACKETS = {
+    "as they are": {},
+    "a closed list before them": {r"^": "rest = [first, last]\n"},
+    "a closed list in a list before them": {r"^": "rest = [[first, last]]\n"},
+    "`# [` before them": {r"^": "# [\n"},
+    "`# [[` before them": {r"^": "# [[\n"},
+    "three items more": {r"\Z": ", first, last, other"},
+    "nine items more": {r"\Z": ", first, last, other, price, total, page, door, word, line"},
+    "`, (first)` behind them": {r"\Z": ", (first)"},
+    "`, first[0]` behind them": {r"\Z": ", first[0]"},
+    "`, [first]` behind them": {r"\Z": ", [first]"},
+}
 WORKED = {
     "hops": Worked("pretrained:apt", "set_or_string_fixedvarname", ("''", "set()"), HOPS),
+    "brackets": Worked("pretrained:deft", "bracket_counting", ("[[", "["), BRACKETS),
     "quotes": Worked("pretrained:versed", "single_double_quote", ('"', "'"), QUOTES),
 }
 

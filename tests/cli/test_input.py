@@ -122,7 +122,7 @@ def shown(monkeypatch, capsys):
     from sparsecircuits.viewer import server
 
     monkeypatch.setattr(faithfulness, "faithfulness", lambda *_a, **_k: Card())
-    monkeypatch.setattr(server, "serve", lambda *_a: Server())
+    monkeypatch.setattr(server, "serve", lambda *_a, **_k: Server())
 
     def run(*typed):
         with pytest.raises(SystemExit) as ended:
