@@ -68,7 +68,7 @@ class DenseStream:
         return replace(self, x=self.model.block(layer).resid_in(self.x)) if half == "attn" else self
 
     def plus(
-        self, layer: int, half: str, frozen: Float[Tensor, " D"], y: Float[Tensor, "n S kept"], channels: Tensor
+        self, layer: int, half: str, frozen: Float[Tensor, " D"], y: Float[Tensor, "*prompts kept"], channels: Tensor
     ) -> "DenseStream":
         """With what half a layer writes: y at the kept channels, elsewhere constants."""
         block = self.model.block(layer)
@@ -145,7 +145,7 @@ class NarrowStream:
         return found
 
     def plus(
-        self, _layer: int, _half: str, frozen: Float[Tensor, " D"], y: Float[Tensor, "n S kept"], channels: Tensor
+        self, _layer: int, _half: str, frozen: Float[Tensor, " D"], y: Float[Tensor, "*prompts kept"], channels: Tensor
     ) -> "NarrowStream":
         """With what half a layer writes: y at the kept channels, elsewhere constants."""
         still = frozen.clone()
