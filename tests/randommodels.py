@@ -23,7 +23,7 @@ def configs(draw, vocab_size: int = 40, ours: bool = False) -> ModelConfig:
         d_mlp=draw(st.sampled_from([None, 7, 40])),
         norm=norm,
         norm_bias=draw(st.booleans()),
-        activation=draw(st.sampled_from(["gelu", "relu", "gelu_tanh"])),
+        activation=draw(st.sampled_from(["gelu", "relu", "gelu_tanh"] if ours else ["gelu", "relu"])),
         residual_activation=draw(st.sampled_from(["identity", "relu"])),
         bias=draw(st.booleans()),
         positions=positions,

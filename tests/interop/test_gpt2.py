@@ -12,7 +12,9 @@ from sparsecircuits.bridges.storage import load_bridge
 from sparsecircuits.bridges.training import train_bridge
 from sparsecircuits.data import TokenData, Tokenizer
 from sparsecircuits.errors import UserError
+from sparsecircuits.interop.released import config_to_released
 from sparsecircuits.models.config import ModelConfig
+from sparsecircuits.models.storage import content_hash, save_native
 from sparsecircuits.models.transformer import SparseTransformer
 
 SMALL = {"vocab_size": 2048, "n_positions": 24, "n_layer": 2, "n_embd": 12, "n_head": 3}
@@ -75,6 +77,15 @@ def test_what_would_be_computed_otherwise_is_refused(key, value, tmp_path):
     path.write_text(json.dumps({**json.loads(path.read_text()), key: value}))
     with pytest.raises(UserError, match=key.replace("n_layer", "layer")):
         sc.load_model(tmp_path)
+
+
+def test_it_goes_on_as_our_format_and_not_as_the_released_one(tmp_path):
+    written(tmp_path / "gpt2")
+    ours = sc.load_model(tmp_path / "gpt2")
+    save_native(ours, tmp_path / "native")
+    assert content_hash(sc.load_model(tmp_path / "native")) == content_hash(ours)
+    with pytest.raises(UserError, match="GELU by tanh"):
+        config_to_released(ours.config)
 
 
 def test_another_architecture_is_named(tmp_path):
