@@ -25,6 +25,7 @@ from playwright.sync_api import sync_playwright
 
 import sparsecircuits as sc
 from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.fitting import turn_maps_
 from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.circuits.extraction import edges_of
 from sparsecircuits.interop.pretrained import folder_of
@@ -76,11 +77,7 @@ def bridge_of(run: Path, folder: Path) -> Path:
     dense, rotation = rotated(relaxed)
     save_native(dense, folder / "rotated-dense")
     bridge = Bridge.between(dense, sparse)
-    state = {
-        name: {"encoders": rotation.T, "decoders": rotation}[name.split(".")[0]] if "weight" in name else 0 * tensor
-        for name, tensor in bridge.maps.state_dict().items()
-    }
-    bridge.maps.load_state_dict(state)
+    turn_maps_(bridge, rotation)
     save_bridge(bridge, folder / "bridge", str(folder / "rotated-dense"), {})
     return folder / "bridge"
 

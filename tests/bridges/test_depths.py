@@ -11,6 +11,7 @@ from randommodels import random_model
 from sparsecircuits.bridges.bridge import Bridge, Joined
 from sparsecircuits.bridges.config import BridgeConfig
 from sparsecircuits.bridges.directions import dense_site, direction, place_of, residual_norms, stream_reads
+from sparsecircuits.bridges.fitting import turn_maps_
 from sparsecircuits.bridges.losses import bridge_losses
 from sparsecircuits.bridges.measures import measure_bridge
 from sparsecircuits.bridges.storage import load_bridge
@@ -39,10 +40,7 @@ def pair():
 
 def same_maps(bridge):
     """Maps that leave the residual stream as it is."""
-    for layer in (*bridge.maps.encoders, *bridge.maps.decoders):
-        with torch.no_grad():
-            layer.weight.copy_(torch.eye(12))
-            layer.bias.zero_()
+    turn_maps_(bridge, torch.eye(12))
     return bridge
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 import waiting
 from circuit_ids import with_ids
 from waiting import eventually
@@ -16,6 +15,7 @@ from waiting import eventually
 import sparsecircuits as sc
 from slowpage import late
 from sparsecircuits.bridges.bridge import Bridge
+from sparsecircuits.bridges.fitting import turn_maps_
 from sparsecircuits.bridges.storage import save_bridge
 from sparsecircuits.circuits.descriptions import describe
 from sparsecircuits.interop.circuit_files import circuit_files
@@ -127,6 +127,25 @@ def visit(browser: Any, viewer: ViewerServer, run_dir: Path) -> Iterator[Callabl
         forget_names(run_dir)
 
 
+@pytest.fixture
+def offline_copy(browser: Any, tmp_path: Path) -> Iterator[Callable[[Any], Any]]:
+    """What saves a page as one file and opens that without network."""
+    context = browser.new_context(offline=True)
+
+    def saved(page: Any) -> Any:
+        page.click("#export summary")
+        with page.expect_download() as waited:
+            page.click("[data-format=html]")
+        waited.value.save_as(tmp_path / "saved.html")
+        offline = context.new_page()
+        offline.goto((tmp_path / "saved.html").as_uri())
+        offline.wait_for_selector(".vertex.token")
+        return offline
+
+    yield saved
+    context.close()
+
+
 @pytest.fixture(scope="session")
 def bridge_dir(tmp_path_factory: pytest.TempPathFactory, run_dir: Path) -> Path:
     """A bridge by hand from the hand-made model to its rotation: the maps are the rotation itself."""
@@ -135,13 +154,7 @@ def bridge_dir(tmp_path_factory: pytest.TempPathFactory, run_dir: Path) -> Path:
     dense, rotation = rotated(sparse)
     save_native(dense, folder / "turned")
     bridge = Bridge.between(dense, sparse)
-    with torch.no_grad():
-        for boundary in range(bridge.places):
-            decoder, encoder = bridge.maps.decoder(boundary), bridge.maps.encoders[boundary]
-            assert isinstance(encoder, torch.nn.Linear)
-            for linear, weight in ((decoder, rotation), (encoder, rotation.T)):
-                linear.weight.copy_(weight)
-                linear.bias.zero_()
+    turn_maps_(bridge, rotation)
     save_bridge(bridge, folder / "bridge", str(folder / "turned"), {})
     return folder / "bridge"
 

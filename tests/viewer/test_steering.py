@@ -350,7 +350,7 @@ def test_the_curves_are_saved_as_json(
 
 @pytest.mark.browser
 def test_there_is_no_panel_where_nothing_can_be_steered(
-    visit: Callable[..., Any], visit_bridged: Any, browser: Any, tmp_path: Path
+    visit: Callable[..., Any], visit_bridged: Any, offline_copy: Callable[[Any], Any]
 ) -> None:
     page = visit("#show=steer")
     assert page.locator("#steer").is_hidden()
@@ -359,21 +359,11 @@ def test_there_is_no_panel_where_nothing_can_be_steered(
     assert "bridge" not in page.inner_text("#drawer")
     bridged = visit_bridged()
     opened(bridged)
-    bridged.click("#export summary")
-    with bridged.expect_download() as waited:
-        bridged.click("[data-format=html]")
-    waited.value.save_as(tmp_path / "saved.html")
-    context = browser.new_context(offline=True)
-    try:
-        offline = context.new_page()
-        offline.goto((tmp_path / "saved.html").as_uri())
-        offline.wait_for_selector(".vertex.token")
-        assert offline.locator("#steer").is_hidden()
-        assert offline.locator("#drawer").is_hidden()
-        offline.keyboard.press("b")
-        assert offline.locator("#drawer").is_hidden()
-    finally:
-        context.close()
+    offline = offline_copy(bridged)
+    assert offline.locator("#steer").is_hidden()
+    assert offline.locator("#drawer").is_hidden()
+    offline.keyboard.press("b")
+    assert offline.locator("#drawer").is_hidden()
 
 
 @pytest.mark.browser

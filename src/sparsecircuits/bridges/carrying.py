@@ -51,10 +51,8 @@ def carry_over(
     Raises UserError for a circuit of another model than the bridge's sparse one, or without such reads.
     """
     circuit.check_model(bridge.sparse)
-    rng, reads = (
-        np.random.default_rng(checked_seed(seed)),
-        stream_reads(bridge.sparse, circuit.node_names, bridge.joined.sparse),
-    )
+    rng = np.random.default_rng(checked_seed(seed))
+    reads = stream_reads(bridge.sparse, circuit.node_names, bridge.joined.sparse)
     if not reads:
         raise UserError(f"the circuit of {circuit.task} reads the residual stream nowhere: there is nothing to map")
     reference = task.encode(task.draw("train", REFERENCE_PAIRS, seed))

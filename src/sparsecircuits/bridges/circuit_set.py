@@ -118,14 +118,13 @@ class CircuitSet:
         once a prompt, while weights are used at every token.
         """
         whole, before, found = _whole(self.model), _up_to(self.model, self.rule.boundary), []
-        rows = (self.model.wte.weight != 0).cpu()
+        rows, rule = (self.model.wte.weight != 0).cpu(), self.rule.weights
         for row, pick in enumerate(picks.tolist()):
             tokens = batch.tokens[row, : batch.last[row] + 1]
             length, embedding = len(tokens), int(rows[torch.from_numpy(np.unique(tokens))].sum())
             everything = whole + embedding
             # The rule reads all channels of its tokens' rows; what it runs, the whole model runs anyway.
             inside = everything if pick == FALL_BACK else self._touched[pick] + embedding + before
-            rule = self.rule.weights
             found.append([(inside + rule) / everything, (inside * length + rule) / (everything * length)])
         return torch.tensor(found)
 

@@ -46,6 +46,17 @@ def fit_maps_(bridge: Bridge, batches: Iterable[np.ndarray]) -> None:
         _solve_(bridge.maps.decoder(place), found.count, found.y, found.x, found.yy, found.xy.T)
 
 
+@torch.no_grad()
+def turn_maps_(bridge: Bridge, rotation: Float[Tensor, "D D"]) -> None:
+    """Set all decoders to a rotation and all encoders to its inverse: exact between a model and itself in a rotated
+    basis (`planted.models.rotated`)."""
+    for place, encoder in enumerate(bridge.maps.encoders):
+        assert isinstance(encoder, nn.Linear)
+        for layer, weight in ((encoder, rotation.T), (bridge.maps.decoder(place), rotation)):
+            layer.weight.copy_(weight)
+            layer.bias.zero_()
+
+
 def _solve_(layer: nn.Linear, count: int, x: Tensor, y: Tensor, xx: Tensor, xy: Tensor) -> None:
     """weight, bias = argmin |weight x + bias - y|² + ridge, from sums over `count` rows."""
     mean_x, mean_y = x / count, y / count

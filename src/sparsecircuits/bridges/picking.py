@@ -1,4 +1,4 @@
-"""Which circuit a prompt needs, by a rule that costs next to nothing: a few channels of the residual stream."""
+"""Which circuit a prompt needs, by a rule that costs next to nothing: a sparse classifier of the residual stream."""
 
 import math
 from collections.abc import Sequence

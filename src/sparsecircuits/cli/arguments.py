@@ -19,6 +19,7 @@ from sparsecircuits.training.config import PRESETS, TrainConfig, dense_twin, pre
 
 Flat = tyro.conf.arg(name="")
 Flag = tyro.conf.FlagCreatePairsOff
+Preset = Literal["nano", "micro", "small", "paper"]
 
 
 @dataclass(kw_only=True)
@@ -54,7 +55,7 @@ class Train(Common):
     function: ClassVar[str] = "train"
     out: Path
     """Run directory to make, or to go on with."""
-    preset: Literal["nano", "micro", "small", "paper"] = "nano"
+    preset: Preset = "nano"
     """Size of model and run; every other option overrides it."""
     resume: Annotated[bool, Flag] = False
     """Go on from the newest checkpoint of --out, with its saved config; an option that contradicts it is an error."""
@@ -282,9 +283,9 @@ class Edit(Common):
 
 @dataclass(kw_only=True)
 class Bridge(Common):
-    """Couple a sparse model to a frozen dense one of the same depth and tokenizer by an encoder and a decoder at every
-    sublayer boundary (docs/bridges.md). Writes bridge.json, bridge.safetensors and the trained sparse model, in
-    sparse/."""
+    """Couple a sparse model to a frozen dense one of the same tokenizer by an encoder and a decoder at every sublayer
+    boundary, or at some of models of different depth (docs/bridges.md). Writes bridge.json, bridge.safetensors and the
+    trained sparse model, in sparse/."""
 
     function: ClassVar[str] = "bridge"
     dense: Annotated[Path, tyro.conf.Positional]
@@ -292,7 +293,7 @@ class Bridge(Common):
     is and is not copied."""
     sparse: Annotated[Path | None, tyro.conf.Positional] = None
     """The sparse model to begin with."""
-    preset: Literal["nano", "micro", "small", "paper"] | None = None
+    preset: Preset | None = None
     """Instead of SPARSE: a new one of this preset's width and density, with the dense model's depth, vocabulary and
     tokenizer, its weights at random. Give --data, and a --sparse-lr for a model that is to learn from nothing."""
     out: Path

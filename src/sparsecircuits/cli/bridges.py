@@ -1,6 +1,7 @@
 """The commands that act on models through circuits: `bridge`, `steer` and `edit`."""
 
 import json
+from typing import TYPE_CHECKING
 
 from sparsecircuits.cli import arguments as args
 from sparsecircuits.cli.checks import check_paths
@@ -8,6 +9,9 @@ from sparsecircuits.cli.corpus import text_of
 from sparsecircuits.cli.show import print_json, print_table, print_text, progress
 from sparsecircuits.errors import UserError
 from sparsecircuits.training.config import preset
+
+if TYPE_CHECKING:
+    from sparsecircuits.bridges.measures import BoundaryRow
 
 
 def edit(command: args.Edit) -> None:
@@ -83,13 +87,9 @@ def bridge(command: args.Bridge) -> None:
     if command.json:
         print_json({"path": str(command.out), **found})
         return
-    columns = ["place", "nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense"]
-    columns += ["kl_to_dense"]
+    columns = ["nmse_encoder", "nmse_decoder", "loss_to_sparse", "kl_to_sparse", "loss_to_dense", "kl_to_dense"]
     header = ["boundary", "NMSE encoder", "NMSE decoder", "dense to sparse: loss", "KL", "sparse to dense: loss", "KL"]
-    for row in found["boundaries"]:
-        same = row["boundary"] == row["sparse_boundary"]
-        row["place"] = str(row["boundary"]) if same else f"{row['boundary']}:{row['sparse_boundary']}"
-    rows = [[row[column] for column in columns] for row in found["boundaries"]]
+    rows = [[_place(row), *(row[column] for column in columns)] for row in found["boundaries"]]
     print_table("single switches, nats a token", header, rows, right=tuple(range(7)))
     print_table(
         "switches at random", ["pattern", "loss", "KL"], [list(row.values()) for row in found["sampled"]], (1, 2)
@@ -98,6 +98,12 @@ def bridge(command: args.Bridge) -> None:
         f"{command.out}: loss {found['loss_dense']:.3f} dense, {found['loss_sparse']:.3f} sparse "
         f"(KL {found['kl_sparse']:.3f}) over {found['tokens']:,} tokens"
     )
+
+
+def _place(row: "BoundaryRow") -> str:
+    """The boundary that is joined to the same of the other model, or both."""
+    dense, sparse = row["boundary"], row["sparse_boundary"]
+    return str(dense) if dense == sparse else f"{dense}:{sparse}"
 
 
 def steer(command: args.Steer) -> None:

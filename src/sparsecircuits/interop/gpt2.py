@@ -25,7 +25,7 @@ _FIXED = {
     "scale_attn_by_inverse_layer_idx": False,
     "add_cross_attention": False,
 }
-_PREFIX, _HEAD, _LAYER = "transformer.", "lm_head.weight", "h."
+_PREFIX, _LAYER = "transformer.", "h."
 # Causal masks that old files hold beside the weights.
 _MASKS = (".attn.bias", ".attn.masked_bias")
 # transformers keeps these as [in, out].
@@ -66,8 +66,8 @@ def config_from_gpt2(raw: dict[str, Any], where: str) -> ModelConfig:
 
 
 def state_from_gpt2(state: dict[str, Tensor], config: ModelConfig) -> dict[str, Tensor]:
-    """Our tensors of GPT-2's, for `build`, which checks names and shapes. Those of a model that was saved without its
-    head (`GPT2Model`) do too where embedding and unembedding are tied."""
+    """Our tensors of GPT-2's, for `build`, which checks names and shapes; of a model that was saved with its head or
+    without (`GPT2Model`)."""
     import torch
 
     found: dict[str, Tensor] = {}
@@ -78,6 +78,4 @@ def state_from_gpt2(state: dict[str, Tensor], config: ModelConfig) -> dict[str, 
         name = f"blocks.{name.removeprefix(_LAYER)}" if name.startswith(_LAYER) else name
         found[name] = tensor.T.contiguous() if name.endswith(_TURNED) and tensor.dim() == 2 else tensor
     found["logit_bias"] = torch.zeros(config.vocab_size)
-    if config.tied_unembed and "wte.weight" in found:
-        found.setdefault(_HEAD, found["wte.weight"])
     return found

@@ -19,6 +19,7 @@ from sparsecircuits.models.storage import (
     checksum,
     config_sum,
     read_safetensors,
+    tie_head_,
 )
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.runs import CONFIG_NAME, WEIGHTS_NAME
@@ -47,13 +48,12 @@ def load_hf(directory: Path) -> SparseTransformer:
     if kind == MODEL_TYPE:
         config = model_config(raw, where)
         state = _read_state(directory, config)
-        if config.tied_unembed and "wte.weight" in state:
-            state.setdefault("lm_head.weight", state["wte.weight"])
     elif kind == gpt2.MODEL_TYPE:
         config = gpt2.config_from_gpt2(raw, where)
         state = gpt2.state_from_gpt2(_read_state(directory, config), config)
     else:
         raise UserError(f"{directory} holds a model of type {kind!r}: read are {MODEL_TYPE!r} and {gpt2.MODEL_TYPE!r}")
+    tie_head_(config, state)
     model = build(config, state, str(directory / WEIGHTS_NAME))
     model.name = directory.resolve().name
     return model.eval()

@@ -11,7 +11,7 @@ from torch import Tensor
 from sparsecircuits.errors import UserError
 from sparsecircuits.files import atomic_path, read_json, write_text
 from sparsecircuits.models.config import ModelConfig
-from sparsecircuits.models.storage import build
+from sparsecircuits.models.storage import build, tie_head_
 from sparsecircuits.models.torch_files import load_plain
 from sparsecircuits.models.transformer import SparseTransformer
 from sparsecircuits.runs import RELEASED_CONFIG, RELEASED_WEIGHTS
@@ -196,8 +196,7 @@ def _fit(config: ModelConfig, released: dict[str, Tensor]) -> tuple[ModelConfig,
     leaves open is read off the tensors."""
     state = {name: tensor for key, tensor in released.items() if (name := _to_native(key)) is not None}
     fields = config.to_dict()
-    if config.tied_unembed and "wte.weight" in state:
-        state.setdefault("lm_head.weight", state["wte.weight"])
+    tie_head_(config, state)
     if "logit_bias" not in state and config.vocab_size < 2**31:
         state["logit_bias"] = torch.zeros(config.vocab_size)
     if config.position_norm == "layer" and config.norm_bias and "blocks.0.ln_p1.bias" not in state:

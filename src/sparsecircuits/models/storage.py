@@ -296,6 +296,12 @@ def check_config(config: ModelConfig, metadata: dict[str, str], directory: Path)
         )
 
 
+def tie_head_(config: ModelConfig, state: dict[str, Tensor]) -> None:
+    """Give a model whose unembedding is its embedding the one that its file leaves out."""
+    if config.tied_unembed and "wte.weight" in state:
+        state.setdefault("lm_head.weight", state["wte.weight"])
+
+
 def build(config: ModelConfig, state: dict[str, Tensor], where: str) -> SparseTransformer:
     """A model that holds these tensors. The file is checked against the config before any memory is taken
     for the model, so that a config of absurd sizes is a UserError like any other fault."""

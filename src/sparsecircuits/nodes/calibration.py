@@ -110,12 +110,12 @@ def _smallest(loss: _Loss) -> tuple[float, float]:
             if first > 0 and curved > 0:
                 step = (one_two * two - second * one) / curved, (one_two * one - first * two) / curved
                 there = place[0] + step[0], place[1] + step[1]
-                if abs(step[0]) < LARGEST_STEP and loss(*there) <= least:
+                if abs(step[0]) < LARGEST_STEP and (lower := loss(*there)) <= least:
                     break
             damping = max(2 * damping, SMALLEST_DAMPING)
         else:
             break
-        place, least, damping = there, loss(*there), damping / 8 if damping > SMALLEST_DAMPING else 0.0
+        place, least, damping = there, lower, damping / 8 if damping > SMALLEST_DAMPING else 0.0
     return place
 
 

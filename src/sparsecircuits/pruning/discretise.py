@@ -91,13 +91,18 @@ def drop_needless(
         elif estimates is not None and size <= limit:
             kept = _glanced(kept, members, evaluate, target, estimates)
         elif estimates is not None:
-            rises = estimates.rises(kept)
-            order = sorted(members, key=lambda node: rises[node].item())
+            order = _by_rises(kept, members, estimates)
             kept = _remove_in_order(kept, order, evaluate, target, max(1, size // COARSE), PATIENCE)
         left = int(kept.sum())
         if left == size or left > max(limit, ENOUGH * size):
             break
     return kept
+
+
+def _by_rises(kept: Bool[Tensor, " size"], members: list[int], estimates: Estimates) -> list[int]:
+    """The least missed first, to first order."""
+    rises = estimates.rises(kept)
+    return sorted(members, key=lambda node: rises[node].item())
 
 
 def _glanced(
@@ -106,16 +111,15 @@ def _glanced(
     """What is left when members go, as long as the target holds, in the order of their losses at a glance, or to first
     order where they are many.
 
-    Glances say which can go, one after the other; whether the target holds without all of these is evaluated after
-    the first, and after twice as many each time that it does. Where it does not, the longest beginning that holds is
+    Glances say which can go; whether the target holds without all of these is evaluated after the first, and after
+    twice as many each time that it does. Where it does not, the longest beginning that holds is
     found by bisection. The few prompts of a glance are all easier or harder than the rest alike, so only differences
     from the set last evaluated are taken from it.
     """
     glance = estimates.glance
     offset = evaluate(kept).loss - glance(kept).loss
     if len(members) > MANY:
-        rises = estimates.rises(kept)
-        order = sorted(members, key=lambda node: rises[node].item())
+        order = _by_rises(kept, members, estimates)
     else:
         losses = {node: glance(_without(kept, [node])).loss + offset for node in members}
         order = sorted((node for node in members if losses[node] <= DOUBTFUL * target), key=losses.__getitem__)
